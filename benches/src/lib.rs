@@ -1,0 +1,1 @@
+//! Benchmarks of anybit: problem x strategy, checked before timing.

@@ -1,0 +1,236 @@
+//! What can be wrong with a format, a shape or the data.
+
+use crate::{Calibration, ElementFormat, MatrixFormat, ZeroKind};
+
+/// Why a format, a layout or a matrix was refused. Rows, columns and groups count from 0.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// An integer format has 1 to 8 bits.
+    #[error("an integer format has 1 to 8 bits, not {bits}")]
+    Bits {
+        /// The bits asked for.
+        bits: u8,
+    },
+    /// A ternary format has exactly 2 bits.
+    #[error("a ternary format has 2 bits, not {bits}; use 2")]
+    TernaryBits {
+        /// The bits asked for.
+        bits: u8,
+    },
+    /// The group size is neither 16 nor a positive multiple of 32.
+    #[error("a group has 16 columns or a positive multiple of 32, not {group}")]
+    GroupSize {
+        /// Columns a group.
+        group: u32,
+    },
+    /// Floats are stored as they are and take no scales.
+    #[error("{element} is a float format and takes no scales; leave them out")]
+    ScaledFloat {
+        /// The float format.
+        element: ElementFormat,
+    },
+    /// The columns do not make whole groups.
+    #[error(
+        "{columns} columns do not make whole groups of {group}; use a group size that divides them, or row scales"
+    )]
+    GroupDoesNotDivide {
+        /// Columns of the matrix.
+        columns: usize,
+        /// Columns a group.
+        group: u32,
+    },
+    /// The number of interleaved rows is not one of 1, 2, 4, 8, 16, 32.
+    #[error("rows interleave by 1, 2, 4, 8, 16 or 32, not {interleave}")]
+    Interleave {
+        /// The interleave asked for.
+        interleave: u32,
+    },
+    /// Row sums are sums of codes, which floats have not.
+    #[error("{element} is a float format and has no code sums; use SumLayout::None")]
+    SumsOfFloats {
+        /// The float format.
+        element: ElementFormat,
+    },
+    /// No element format has this name.
+    #[error(
+        "no element format is named {name:?}; names are int1 to int8, uint1 to uint8, bipolar1 to bipolar8, binary, ternary, f32, f16 and bf16"
+    )]
+    UnknownElement {
+        /// The name given.
+        name: String,
+    },
+    /// The text is not the name of a matrix format.
+    #[error(
+        "{name:?} is not a matrix format; expected a code (i4, u4, b2, t, f16), then, when scaled, r or gN, then f or h, then z or m, as in i4g32h"
+    )]
+    UnknownMatrixFormat {
+        /// The text given.
+        name: String,
+    },
+    /// The matrix has more elements, words or sums than can be addressed.
+    #[error(
+        "a {rows}x{columns} matrix is too large: {what} would overflow; split it along its rows"
+    )]
+    TooLarge {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        columns: usize,
+        /// What overflows.
+        what: &'static str,
+    },
+    /// A slice has the wrong length.
+    #[error("expected {expected} {what}, found {found}")]
+    Length {
+        /// What the slice holds.
+        what: &'static str,
+        /// The length the format and the shape ask for.
+        expected: usize,
+        /// The length given.
+        found: usize,
+    },
+    /// Integer codes were given for a float format.
+    #[error("{element} is a float format and has no codes; give it values")]
+    NotCodes {
+        /// The float format.
+        element: ElementFormat,
+    },
+    /// 16-bit floats were given for a format of another width.
+    #[error("{element} does not take 16 bits; use from_f32")]
+    NotSixteenBits {
+        /// The format.
+        element: ElementFormat,
+    },
+    /// The zeros given are not of the kind the format has.
+    #[error("the format {format} has zeros of kind {expected:?}, found {found:?}")]
+    ZeroKind {
+        /// The format.
+        format: MatrixFormat,
+        /// The kind the format has.
+        expected: ZeroKind,
+        /// The kind given.
+        found: ZeroKind,
+    },
+    /// A code is above the largest of its format.
+    #[error(
+        "code {code} at row {row}, column {column} is above {max}, the largest code of the format"
+    )]
+    CodeTooLarge {
+        /// Row of the code.
+        row: usize,
+        /// Column of the code.
+        column: usize,
+        /// The code.
+        code: u8,
+        /// The largest valid code.
+        max: u8,
+    },
+    /// A value is NaN or infinite.
+    #[error("the value at row {row}, column {column} is {value}; every value must be finite")]
+    NonFinite {
+        /// Row of the value.
+        row: usize,
+        /// Column of the value.
+        column: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A value is too large for its 16-bit float format.
+    #[error(
+        "the value {value} at row {row}, column {column} is too large for {element}; use bf16 or f32, or rescale"
+    )]
+    ElementOverflow {
+        /// Row of the value.
+        row: usize,
+        /// Column of the value.
+        column: usize,
+        /// The value.
+        value: f32,
+        /// The element format.
+        element: ElementFormat,
+    },
+    /// A scale is NaN or infinite, or too large for its stored type.
+    #[error(
+        "the scale {value} of row {row}, group {group} is not a finite number of the format's scale type; use f32 scales or rescale the data"
+    )]
+    ScaleOverflow {
+        /// Row of the scale (0 for a tensor scale).
+        row: usize,
+        /// Group of the scale.
+        group: usize,
+        /// The scale before rounding to the stored type.
+        value: f32,
+    },
+    /// A minimum is NaN or infinite, or too large for its stored type.
+    #[error(
+        "the minimum {value} of row {row}, group {group} is not a finite number of the format's scale type; use f32 scales or rescale the data"
+    )]
+    MinimumOverflow {
+        /// Row of the minimum (0 for a tensor minimum).
+        row: usize,
+        /// Group of the minimum.
+        group: usize,
+        /// The minimum before rounding to the stored type.
+        value: f32,
+    },
+    /// The calibration does not apply to the format.
+    #[error(
+        "calibration {calibration:?} does not apply to the format {format}; leave the calibration out for the format's own"
+    )]
+    Calibration {
+        /// The calibration asked for.
+        calibration: Calibration,
+        /// The format.
+        format: MatrixFormat,
+    },
+    /// Integer zero points are fitted for unsigned codes only.
+    #[error(
+        "no calibration fits integer zero points to the codes of {format}; use unsigned codes, a minimum, or none"
+    )]
+    SignedZeroPoint {
+        /// The format.
+        format: MatrixFormat,
+    },
+    /// A range of rows does not lie in the matrix.
+    #[error("rows {start}..{end} do not lie in a matrix of {rows} rows")]
+    RowRange {
+        /// First row.
+        start: usize,
+        /// One past the last row.
+        end: usize,
+        /// Rows of the matrix.
+        rows: usize,
+    },
+    /// A device image has a code other than 0 after the last column of a row.
+    #[error("row {row} of the device image is not zero after its {columns} columns")]
+    Padding {
+        /// The row.
+        row: usize,
+        /// Columns of the matrix.
+        columns: usize,
+    },
+    /// A device image has a code sum that its codes do not have.
+    #[error(
+        "code sum {index} of row {row} of the device image is {found}; its codes add up to {expected}"
+    )]
+    Sum {
+        /// The row.
+        row: usize,
+        /// The sum's place in the row.
+        index: usize,
+        /// The sum of the codes.
+        expected: u32,
+        /// The sum stored.
+        found: u32,
+    },
+    /// Parts of one matrix that do not belong together. Join parts of one format, and with a scale per tensor, of one
+    /// scale.
+    #[error("a part of a {expected} matrix has the format {actual}, or another tensor scale")]
+    PartFormat {
+        /// The format of the whole.
+        expected: MatrixFormat,
+        /// The format of the part.
+        actual: MatrixFormat,
+    },
+}

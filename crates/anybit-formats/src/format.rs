@@ -1,0 +1,4 @@
+//! The families of element formats, one file each.
+
+pub(crate) mod affine;
+pub(crate) mod float;

@@ -1,0 +1,318 @@
+//! Where each bit of a matrix stands in the words that shaders read. `docs/packing.md` draws it.
+//!
+//! A matrix on the device is two word arrays. *Codes* holds one stream for each piece of the codes.
+//! *Side* holds the scales, the zeros and the code sums.
+
+use crate::{ElementFormat, FormatError, Granularity, MatrixFormat, ScaleLayout, ZeroKind};
+
+/// Columns a block: rows are padded with code 0 to whole blocks.
+pub const BLOCK: usize = 32;
+
+/// Streams and sections start on multiples of so many words: 256 bytes, the largest offset
+/// alignment of WebGPU.
+pub const SECTION_ALIGNMENT: usize = 64;
+
+/// Zero words at the end of each array, so that the last load of four words stays inside.
+pub const SLACK: usize = 4;
+
+/// How a code is cut into pieces, each its own stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PieceLayout {
+    /// Pieces of 1, 2, 4 or 8 bits, low bits first: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2, 7 = 4 + 2 + 1.
+    #[default]
+    Pieces,
+    /// Every bit its own piece, low bit first. Floats stay whole.
+    Planes,
+}
+
+/// Which sums of codes a matrix carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SumLayout {
+    /// None.
+    #[default]
+    None,
+    /// Σu per 32 columns; per 16 where the scale group is 16.
+    Blocks,
+    /// Σu per scale group; per row where scales are not grouped.
+    Groups,
+}
+
+/// How a matrix is laid out on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceLayout {
+    /// How codes are cut.
+    pub pieces: PieceLayout,
+    /// Rows that take turns in memory, unit by unit: 1 (row-major), 2, 4, 8, 16 or 32.
+    pub interleave: u32,
+    /// Which code sums are stored.
+    pub sums: SumLayout,
+}
+
+impl DeviceLayout {
+    /// Row-major pieces without sums: the interchange layout.
+    pub const ROW_MAJOR: Self = Self {
+        pieces: PieceLayout::Pieces,
+        interleave: 1,
+        sums: SumLayout::None,
+    };
+
+    fn checked_interleave(&self) -> Result<usize, FormatError> {
+        match self.interleave {
+            1 | 2 | 4 | 8 | 16 | 32 => Ok(self.interleave as usize),
+            interleave => Err(FormatError::Interleave { interleave }),
+        }
+    }
+}
+
+impl Default for DeviceLayout {
+    fn default() -> Self {
+        Self::ROW_MAJOR
+    }
+}
+
+/// Bits of each piece of an element, low bits first. They add up to [`ElementFormat::bits`].
+pub const fn piece_widths(element: ElementFormat, pieces: PieceLayout) -> &'static [u32] {
+    const PIECES: [&[u32]; 8] = [
+        &[1],
+        &[2],
+        &[2, 1],
+        &[4],
+        &[4, 1],
+        &[4, 2],
+        &[4, 2, 1],
+        &[8],
+    ];
+    const PLANES: [&[u32]; 8] = [
+        &[1],
+        &[1; 2],
+        &[1; 3],
+        &[1; 4],
+        &[1; 5],
+        &[1; 6],
+        &[1; 7],
+        &[1; 8],
+    ];
+    match element {
+        ElementFormat::Float(float) => match float.bits() {
+            16 => &[16],
+            _ => &[32],
+        },
+        ElementFormat::Affine(affine) => {
+            let index = affine.bits() as usize - 1;
+            match pieces {
+                PieceLayout::Pieces => PIECES[index],
+                PieceLayout::Planes => PLANES[index],
+            }
+        }
+    }
+}
+
+/// Bit where code `code` of a word begins, for a piece of 1, 2, 4 or 8 bits. `code` counts from 0
+/// to 32 / `width` − 1.
+///
+/// Four neighbouring codes stand in four different bytes, so `(word >> (width * t)) & mask` is
+/// codes 4t to 4t + 3, one a byte, whatever the width.
+pub const fn code_bit(width: u32, code: u32) -> u32 {
+    8 * (code % 4) + width * (code / 4)
+}
+
+/// Words of one row of a piece: whole blocks of 32 columns.
+pub const fn row_words(width: u32, columns: usize) -> usize {
+    columns.div_ceil(BLOCK) * width as usize
+}
+
+/// Words that stay together when rows interleave: as many as a piece has in a block, at most four.
+pub const fn unit_words(width: u32) -> usize {
+    match width {
+        0 | 1 => 1,
+        2 | 3 => width as usize,
+        _ => 4,
+    }
+}
+
+/// Rows with the padding to a multiple of the interleave.
+pub const fn padded_rows(rows: usize, interleave: u32) -> usize {
+    match rows.checked_next_multiple_of(interleave as usize) {
+        Some(padded) => padded,
+        None => rows,
+    }
+}
+
+/// Index in its stream of word `word` of row `row` of a piece, counted along the row.
+///
+/// For a place in a matrix that [`Sections::new`] accepts, nothing overflows. An interleave of 0
+/// counts as 1.
+pub const fn word_index(
+    interleave: u32,
+    width: u32,
+    columns: usize,
+    row: usize,
+    word: usize,
+) -> usize {
+    let unit = unit_words(width);
+    let units = row_words(width, columns) / unit;
+    side_index(interleave, units, row, word / unit) * unit + word % unit
+}
+
+/// Index in its section of entry `group` of row `row`, where rows have `groups` entries.
+///
+/// For a place in a matrix that [`Sections::new`] accepts, nothing overflows. An interleave of 0
+/// counts as 1.
+pub const fn side_index(interleave: u32, groups: usize, row: usize, group: usize) -> usize {
+    let interleave = if interleave == 0 {
+        1
+    } else {
+        interleave as usize
+    };
+    ((row / interleave) * groups + group) * interleave + row % interleave
+}
+
+/// Code sums a row: 0 for [`SumLayout::None`].
+pub const fn sum_groups(format: &MatrixFormat, columns: usize, sums: SumLayout) -> usize {
+    match sums {
+        SumLayout::None => 0,
+        SumLayout::Groups => format.groups(columns),
+        SumLayout::Blocks => columns.div_ceil(BLOCK) * (BLOCK / sum_block(format)),
+    }
+}
+
+/// Columns of one sum of [`SumLayout::Blocks`]: 16 where the scale group is 16, else 32.
+pub const fn sum_block(format: &MatrixFormat) -> usize {
+    match format.scales() {
+        Some(ScaleLayout {
+            granularity: Granularity::Group(16),
+            ..
+        }) => 16,
+        _ => BLOCK,
+    }
+}
+
+/// Word offsets of the streams and sections of a matrix on the device.
+///
+/// A section that the format or the layout has not is at offset 0, and so is an empty one at the
+/// start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sections {
+    /// Offset in the codes array of each piece's stream, low bits first.
+    pub pieces: Vec<u32>,
+    /// Words of the codes array.
+    pub codes_words: usize,
+    /// Offset in the side array of the scales.
+    pub scales: u32,
+    /// Offset in the side array of the integer zero points or the minima.
+    pub zeros: u32,
+    /// Offset in the side array of the code sums.
+    pub sums: u32,
+    /// Words of the side array; at least [`SLACK`].
+    pub side_words: usize,
+}
+
+impl Sections {
+    /// The sections of a `rows` × `columns` matrix.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Interleave`], [`FormatError::SumsOfFloats`] and
+    /// [`FormatError::GroupDoesNotDivide`] for a layout or shape that the format cannot have;
+    /// [`FormatError::TooLarge`] if an array passes 2³² − 1 words or a code sum could pass 2³² − 1.
+    pub fn new(
+        format: &MatrixFormat,
+        rows: usize,
+        columns: usize,
+        layout: &DeviceLayout,
+    ) -> Result<Self, FormatError> {
+        layout.checked_interleave()?;
+        format.check_shape(rows, columns)?;
+        let element = format.element();
+        if layout.sums != SumLayout::None {
+            let Some(affine) = element.affine() else {
+                return Err(FormatError::SumsOfFloats { element });
+            };
+            if columns as u64 * u64::from(affine.max_code()) > u64::from(u32::MAX) {
+                return Err(FormatError::TooLarge {
+                    rows,
+                    columns,
+                    what: "a 32-bit code sum",
+                });
+            }
+        }
+
+        let padded = padded_rows(rows, layout.interleave);
+        let mut codes = Cursor {
+            rows,
+            columns,
+            what: "the codes array",
+            end: 0,
+        };
+        let mut pieces = Vec::new();
+        for &width in piece_widths(element, layout.pieces) {
+            pieces.push(codes.section(padded as u128 * row_words(width, columns) as u128)?);
+        }
+
+        let mut side = Cursor {
+            rows,
+            columns,
+            what: "the side array",
+            end: 0,
+        };
+        let (mut scales, mut zeros, mut sums) = (0, 0, 0);
+        if let Some(layout_of_scales) = format.scales() {
+            let entries = match layout_of_scales.granularity {
+                Granularity::Tensor => 1,
+                _ => padded as u128 * format.groups(columns) as u128,
+            };
+            let words = |bits: u32| (entries * u128::from(bits)).div_ceil(32);
+            let scale_words = words(layout_of_scales.scale.bits());
+            scales = side.section(scale_words)?;
+            match layout_of_scales.zero {
+                ZeroKind::None => {}
+                ZeroKind::Integer => zeros = side.section(words(8))?,
+                ZeroKind::Minimum => zeros = side.section(scale_words)?,
+            }
+        }
+        if layout.sums != SumLayout::None {
+            sums =
+                side.section(padded as u128 * sum_groups(format, columns, layout.sums) as u128)?;
+        }
+        Ok(Self {
+            pieces,
+            codes_words: codes.finish()?,
+            scales,
+            zeros,
+            sums,
+            side_words: side.finish()?,
+        })
+    }
+}
+
+/// Lays aligned sections one after the other.
+struct Cursor {
+    rows: usize,
+    columns: usize,
+    what: &'static str,
+    end: u32,
+}
+
+impl Cursor {
+    /// Offset of a new section of so many words.
+    fn section(&mut self, words: u128) -> Result<u32, FormatError> {
+        let start = u128::from(self.end).next_multiple_of(SECTION_ALIGNMENT as u128);
+        let end = self.fit(start + words)?;
+        let start = self.fit(start)?;
+        self.end = end;
+        Ok(start)
+    }
+
+    /// Words of the array with its slack.
+    fn finish(&self) -> Result<usize, FormatError> {
+        Ok(self.fit(u128::from(self.end) + SLACK as u128)? as usize)
+    }
+
+    fn fit(&self, words: u128) -> Result<u32, FormatError> {
+        u32::try_from(words).map_err(|_| FormatError::TooLarge {
+            rows: self.rows,
+            columns: self.columns,
+            what: self.what,
+        })
+    }
+}

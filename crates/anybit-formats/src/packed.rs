@@ -1,0 +1,1116 @@
+//! A packed matrix on the host, and its device image.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::layout::{
+    self, BLOCK, piece_widths, row_words, side_index, sum_block, sum_groups, unit_words,
+};
+use crate::parallel::for_each_chunk_mut;
+use crate::{
+    AffineFormat, DeviceLayout, ElementFormat, FloatFormat, FormatError, Granularity, MatrixFormat,
+    PieceLayout, ScaleLayout, ScaleType, Sections, SumLayout, ZeroKind,
+};
+
+mod block;
+
+use block::Block;
+
+/// A matrix in packed form, row-major: the streams of its pieces, its scales and its zeros.
+///
+/// Every matrix is valid: codes are codes of the format, floats and scales are finite and exact in
+/// their stored type, and the padding after the last column is code 0. Rows or columns may be 0.
+#[derive(Clone, PartialEq)]
+pub struct PackedMatrix {
+    format: MatrixFormat,
+    rows: usize,
+    columns: usize,
+    /// One row-major stream for each of `piece_widths(element, Pieces)`, in the bit order of
+    /// [`layout::code_bit`].
+    pieces: Vec<Vec<u32>>,
+    scales: Vec<f32>,
+    zeros: StoredZeros,
+}
+
+/// Zero points or minima of a matrix, one for each scale, row-major.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Zeros<'a> {
+    /// For [`ZeroKind::None`].
+    None,
+    /// For [`ZeroKind::Integer`].
+    Integer(&'a [u8]),
+    /// For [`ZeroKind::Minimum`].
+    Minimum(&'a [f32]),
+}
+
+impl Zeros<'_> {
+    /// The kind of zero.
+    pub const fn kind(&self) -> ZeroKind {
+        match self {
+            Self::None => ZeroKind::None,
+            Self::Integer(_) => ZeroKind::Integer,
+            Self::Minimum(_) => ZeroKind::Minimum,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq)]
+enum StoredZeros {
+    None,
+    Integer(Vec<u8>),
+    Minimum(Vec<f32>),
+}
+
+/// A matrix as the two word arrays that shaders read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceImage {
+    /// Where the streams and sections begin.
+    pub sections: Sections,
+    /// The streams of the pieces; `sections.codes_words` words.
+    pub codes: Vec<u32>,
+    /// Scales, zeros and code sums; `sections.side_words` words.
+    pub side: Vec<u32>,
+}
+
+impl fmt::Debug for PackedMatrix {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "PackedMatrix({}, {}x{})",
+            self.format, self.rows, self.columns
+        )
+    }
+}
+
+fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), FormatError> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(FormatError::Length {
+            what,
+            expected,
+            found,
+        })
+    }
+}
+
+/// Row and column of an element index; (0, 0) where there are no columns.
+fn position(index: usize, columns: usize) -> (usize, usize) {
+    (
+        index.checked_div(columns).unwrap_or(0),
+        index.checked_rem(columns).unwrap_or(0),
+    )
+}
+
+/// `values` as stored, or the first that is not finite there.
+fn round_all(values: &[f32], stored: ScaleType) -> Result<Vec<f32>, usize> {
+    let rounded: Vec<f32> = match stored {
+        ScaleType::F32 => values.to_vec(),
+        ScaleType::F16 => values.iter().map(|&value| stored.round(value)).collect(),
+    };
+    match rounded.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(index),
+        None => Ok(rounded),
+    }
+}
+
+impl PackedMatrix {
+    /// Packs integer codes.
+    ///
+    /// `codes` is `rows` × `columns`, row-major, one code a byte. `scales` and the zeros have
+    /// [`MatrixFormat::scale_count`] entries, row-major; scales and minima are rounded to their
+    /// stored type. Scales may be negative or 0.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::NotCodes`] for a float format; [`FormatError::Length`],
+    /// [`FormatError::ZeroKind`], [`FormatError::CodeTooLarge`], [`FormatError::ScaleOverflow`] and
+    /// [`FormatError::MinimumOverflow`] for wrong data; and those of [`MatrixFormat::check_shape`].
+    pub fn from_codes(
+        format: MatrixFormat,
+        rows: usize,
+        columns: usize,
+        codes: &[u8],
+        scales: &[f32],
+        zeros: Zeros<'_>,
+    ) -> Result<Self, FormatError> {
+        let element = format.element();
+        let affine = element.affine().ok_or(FormatError::NotCodes { element })?;
+        format.check_shape(rows, columns)?;
+        check_len("codes", rows * columns, codes.len())?;
+        let max = affine.max_code();
+        if let Some(index) = codes.iter().position(|&code| code > max) {
+            let (row, column) = position(index, columns);
+            return Err(FormatError::CodeTooLarge {
+                row,
+                column,
+                code: codes[index],
+                max,
+            });
+        }
+        let (scales, zeros) = Self::checked_scales(&format, rows, columns, scales, zeros)?;
+
+        let mut shift = 0;
+        let mut pieces = Vec::new();
+        for &width in piece_widths(element, PieceLayout::Pieces) {
+            let row_len = row_words(width, columns);
+            let mut stream = vec![0; rows * row_len];
+            for_each_chunk_mut(&mut stream, row_len, |row, words| {
+                let row_codes = &codes[row * columns..][..columns];
+                for (chunk, words) in row_codes
+                    .chunks(BLOCK)
+                    .zip(words.chunks_exact_mut(width as usize))
+                {
+                    Block::from_codes(chunk).store_piece(width, shift, words);
+                }
+            });
+            pieces.push(stream);
+            shift += width;
+        }
+        Ok(Self {
+            format,
+            rows,
+            columns,
+            pieces,
+            scales,
+            zeros,
+        })
+    }
+
+    /// Scales and zeros as stored, checked against format and shape.
+    fn checked_scales(
+        format: &MatrixFormat,
+        rows: usize,
+        columns: usize,
+        scales: &[f32],
+        zeros: Zeros<'_>,
+    ) -> Result<(Vec<f32>, StoredZeros), FormatError> {
+        let count = format.scale_count(rows, columns);
+        check_len("scales", count, scales.len())?;
+        let kind = format.zero_kind();
+        if zeros.kind() != kind {
+            return Err(FormatError::ZeroKind {
+                format: *format,
+                expected: kind,
+                found: zeros.kind(),
+            });
+        }
+        let stored = format
+            .scales()
+            .map_or(ScaleType::F32, |layout| layout.scale);
+        let scales = round_all(scales, stored).map_err(|index| {
+            let (row, group) = format.scale_position(index, columns);
+            FormatError::ScaleOverflow {
+                row,
+                group,
+                value: scales[index],
+            }
+        })?;
+        let zeros = match zeros {
+            Zeros::None => StoredZeros::None,
+            Zeros::Integer(points) => {
+                check_len("zero points", count, points.len())?;
+                StoredZeros::Integer(points.to_vec())
+            }
+            Zeros::Minimum(minima) => {
+                check_len("minima", count, minima.len())?;
+                StoredZeros::Minimum(round_all(minima, stored).map_err(|index| {
+                    let (row, group) = format.scale_position(index, columns);
+                    FormatError::MinimumOverflow {
+                        row,
+                        group,
+                        value: minima[index],
+                    }
+                })?)
+            }
+        };
+        Ok((scales, zeros))
+    }
+
+    /// Packs floats, rounded to nearest, ties to even. `values` is `rows` × `columns`, row-major.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Length`], [`FormatError::NonFinite`] and [`FormatError::ElementOverflow`] for
+    /// wrong data, and [`FormatError::TooLarge`].
+    pub fn from_f32(
+        element: FloatFormat,
+        rows: usize,
+        columns: usize,
+        values: &[f32],
+    ) -> Result<Self, FormatError> {
+        let format = MatrixFormat::new(ElementFormat::Float(element), None)?;
+        format.check_shape(rows, columns)?;
+        check_len("values", rows * columns, values.len())?;
+        check_finite(values, columns)?;
+        if let Some(index) = values.iter().position(|&value| element.overflows(value)) {
+            let (row, column) = position(index, columns);
+            let element = format.element();
+            return Err(FormatError::ElementOverflow {
+                row,
+                column,
+                value: values[index],
+                element,
+            });
+        }
+        Ok(Self::from_float_bits(
+            format,
+            element,
+            rows,
+            columns,
+            |index| element.encode(values[index]),
+        ))
+    }
+
+    /// Packs 16-bit floats given as their bits. `bits` is `rows` × `columns`, row-major.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::NotSixteenBits`] for f32; [`FormatError::Length`] and
+    /// [`FormatError::NonFinite`] for wrong data; and [`FormatError::TooLarge`].
+    pub fn from_float_bits16(
+        element: FloatFormat,
+        rows: usize,
+        columns: usize,
+        bits: &[u16],
+    ) -> Result<Self, FormatError> {
+        let format = MatrixFormat::new(ElementFormat::Float(element), None)?;
+        if element.bits() != 16 {
+            return Err(FormatError::NotSixteenBits {
+                element: format.element(),
+            });
+        }
+        format.check_shape(rows, columns)?;
+        check_len("values", rows * columns, bits.len())?;
+        let value = |index: usize| element.decode(u32::from(bits[index]));
+        if let Some(index) = (0..bits.len()).find(|&index| !value(index).is_finite()) {
+            let (row, column) = position(index, columns);
+            return Err(FormatError::NonFinite {
+                row,
+                column,
+                value: value(index),
+            });
+        }
+        Ok(Self::from_float_bits(
+            format,
+            element,
+            rows,
+            columns,
+            |index| u32::from(bits[index]),
+        ))
+    }
+
+    /// `bits` gives the bits of the element at a row-major index.
+    fn from_float_bits(
+        format: MatrixFormat,
+        element: FloatFormat,
+        rows: usize,
+        columns: usize,
+        bits: impl Fn(usize) -> u32 + Send + Sync,
+    ) -> Self {
+        let row_len = row_words(element.bits(), columns);
+        let mut stream = vec![0; rows * row_len];
+        for_each_chunk_mut(&mut stream, row_len, |row, words| {
+            let start = row * columns;
+            if element.bits() == 32 {
+                for (column, word) in words[..columns].iter_mut().enumerate() {
+                    *word = bits(start + column);
+                }
+            } else {
+                for (index, word) in words[..columns.div_ceil(2)].iter_mut().enumerate() {
+                    let column = 2 * index;
+                    let high = if column + 1 < columns {
+                        bits(start + column + 1)
+                    } else {
+                        0
+                    };
+                    *word = bits(start + column) | high << 16;
+                }
+            }
+        });
+        Self {
+            format,
+            rows,
+            columns,
+            pieces: vec![stream],
+            scales: Vec::new(),
+            zeros: StoredZeros::None,
+        }
+    }
+
+    /// The format.
+    pub fn format(&self) -> &MatrixFormat {
+        &self.format
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns, without padding.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The row-major streams, one for each of [`piece_widths`] in the [`PieceLayout::Pieces`]
+    /// layout, low bits first. Each row has [`row_words`] words.
+    pub fn pieces(&self) -> impl ExactSizeIterator<Item = &[u32]> {
+        self.pieces.iter().map(Vec::as_slice)
+    }
+
+    /// The scales, row-major; [`MatrixFormat::scale_count`] entries, each exact in its stored type.
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// The zero points or minima, row-major, one for each scale.
+    pub fn zeros(&self) -> Zeros<'_> {
+        match &self.zeros {
+            StoredZeros::None => Zeros::None,
+            StoredZeros::Integer(points) => Zeros::Integer(points),
+            StoredZeros::Minimum(minima) => Zeros::Minimum(minima),
+        }
+    }
+
+    /// The code at a place; `None` outside the matrix and for floats.
+    pub fn code(&self, row: usize, column: usize) -> Option<u8> {
+        self.format.element().affine()?;
+        if row >= self.rows || column >= self.columns {
+            return None;
+        }
+        let widths = piece_widths(self.format.element(), PieceLayout::Pieces);
+        let (mut code, mut shift) = (0, 0);
+        for (stream, &width) in self.pieces.iter().zip(widths) {
+            let codes_per_word = 32 / width;
+            let word = stream
+                .get(row * row_words(width, self.columns) + column / codes_per_word as usize)?;
+            let bit = layout::code_bit(width, column as u32 % codes_per_word);
+            code |= (word >> bit & ((1 << width) - 1)) << shift;
+            shift += width;
+        }
+        Some(code as u8)
+    }
+
+    /// All codes, row-major, one a byte; empty for floats.
+    pub fn unpack_codes(&self) -> Vec<u8> {
+        if self.format.element().affine().is_none() {
+            return Vec::new();
+        }
+        let mut codes = vec![0; self.rows * self.columns];
+        for_each_chunk_mut(&mut codes, self.columns, |row, codes| {
+            for (index, chunk) in codes.chunks_mut(BLOCK).enumerate() {
+                let block = self.block(row, index).to_codes();
+                chunk.copy_from_slice(&block[..chunk.len()]);
+            }
+        });
+        codes
+    }
+
+    /// The codes of block `index` of a row. Row and index must lie in the matrix, and the format be
+    /// of codes.
+    fn block(&self, row: usize, index: usize) -> Block {
+        let mut block = Block::default();
+        let mut shift = 0;
+        for (stream, &width) in self
+            .pieces
+            .iter()
+            .zip(piece_widths(self.format.element(), PieceLayout::Pieces))
+        {
+            let start = row * row_words(width, self.columns) + index * width as usize;
+            block.load_piece(width, shift, &stream[start..][..width as usize]);
+            shift += width;
+        }
+        block
+    }
+
+    /// The integers a·u + b − z that scales multiply, row-major; `None` for floats.
+    pub fn integer_values(&self) -> Option<Vec<i32>> {
+        let affine = self.format.element().affine()?;
+        Some(self.map_codes(affine, |integer, _, _| integer))
+    }
+
+    /// `value(a·u + b − z, s, m)` of every element.
+    fn map_codes<T: Copy + Default + Send>(
+        &self,
+        affine: AffineFormat,
+        value: impl Fn(i32, f32, f32) -> T + Send + Sync,
+    ) -> Vec<T> {
+        let (a, b) = affine.coefficients();
+        let group_len = self.format.group_len(self.columns).max(1);
+        let mut values = vec![T::default(); self.rows * self.columns];
+        for_each_chunk_mut(&mut values, self.columns, |row, values| {
+            for (index, values) in values.chunks_mut(BLOCK).enumerate() {
+                let codes = self.block(row, index).to_codes();
+                // 16 divides every group and every block, so each half block has one scale.
+                let halves = values.chunks_mut(BLOCK / 2).zip(codes.chunks(BLOCK / 2));
+                for (half, (values, codes)) in halves.enumerate() {
+                    let group = (index * BLOCK + half * (BLOCK / 2)) / group_len;
+                    let (s, m) = (self.scale(row, group), self.minimum(row, group));
+                    let offset = b - self.zero_point(row, group);
+                    for (out, &code) in values.iter_mut().zip(codes) {
+                        *out = value(a * i32::from(code) + offset, s, m);
+                    }
+                }
+            }
+        });
+        values
+    }
+
+    /// Index of the scale of a row and group; `None` without scales or outside the matrix.
+    fn scale_index(&self, row: usize, group: usize) -> Option<usize> {
+        let groups = self.format.groups(self.columns);
+        if row >= self.rows || group >= groups {
+            return None;
+        }
+        match self.format.scales()?.granularity {
+            Granularity::Tensor => Some(0),
+            _ => Some(row * groups + group),
+        }
+    }
+
+    /// The scale of a row and group; 1 without scales or outside the matrix. Row and tensor scales
+    /// have one group.
+    pub fn scale(&self, row: usize, group: usize) -> f32 {
+        self.scale_index(row, group)
+            .and_then(|index| self.scales.get(index))
+            .copied()
+            .unwrap_or(1.0)
+    }
+
+    /// The integer zero point of a row and group; 0 without zero points or outside the matrix.
+    pub fn zero_point(&self, row: usize, group: usize) -> i32 {
+        match &self.zeros {
+            StoredZeros::Integer(points) => self
+                .scale_index(row, group)
+                .and_then(|index| points.get(index))
+                .map_or(0, |&point| i32::from(point)),
+            _ => 0,
+        }
+    }
+
+    /// The minimum of a row and group; 0 without minima or outside the matrix.
+    pub fn minimum(&self, row: usize, group: usize) -> f32 {
+        match &self.zeros {
+            StoredZeros::Minimum(minima) => self
+                .scale_index(row, group)
+                .and_then(|index| minima.get(index))
+                .copied()
+                .unwrap_or(0.0),
+            _ => 0.0,
+        }
+    }
+
+    /// The values, row-major: s·(a·u + b − z), rounded to f32, then + m, rounded to f32.
+    pub fn decode(&self) -> Vec<f32> {
+        match self.format.element() {
+            ElementFormat::Float(float) => self.decode_floats(float),
+            ElementFormat::Affine(affine) if self.format.zero_kind() == ZeroKind::Minimum => {
+                self.map_codes(affine, |integer, s, m| s * integer as f32 + m)
+            }
+            ElementFormat::Affine(affine) => {
+                self.map_codes(affine, |integer, s, _| s * integer as f32)
+            }
+        }
+    }
+
+    /// The stored floats.
+    fn decode_floats(&self, float: FloatFormat) -> Vec<f32> {
+        let row_len = row_words(float.bits(), self.columns);
+        let per_word = 32 / float.bits() as usize;
+        let mut values = vec![0.0; self.rows * self.columns];
+        for_each_chunk_mut(&mut values, self.columns, |row, values| {
+            let words = self
+                .pieces
+                .iter()
+                .flat_map(|stream| &stream[row * row_len..][..row_len]);
+            for (values, &word) in values.chunks_mut(per_word).zip(words) {
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value = float.decode(word >> (16 * index));
+                }
+            }
+        });
+        values
+    }
+
+    /// The values in f64, row-major: s·(a·u + b − z) exactly, then + m with one rounding.
+    pub fn decode_f64(&self) -> Vec<f64> {
+        match self.format.element() {
+            ElementFormat::Float(float) => self
+                .decode_floats(float)
+                .into_iter()
+                .map(f64::from)
+                .collect(),
+            ElementFormat::Affine(affine) => self.map_codes(affine, |integer, s, m| {
+                f64::from(s) * f64::from(integer) + f64::from(m)
+            }),
+        }
+    }
+
+    /// Matrices of the same format and columns, one below the other.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Length`] if a part has another number of columns; [`FormatError::PartFormat`] if one has another
+    /// format, or, with a scale per tensor, another scale.
+    pub fn concat_rows(
+        format: MatrixFormat,
+        columns: usize,
+        parts: &[Self],
+    ) -> Result<Self, FormatError> {
+        let tensor = matches!(
+            format.scales(),
+            Some(ScaleLayout {
+                granularity: Granularity::Tensor,
+                ..
+            })
+        );
+        let widths = piece_widths(format.element(), PieceLayout::Pieces);
+        let mut whole = Self {
+            format,
+            rows: 0,
+            columns,
+            pieces: vec![Vec::new(); widths.len()],
+            scales: Vec::new(),
+            zeros: match format.zero_kind() {
+                ZeroKind::None => StoredZeros::None,
+                ZeroKind::Integer => StoredZeros::Integer(Vec::new()),
+                ZeroKind::Minimum => StoredZeros::Minimum(Vec::new()),
+            },
+        };
+        for (index, part) in parts.iter().enumerate() {
+            check_len("columns of a part", columns, part.columns)?;
+            let one_scale = tensor && index > 0;
+            if part.format != format
+                || (one_scale && (part.scales != whole.scales || part.zeros != whole.zeros))
+            {
+                return Err(FormatError::PartFormat {
+                    expected: format,
+                    actual: part.format,
+                });
+            }
+            whole.rows += part.rows;
+            for (stream, rows) in whole.pieces.iter_mut().zip(&part.pieces) {
+                stream.extend_from_slice(rows);
+            }
+            if one_scale {
+                continue;
+            }
+            whole.scales.extend_from_slice(&part.scales);
+            match (&mut whole.zeros, &part.zeros) {
+                (StoredZeros::Integer(all), StoredZeros::Integer(some)) => {
+                    all.extend_from_slice(some);
+                }
+                (StoredZeros::Minimum(all), StoredZeros::Minimum(some)) => {
+                    all.extend_from_slice(some);
+                }
+                _ => {}
+            }
+        }
+        Ok(whole)
+    }
+
+    /// The rows of a range as a matrix of their own. A tensor scale stays with every part.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::RowRange`] unless the range lies in the matrix.
+    pub fn row_range(&self, range: Range<usize>) -> Result<Self, FormatError> {
+        let Range { start, end } = range;
+        if start > end || end > self.rows {
+            return Err(FormatError::RowRange {
+                start,
+                end,
+                rows: self.rows,
+            });
+        }
+        let widths = piece_widths(self.format.element(), PieceLayout::Pieces);
+        let pieces = self.pieces.iter().zip(widths).map(|(stream, &width)| {
+            let row_len = row_words(width, self.columns);
+            stream[start * row_len..end * row_len].to_vec()
+        });
+        let scales = match self.format.scales() {
+            None => 0..0,
+            Some(layout) if layout.granularity == Granularity::Tensor => 0..1,
+            Some(_) => {
+                let groups = self.format.groups(self.columns);
+                start * groups..end * groups
+            }
+        };
+        Ok(Self {
+            format: self.format,
+            rows: end - start,
+            columns: self.columns,
+            pieces: pieces.collect(),
+            zeros: match &self.zeros {
+                StoredZeros::None => StoredZeros::None,
+                StoredZeros::Integer(points) => {
+                    StoredZeros::Integer(points[scales.clone()].to_vec())
+                }
+                StoredZeros::Minimum(minima) => {
+                    StoredZeros::Minimum(minima[scales.clone()].to_vec())
+                }
+            },
+            scales: self.scales[scales].to_vec(),
+        })
+    }
+
+    /// Bits of the row-major form: the codes with the padding of their rows, the scales and the
+    /// zeros.
+    pub fn storage_bits(&self) -> u64 {
+        let words: usize = self.pieces.iter().map(Vec::len).sum();
+        let scale_bits = self.format.scales().map_or(0, |layout| {
+            let zero_bits = match layout.zero {
+                ZeroKind::None => 0,
+                ZeroKind::Integer => 8,
+                ZeroKind::Minimum => layout.scale.bits(),
+            };
+            layout.scale.bits() + zero_bits
+        });
+        32 * words as u64 + u64::from(scale_bits) * self.scales.len() as u64
+    }
+
+    /// [`storage_bits`](Self::storage_bits) for each element; 0 without elements.
+    pub fn bits_per_element(&self) -> f64 {
+        let elements = self.rows as f64 * self.columns as f64;
+        if elements == 0.0 {
+            0.0
+        } else {
+            self.storage_bits() as f64 / elements
+        }
+    }
+
+    /// The matrix as shaders read it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sections::new`].
+    pub fn to_device(&self, layout: &DeviceLayout) -> Result<DeviceImage, FormatError> {
+        let sections = Sections::new(&self.format, self.rows, self.columns, layout)?;
+        let mut codes = vec![0; sections.codes_words];
+        let padded = layout::padded_rows(self.rows, layout.interleave);
+        let device_widths = piece_widths(self.format.element(), layout.pieces);
+        for (bit, (&width, &start)) in device_widths.iter().zip(&sections.pieces).enumerate() {
+            let stream = &mut codes[start as usize..][..padded * row_words(width, self.columns)];
+            match (layout.pieces, self.format.element()) {
+                (PieceLayout::Planes, ElementFormat::Affine(_)) => {
+                    self.store_plane(bit as u32, layout, stream)
+                }
+                // Without planes, the pieces of the host and the device are the same.
+                _ => self.store_piece(&self.pieces[bit], width, layout, stream),
+            }
+        }
+        let mut side = vec![0; sections.side_words];
+        self.store_side(&sections, layout, &mut side);
+        Ok(DeviceImage {
+            sections,
+            codes,
+            side,
+        })
+    }
+
+    /// Writes a piece of `width` bits as a device stream.
+    fn store_piece(&self, source: &[u32], width: u32, layout: &DeviceLayout, stream: &mut [u32]) {
+        let row_len = row_words(width, self.columns);
+        let interleave = layout.interleave as usize;
+        if interleave == 1 {
+            stream.copy_from_slice(source);
+            return;
+        }
+        let unit = unit_words(width);
+        for_each_chunk_mut(stream, interleave * row_len, |index, chunk| {
+            for (lane, row) in self.row_group(index, interleave) {
+                let words = &source[row * row_len..][..row_len];
+                for (index, words) in words.chunks_exact(unit).enumerate() {
+                    chunk[(index * interleave + lane) * unit..][..unit].copy_from_slice(words);
+                }
+            }
+        });
+    }
+
+    /// Writes one bit of every code as a device stream.
+    fn store_plane(&self, bit: u32, layout: &DeviceLayout, stream: &mut [u32]) {
+        let Some((source, width, bit)) = self.piece_of_bit(bit) else {
+            return;
+        };
+        let blocks = row_words(1, self.columns);
+        let interleave = layout.interleave as usize;
+        for_each_chunk_mut(stream, interleave * blocks, |index, chunk| {
+            for (lane, row) in self.row_group(index, interleave) {
+                let words = &source[row * blocks * width as usize..][..blocks * width as usize];
+                for (index, words) in words.chunks_exact(width as usize).enumerate() {
+                    chunk[index * interleave + lane] = block::plane(words, width, bit);
+                }
+            }
+        });
+    }
+
+    /// The piece that holds a bit of the code, its width, and the bit's place in it.
+    fn piece_of_bit(&self, bit: u32) -> Option<(&[u32], u32, u32)> {
+        let mut shift = 0;
+        for (stream, &width) in self
+            .pieces
+            .iter()
+            .zip(piece_widths(self.format.element(), PieceLayout::Pieces))
+        {
+            if bit < shift + width {
+                return Some((stream, width, bit - shift));
+            }
+            shift += width;
+        }
+        None
+    }
+
+    /// `(row mod interleave, row)` of the rows of a group of interleaved rows, without the padding
+    /// rows.
+    fn row_group(
+        &self,
+        index: usize,
+        interleave: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let start = index * interleave;
+        (start..self.rows.min(start + interleave)).enumerate()
+    }
+
+    /// Writes scales, zeros and sums.
+    fn store_side(&self, sections: &Sections, layout: &DeviceLayout, side: &mut [u32]) {
+        if let Some(scale_layout) = self.format.scales() {
+            let bits = scale_layout.scale.bits();
+            let float = scale_layout.scale.float();
+            let places = SidePlaces::new(&self.format, self.columns, layout);
+            let scales = &mut side[sections.scales as usize..];
+            for (index, &scale) in self.scales.iter().enumerate() {
+                put(scales, bits, places.of(index), float.encode(scale));
+            }
+            let zeros = &mut side[sections.zeros as usize..];
+            match &self.zeros {
+                StoredZeros::None => {}
+                StoredZeros::Integer(points) => {
+                    for (index, &point) in points.iter().enumerate() {
+                        put(zeros, 8, places.of(index), u32::from(point));
+                    }
+                }
+                StoredZeros::Minimum(minima) => {
+                    for (index, &minimum) in minima.iter().enumerate() {
+                        put(zeros, bits, places.of(index), float.encode(minimum));
+                    }
+                }
+            }
+        }
+        if layout.sums != SumLayout::None {
+            let groups = sum_groups(&self.format, self.columns, layout.sums);
+            let interleave = layout.interleave as usize;
+            let padded = layout::padded_rows(self.rows, layout.interleave);
+            let sums = &mut side[sections.sums as usize..][..padded * groups];
+            for_each_chunk_mut(sums, interleave * groups, |index, chunk| {
+                for (lane, row) in self.row_group(index, interleave) {
+                    self.row_sums(row, layout.sums, |group, sum| {
+                        if let Some(entry) = chunk.get_mut(group * interleave + lane) {
+                            *entry += sum;
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    /// Calls `add` with the sum's place and Σu of every 16 columns of a row. A place may come
+    /// several times.
+    fn row_sums(&self, row: usize, sums: SumLayout, mut add: impl FnMut(usize, u32)) {
+        let columns_per_sum = match sums {
+            SumLayout::Blocks => sum_block(&self.format),
+            _ => self.format.group_len(self.columns),
+        };
+        for index in 0..self.columns.div_ceil(BLOCK) {
+            let halves = self.block(row, index).half_sums();
+            for (half, sum) in halves.into_iter().enumerate() {
+                let column = index * BLOCK + half * (BLOCK / 2);
+                // The second half of the last block may be padding, with a sum of 0 and perhaps no
+                // place.
+                if column < self.columns {
+                    add(column / columns_per_sum, sum);
+                }
+            }
+        }
+    }
+
+    /// Reads back what [`to_device`](Self::to_device), or a shader, wrote.
+    ///
+    /// Everything is checked: what a valid matrix must be, that codes after the last column are 0,
+    /// and that stored sums are those of the codes. Padding rows, gaps between sections and the
+    /// slack are not read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sections::new`]; [`FormatError::Length`] unless the arrays have the lengths it
+    /// says; [`FormatError::CodeTooLarge`], [`FormatError::NonFinite`],
+    /// [`FormatError::ScaleOverflow`], [`FormatError::MinimumOverflow`], [`FormatError::Padding`]
+    /// and [`FormatError::Sum`] for wrong data.
+    pub fn from_device(
+        format: MatrixFormat,
+        rows: usize,
+        columns: usize,
+        layout: &DeviceLayout,
+        codes: &[u32],
+        side: &[u32],
+    ) -> Result<Self, FormatError> {
+        let sections = Sections::new(&format, rows, columns, layout)?;
+        check_len("words of codes", sections.codes_words, codes.len())?;
+        check_len("words of side data", sections.side_words, side.len())?;
+
+        let element = format.element();
+        let (mut pieces, mut first_bit) = (Vec::new(), 0);
+        for (index, &width) in piece_widths(element, PieceLayout::Pieces)
+            .iter()
+            .enumerate()
+        {
+            let row_len = row_words(width, columns);
+            let mut stream = vec![0; rows * row_len];
+            match (layout.pieces, element) {
+                (PieceLayout::Planes, ElementFormat::Affine(_)) => {
+                    let planes = &sections.pieces[first_bit..][..width as usize];
+                    for_each_chunk_mut(&mut stream, row_len, |row, words| {
+                        for (index, words) in words.chunks_exact_mut(width as usize).enumerate() {
+                            let place =
+                                layout::word_index(layout.interleave, 1, columns, row, index);
+                            for (bit, &plane) in planes.iter().enumerate() {
+                                block::add_plane(
+                                    words,
+                                    width,
+                                    bit as u32,
+                                    codes[plane as usize + place],
+                                );
+                            }
+                        }
+                    });
+                }
+                _ => {
+                    let source = &codes[sections.pieces[index] as usize..];
+                    let unit = unit_words(width);
+                    for_each_chunk_mut(&mut stream, row_len, |row, words| {
+                        for (index, words) in words.chunks_exact_mut(unit).enumerate() {
+                            let place = layout::word_index(
+                                layout.interleave,
+                                width,
+                                columns,
+                                row,
+                                index * unit,
+                            );
+                            words.copy_from_slice(&source[place..][..unit]);
+                        }
+                    });
+                }
+            }
+            pieces.push(stream);
+            first_bit += width as usize;
+        }
+
+        let (mut scales, mut points, mut minima) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(scale_layout) = format.scales() {
+            let count = format.scale_count(rows, columns);
+            let places = SidePlaces::new(&format, columns, layout);
+            let (bits, float) = (scale_layout.scale.bits(), scale_layout.scale.float());
+            let entries = |section: u32, bits: u32| {
+                let section = &side[section as usize..];
+                (0..count).map(move |index| take(section, bits, places.of(index)))
+            };
+            scales = entries(sections.scales, bits)
+                .map(|bits| float.decode(bits))
+                .collect();
+            match scale_layout.zero {
+                ZeroKind::None => {}
+                ZeroKind::Integer => {
+                    points = entries(sections.zeros, 8)
+                        .map(|point| point as u8)
+                        .collect()
+                }
+                ZeroKind::Minimum => {
+                    minima = entries(sections.zeros, bits)
+                        .map(|bits| float.decode(bits))
+                        .collect()
+                }
+            }
+        }
+        let zeros = match format.zero_kind() {
+            ZeroKind::None => Zeros::None,
+            ZeroKind::Integer => Zeros::Integer(&points),
+            ZeroKind::Minimum => Zeros::Minimum(&minima),
+        };
+        let (scales, zeros) = Self::checked_scales(&format, rows, columns, &scales, zeros)?;
+        let matrix = Self {
+            format,
+            rows,
+            columns,
+            pieces,
+            scales,
+            zeros,
+        };
+        matrix.check_elements()?;
+        matrix.check_sums(&sections, layout, side)?;
+        Ok(matrix)
+    }
+
+    /// Checks streams that came from outside: valid codes, finite floats, zero padding.
+    fn check_elements(&self) -> Result<(), FormatError> {
+        let padding = |row| FormatError::Padding {
+            row,
+            columns: self.columns,
+        };
+        match self.format.element() {
+            ElementFormat::Float(float) => {
+                let row_len = row_words(float.bits(), self.columns);
+                let per_word = 32 / float.bits();
+                for row in 0..self.rows {
+                    let words = self
+                        .pieces
+                        .iter()
+                        .flat_map(|stream| &stream[row * row_len..][..row_len]);
+                    let elements =
+                        words.flat_map(|&word| (0..per_word).map(move |i| word >> (16 * i)));
+                    for (column, bits) in elements.enumerate() {
+                        let value = float.decode(bits);
+                        if column >= self.columns {
+                            // Zero of either sign is as good, but only +0 compares equal to what
+                            // the host packs.
+                            if value.to_bits() != 0 {
+                                return Err(padding(row));
+                            }
+                        } else if !value.is_finite() {
+                            return Err(FormatError::NonFinite { row, column, value });
+                        }
+                    }
+                }
+            }
+            ElementFormat::Affine(affine) => {
+                let max = affine.max_code();
+                let every_code_valid = u32::from(max) + 1 == 1 << affine.bits();
+                let used = self.columns % BLOCK;
+                let last = self.columns / BLOCK;
+                for row in 0..self.rows {
+                    if used != 0
+                        && self.block(row, last).to_codes()[used..]
+                            .iter()
+                            .any(|&code| code != 0)
+                    {
+                        return Err(padding(row));
+                    }
+                    if every_code_valid {
+                        continue;
+                    }
+                    for index in 0..self.columns.div_ceil(BLOCK) {
+                        let codes = self.block(row, index).to_codes();
+                        if let Some(offset) = codes.iter().position(|&code| code > max) {
+                            let column = index * BLOCK + offset;
+                            return Err(FormatError::CodeTooLarge {
+                                row,
+                                column,
+                                code: codes[offset],
+                                max,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks stored sums against the codes.
+    fn check_sums(
+        &self,
+        sections: &Sections,
+        layout: &DeviceLayout,
+        side: &[u32],
+    ) -> Result<(), FormatError> {
+        if layout.sums == SumLayout::None {
+            return Ok(());
+        }
+        let groups = sum_groups(&self.format, self.columns, layout.sums);
+        let section = &side[sections.sums as usize..];
+        let mut sums = vec![0_u32; groups];
+        for row in 0..self.rows {
+            sums.fill(0);
+            self.row_sums(row, layout.sums, |group, sum| {
+                if let Some(entry) = sums.get_mut(group) {
+                    *entry += sum;
+                }
+            });
+            for (index, &expected) in sums.iter().enumerate() {
+                let found = section[side_index(layout.interleave, groups, row, index)];
+                if found != expected {
+                    return Err(FormatError::Sum {
+                        row,
+                        index,
+                        expected,
+                        found,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks that every value of a matrix is finite.
+pub(crate) fn check_finite(values: &[f32], columns: usize) -> Result<(), FormatError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => {
+            let (row, column) = position(index, columns);
+            Err(FormatError::NonFinite {
+                row,
+                column,
+                value: values[index],
+            })
+        }
+    }
+}
+
+/// Where the scales of a matrix stand in their device section.
+#[derive(Clone, Copy)]
+struct SidePlaces {
+    tensor: bool,
+    groups: usize,
+    interleave: u32,
+}
+
+impl SidePlaces {
+    fn new(format: &MatrixFormat, columns: usize, layout: &DeviceLayout) -> Self {
+        let tensor = format
+            .scales()
+            .is_some_and(|scales| scales.granularity == Granularity::Tensor);
+        // No groups means no entries; 1 keeps the division below defined.
+        Self {
+            tensor,
+            groups: format.groups(columns).max(1),
+            interleave: layout.interleave,
+        }
+    }
+
+    /// Entry of the scale at `index` of the row-major array.
+    fn of(&self, index: usize) -> usize {
+        if self.tensor {
+            0
+        } else {
+            side_index(
+                self.interleave,
+                self.groups,
+                index / self.groups,
+                index % self.groups,
+            )
+        }
+    }
+}
+
+/// Writes entry `index` of `bits` bits (8, 16 or 32) in a zeroed section.
+fn put(section: &mut [u32], bits: u32, index: usize, value: u32) {
+    let per_word = 32 / bits as usize;
+    section[index / per_word] |= value << (bits as usize * (index % per_word));
+}
+
+/// Reads entry `index` of `bits` bits (8, 16 or 32) of a section.
+fn take(section: &[u32], bits: u32, index: usize) -> u32 {
+    let per_word = 32 / bits as usize;
+    let mask = u32::MAX >> (32 - bits);
+    section[index / per_word] >> (bits as usize * (index % per_word)) & mask
+}

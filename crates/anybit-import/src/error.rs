@@ -1,0 +1,364 @@
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::Utf8Error;
+
+use anybit_formats::FormatError;
+
+use crate::gguf::{TensorType, ValueType};
+
+/// Why a model file, or a part of one, could not be read.
+///
+/// Names that come from the file are escaped in the messages and bounded in length.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The file could not be opened.
+    #[error("cannot open {path:?}; check that it exists, is a file and may be read")]
+    Open {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system failed to read bytes that lie within the file.
+    #[error(
+        "reading {length} bytes at offset {offset} failed; check the disk, and that the file is not being changed"
+    )]
+    Read {
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// How many bytes were wanted.
+        length: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Memory for part of the file could not be had.
+    #[error(
+        "no memory for {what}: {bytes} bytes; free memory, or read the tensor in parts by `rows`"
+    )]
+    OutOfMemory {
+        /// What the memory was for.
+        what: &'static str,
+        /// How much was asked for, in bytes.
+        bytes: u64,
+    },
+
+    /// The file does not begin with the four bytes `GGUF`.
+    #[error(
+        "not a GGUF file: it begins with {found:02x?}, a GGUF file with [47, 47, 55, 46] (\"GGUF\")"
+    )]
+    NotGguf {
+        /// The first four bytes.
+        found: [u8; 4],
+    },
+    /// The file is written for big-endian machines.
+    #[error(
+        "the file is big-endian GGUF version {version}; only little-endian files are read: convert it \
+         (llama.cpp's `gguf_convert_endian.py` does)"
+    )]
+    BigEndian {
+        /// The version, in the file's own byte order.
+        version: u32,
+    },
+    /// The version of the format is not one that is read here.
+    #[error(
+        "GGUF version {version} is not supported; versions 2 and 3 are: convert the model again with a current tool"
+    )]
+    UnsupportedVersion {
+        /// The version in the file.
+        version: u32,
+    },
+    /// The file ends before something it announces.
+    #[error(
+        "the file ends too early: {what} at offset {offset} takes {needed} bytes and {available} are left; \
+         it was probably cut off in transfer: fetch it again"
+    )]
+    Truncated {
+        /// What was being read.
+        what: &'static str,
+        /// Where in the file it begins, in bytes.
+        offset: u64,
+        /// How many bytes it takes.
+        needed: u64,
+        /// How many bytes are left from `offset` on.
+        available: u64,
+    },
+    /// A count is larger than what the rest of the file could hold.
+    #[error(
+        "{what}: the file announces {count}, but the {available} bytes left at offset {offset} hold at most {limit}"
+    )]
+    CountTooLarge {
+        /// What is counted.
+        what: &'static str,
+        /// The count in the file.
+        count: u64,
+        /// The most that fit.
+        limit: u64,
+        /// Where what is counted would begin, in bytes.
+        offset: u64,
+        /// How many bytes are left from `offset` on.
+        available: u64,
+    },
+    /// A key or a tensor name is empty or longer than the format allows.
+    #[error("{what} at offset {offset} is {length} bytes long; 1 to {limit} are allowed")]
+    NameLength {
+        /// What is named: a metadata key or a tensor.
+        what: &'static str,
+        /// Where in the file the name begins, in bytes.
+        offset: u64,
+        /// Its length in bytes.
+        length: u64,
+        /// The longest allowed, in bytes.
+        limit: u64,
+    },
+    /// A string is not UTF-8.
+    #[error("{what} at offset {offset} is not UTF-8, as GGUF demands of every string")]
+    InvalidUtf8 {
+        /// What the string is.
+        what: &'static str,
+        /// Where in the file the string begins, in bytes.
+        offset: u64,
+        /// Where the string stops being UTF-8.
+        source: Utf8Error,
+    },
+
+    /// A truth value is neither 0 nor 1.
+    #[error("the truth value at offset {offset} is {value}; 0 and 1 are allowed")]
+    InvalidBool {
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// The byte found.
+        value: u8,
+    },
+    /// A metadata value has a type number that GGUF does not define.
+    #[error(
+        "metadata {key:?} has value type {id}; GGUF defines 0 to 12, and what follows an unknown type cannot be found"
+    )]
+    UnknownValueType {
+        /// The metadata key.
+        key: String,
+        /// The type number in the file.
+        id: u32,
+    },
+    /// Arrays of arrays are nested too deep.
+    #[error("metadata {key:?} nests arrays deeper than {limit}, the most that is read")]
+    ArrayTooDeep {
+        /// The metadata key.
+        key: String,
+        /// The deepest nesting that is read.
+        limit: u32,
+    },
+    /// Two metadata entries have the same key.
+    #[error("metadata {key:?} occurs twice; keys must be unique")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+    /// A metadata key that was asked for is not in the file.
+    #[error(
+        "the file has no metadata {key:?}; check that it is a model of the architecture expected"
+    )]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+    /// A metadata value is of another type than was asked for.
+    #[error("metadata {key:?} is {found}; expected {expected}")]
+    WrongValueType {
+        /// The key.
+        key: String,
+        /// What was asked for.
+        expected: &'static str,
+        /// What the file holds.
+        found: ValueType,
+    },
+    /// A metadata integer does not fit the type that was asked for.
+    #[error("metadata {key:?} is {value}, which does not fit {expected}")]
+    ValueOutOfRange {
+        /// The key.
+        key: String,
+        /// The value in the file.
+        value: i128,
+        /// What was asked for.
+        expected: &'static str,
+    },
+    /// `general.alignment` is not usable.
+    #[error("general.alignment is {value}; it must be a power of two from 1 to {limit}")]
+    InvalidAlignment {
+        /// The value in the file.
+        value: u64,
+        /// The largest alignment that is read.
+        limit: u64,
+    },
+
+    /// Two tensors have the same name.
+    #[error("tensor {name:?} occurs twice; names must be unique")]
+    DuplicateTensor {
+        /// The name.
+        name: String,
+    },
+    /// A tensor has more dimensions than GGUF allows.
+    #[error("tensor {tensor:?} has {count} dimensions; at most {limit} are allowed")]
+    TooManyDimensions {
+        /// The tensor.
+        tensor: String,
+        /// How many dimensions the file gives it.
+        count: u32,
+        /// The most allowed.
+        limit: u32,
+    },
+    /// A tensor's dimensions multiply to more than can be counted.
+    #[error(
+        "tensor {tensor:?} with dimensions {dimensions:?} has more elements or bytes than 64 bits count"
+    )]
+    DimensionsOverflow {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions in GGUF order, fastest first.
+        dimensions: Vec<u64>,
+    },
+    /// A row of a tensor is not a whole number of blocks of its type.
+    #[error(
+        "tensor {tensor:?} has rows of {columns} elements; {tensor_type} comes in blocks of {block}, which must divide them"
+    )]
+    BlockDoesNotDivide {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        tensor_type: TensorType,
+        /// Elements in a row, the first dimension.
+        columns: u64,
+        /// Elements in a block.
+        block: u64,
+    },
+    /// A tensor does not begin on a multiple of the file's alignment.
+    #[error(
+        "tensor {tensor:?} begins at offset {offset} of the data, which is no multiple of the alignment {alignment}"
+    )]
+    MisalignedTensor {
+        /// The tensor.
+        tensor: String,
+        /// Its offset from the start of the tensor data, in bytes.
+        offset: u64,
+        /// The file's alignment in bytes.
+        alignment: u64,
+    },
+    /// A tensor reaches past the end of the file.
+    #[error(
+        "tensor {tensor:?} takes {size} bytes at offset {offset} of the tensor data, which is {available} bytes long; \
+         the file was probably cut off in transfer: fetch it again"
+    )]
+    TensorOutOfFile {
+        /// The tensor.
+        tensor: String,
+        /// Its offset from the start of the tensor data, in bytes.
+        offset: u64,
+        /// Its size in bytes; 0 if its type is unknown.
+        size: u64,
+        /// The length of the tensor data in bytes.
+        available: u64,
+    },
+    /// Two tensors share bytes.
+    #[error(
+        "tensors {first:?} and {second:?} overlap: the first ends at offset {end}, the second begins at {start}"
+    )]
+    OverlappingTensors {
+        /// The tensor that begins first.
+        first: String,
+        /// The tensor that begins within it.
+        second: String,
+        /// Where the first ends, from the start of the tensor data, in bytes.
+        end: u64,
+        /// Where the second begins, from the start of the tensor data, in bytes.
+        start: u64,
+    },
+
+    /// A tensor that was asked for is not in the file.
+    #[error("the file has no tensor {name:?}; `tensors()` lists those it has")]
+    UnknownTensor {
+        /// The name.
+        name: String,
+    },
+    /// A tensor's type is listed but cannot be read.
+    #[error(
+        "tensor {tensor:?} is {tensor_type}, which is not read; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are: requantise the model"
+    )]
+    UnsupportedTensorType {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        tensor_type: TensorType,
+    },
+    /// A tensor has more than two dimensions.
+    #[error(
+        "tensor {tensor:?} with dimensions {dimensions:?} is not a matrix; one with one or two dimensions is expected"
+    )]
+    NotAMatrix {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions in GGUF order, fastest first.
+        dimensions: Vec<u64>,
+    },
+    /// A tensor has no elements.
+    #[error("tensor {tensor:?} with dimensions {dimensions:?} has no elements")]
+    EmptyTensor {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions in GGUF order, fastest first.
+        dimensions: Vec<u64>,
+    },
+    /// A row that was asked for is not in the tensor.
+    #[error("tensor {tensor:?} has {rows} rows; row {row} was asked for")]
+    RowOutOfRange {
+        /// The tensor.
+        tensor: String,
+        /// The row asked for, from 0.
+        row: usize,
+        /// How many rows there are.
+        rows: usize,
+    },
+    /// The scale or minimum of a block is infinite or not a number.
+    #[error(
+        "tensor {tensor:?}: the {part} of block {block} in row {row} is {value}; the file is damaged: fetch it again"
+    )]
+    NonFiniteScale {
+        /// The tensor.
+        tensor: String,
+        /// The row, from 0.
+        row: u64,
+        /// The block within the row, from 0.
+        block: u64,
+        /// Which of the block's numbers.
+        part: ScalePart,
+        /// Its value.
+        value: f32,
+    },
+    /// What a tensor holds does not make a valid matrix.
+    #[error("tensor {tensor:?} does not make a valid matrix")]
+    Matrix {
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        source: FormatError,
+    },
+}
+
+/// Which of the numbers that stand before a block of codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ScalePart {
+    /// The factor of the codes.
+    Scale,
+    /// The value that is added to every scaled code.
+    Minimum,
+}
+
+impl fmt::Display for ScalePart {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            ScalePart::Scale => "scale",
+            ScalePart::Minimum => "minimum",
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! Model files into anybit matrices.
+//!
+//! Model files come from strangers, so every byte read here is untrusted: this crate alone handles them. It
+//! turns what a file holds into [`PackedMatrix`](anybit_formats::PackedMatrix), without loss, or says in an
+//! [`ImportError`] what is wrong with the file. It does no GPU work.
+//!
+//! [`gguf`] reads GGUF, the file format of llama.cpp:
+//!
+//! ```no_run
+//! use anybit_import::gguf::GgufFile;
+//!
+//! # fn main() -> Result<(), anybit_import::ImportError> {
+//! let file = GgufFile::open("model.gguf")?;
+//! let blocks = file.metadata().get_u32("llama.block_count")?;
+//! let weights = file.matrix("blk.0.attn_q.weight")?;
+//! println!("{blocks} blocks; queries are {} x {}", weights.rows(), weights.columns());
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(missing_docs)]
+
+mod error;
+pub mod gguf;
+
+pub use error::{ImportError, ScalePart};

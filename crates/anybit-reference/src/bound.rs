@@ -1,0 +1,557 @@
+//! The error model: how far a kernel's f32 result may be from the exact one.
+//!
+//! `docs/numerics.md` in the repository derives every bound. In short: WGSL rounds each addition, multiplication and
+//! conversion to one of the two neighbouring floats, may contract a multiplication and an addition, may reorder sums and
+//! may flush subnormals. So a term that passes through c operations carries a relative error of at most
+//! γ(c) = c·u / (1 − c·u), whatever the order, and a sum of terms at most γ(c) times the sum of their magnitudes. The
+//! bounds count c from the kernel and take the magnitudes from the data.
+//!
+//! A bound holds as long as no intermediate result overflows. It covers the error of the exact results of
+//! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
+
+use anybit_formats::{
+    AffineFormat, Calibration, ElementFormat, MatrixFormat, PackedMatrix, ZeroKind,
+};
+
+use crate::ReferenceError;
+use crate::exact::multiply;
+use crate::integers::{Integers, SpanScale, check_codes, is_grouped, lost, scale_float, span_of};
+use crate::problem::{Batches, Problem, activations};
+use crate::quantize::{Rule, Statistic};
+
+/// Half the distance from 1 to the next f64.
+const UNIT_F64: f64 = f64::EPSILON / 2.0;
+
+/// The largest result that may be flushed to 0.
+const FLUSH: f64 = f32::MIN_POSITIVE as f64;
+
+/// 2¹²⁶, the largest divisor whose quotients WGSL bounds.
+const LARGEST_DIVISOR: f32 = 8.507_059e37;
+
+/// The largest magnitude of a·u + b − z.
+const LARGEST_INTEGER: f64 = 510.0;
+
+/// Integers up to this magnitude are exact in f32.
+const EXACT_F32: f64 = 16_777_216.0;
+
+/// What is known about the arithmetic of an adapter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ErrorModel {
+    unit_roundoff: f64,
+}
+
+/// An exact value and the largest distance from it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounded {
+    /// The exact value.
+    pub value: f64,
+    /// The largest distance that the error model allows.
+    pub bound: f64,
+}
+
+impl Bounded {
+    /// Whether `value` lies within the bound.
+    pub fn holds(&self, value: f32) -> bool {
+        (f64::from(value) - self.value).abs() <= self.bound
+    }
+}
+
+/// How an integer kernel adds up along K.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Accumulation {
+    /// Integers to the end of K, then one conversion and the scales. For operands without scale groups.
+    Whole,
+    /// Integers inside a span of 16 or 32 columns, f32 from span to span.
+    Grouped,
+}
+
+impl Accumulation {
+    /// The accumulation that two formats ask for: grouped where either has scale groups.
+    pub fn of(activation: &MatrixFormat, weight: &MatrixFormat) -> Self {
+        if is_grouped(activation) || is_grouped(weight) {
+            Self::Grouped
+        } else {
+            Self::Whole
+        }
+    }
+}
+
+impl Default for ErrorModel {
+    fn default() -> Self {
+        Self::WGSL
+    }
+}
+
+impl ErrorModel {
+    /// What WGSL promises: a result is one of the two floats next to the exact value, so its relative error is below
+    /// 2⁻²³.
+    pub const WGSL: Self = Self {
+        unit_roundoff: f32::EPSILON as f64,
+    };
+
+    /// Rounding to nearest, which GPUs do in practice: a relative error of at most 2⁻²⁴.
+    pub const NEAREST: Self = Self {
+        unit_roundoff: f32::EPSILON as f64 / 2.0,
+    };
+
+    /// The largest relative error of one addition, multiplication or conversion.
+    pub const fn unit_roundoff(self) -> f64 {
+        self.unit_roundoff
+    }
+
+    /// The largest relative error of a term after `operations` roundings: n·u / (1 − n·u); infinite where n·u ≥ 1.
+    pub fn gamma(self, operations: usize) -> f64 {
+        gamma(self.unit_roundoff, operations)
+    }
+
+    /// The largest relative error of a division of normal numbers: 2.5 units in the last place, as WGSL has it.
+    pub const fn division(self) -> f64 {
+        2.5 * f32::EPSILON as f64
+    }
+
+    /// Bounds of the fma kernels: float activations, and weights that are floats or are decoded to f32 first.
+    ///
+    /// The outputs are those of [`gemm_f64_batched`](crate::exact::gemm_f64_batched), in its order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReferenceError::NotFloat`] for activations of codes; [`ReferenceError::Columns`],
+    /// [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
+    pub fn gemm_fma(
+        self,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        batches: Batches,
+    ) -> Result<Vec<f64>, ReferenceError> {
+        let problem = Problem::new(x, w, batches)?;
+        let k = problem.k;
+        let counts = FmaCounts::new(self, x, w)?;
+        let x = Terms::new(x);
+        let any_lost = x.lost.iter().any(|&lost| lost != 0.0);
+        problem.fill(|part, out| {
+            let mut w = Terms::new(&w.row_range(part.weight.clone())?);
+            counts.round(&mut w);
+            multiply(&x.magnitudes, &w.magnitudes, k, part, out);
+            if any_lost {
+                let mut flushed = vec![0.0; out.len()];
+                multiply(&x.lost, &w.lost, k, part, &mut flushed);
+                for (out, flushed) in out.iter_mut().zip(flushed) {
+                    *out += flushed;
+                }
+            }
+            for out in out {
+                *out = counts.finish(*out);
+            }
+            Ok(())
+        })
+    }
+
+    /// Bounds of the integer kernels (dot4 and bitplane): codes on both sides, f32 outputs.
+    ///
+    /// The bounds for [`Accumulation::Grouped`] are never below those for [`Accumulation::Whole`]. The outputs are
+    /// those of [`gemm_f64_batched`](crate::exact::gemm_f64_batched), in its order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReferenceError::NotCodes`] for floats, [`ReferenceError::ActivationMinimum`] for activations that have
+    /// minima, [`ReferenceError::Grouped`] for scale groups under [`Accumulation::Whole`];
+    /// [`ReferenceError::Columns`], [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not
+    /// fit.
+    pub fn gemm_integer(
+        self,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        batches: Batches,
+        accumulation: Accumulation,
+    ) -> Result<Vec<f64>, ReferenceError> {
+        let problem = Problem::new(x, w, batches)?;
+        let counts = IntegerCounts::new(self, x, w, accumulation)?;
+        let span = span_of(x.format(), w.format());
+        let x = Integers::new(x, span)?;
+        problem.fill(|part, out| {
+            let w = Integers::new(&w.row_range(part.weight.clone())?, span)?;
+            let count = part.weight.len();
+            for (row, out) in part.activation.clone().zip(out.chunks_exact_mut(count)) {
+                for (column, out) in out.iter_mut().enumerate() {
+                    *out = counts.bound(&x, row, &w, column);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The exact scale that a row quantiser looks for in the values of a row or group, and how far the scale that it
+    /// emits may be from it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReferenceError::Quantizer`] for a calibration that the row quantisers do not have.
+    pub fn scale(
+        self,
+        values: &[f32],
+        element: AffineFormat,
+        calibration: Calibration,
+    ) -> Result<Bounded, ReferenceError> {
+        let rule = Rule::new(element, calibration)?;
+        let size = |value: &f32| f64::from(value.abs());
+        let (statistic, roundings) = match rule.statistic {
+            Statistic::Magnitude => (values.iter().map(size).fold(0.0, f64::max), 0),
+            Statistic::Value => {
+                let largest = values.iter().fold(0.0, |max: f32, &value| max.max(value));
+                (f64::from(largest), 0)
+            }
+            Statistic::Mean => {
+                let mean = values.iter().map(size).sum::<f64>() / values.len().max(1) as f64;
+                (mean, values.len())
+            }
+        };
+        // A sum for the mean, then a division by the count; each kernel then divides by the largest integer.
+        let sum = 1.0 + self.gamma(roundings.saturating_sub(1)) + gamma(UNIT_F64, roundings + 4);
+        let division = 1.0 + self.division();
+        let relative = if roundings > 0 {
+            sum * division * division - 1.0
+        } else {
+            sum * division - 1.0
+        };
+        let value = (statistic / f64::from(rule.divisor)).max(f64::from(rule.smallest));
+        Ok(Bounded {
+            value,
+            // Inputs, sum, quotients and the scale itself may be flushed.
+            bound: relative * value + 4.0 * FLUSH,
+        })
+    }
+
+    /// The exact inverse of a scale that a row quantiser emitted, and how far the inverse that it emits may be from it.
+    ///
+    /// A scale of 0 has the inverse 0. Divisors above 2¹²⁶ are outside what WGSL promises: the bound is infinite.
+    pub fn inverse(self, scale: f32) -> Bounded {
+        if scale.abs() < f32::MIN_POSITIVE {
+            return Bounded {
+                value: 0.0,
+                bound: 0.0,
+            };
+        }
+        let value = 1.0 / f64::from(scale);
+        // 1/s is normal for s up to 2^126, the largest divisor whose quotients WGSL bounds.
+        let bound = if scale.abs() <= LARGEST_DIVISOR {
+            (self.division() + gamma(UNIT_F64, 2)) * value.abs()
+        } else {
+            f64::INFINITY
+        };
+        Bounded { value, bound }
+    }
+
+    /// Bounds of the decode kernel: the distance of each element from
+    /// [`PackedMatrix::decode_f64`], row-major. 0 for bare codes and for floats that are not subnormal.
+    pub fn decode(self, matrix: &PackedMatrix) -> Vec<f64> {
+        let terms = Terms::new(matrix);
+        let operations = decode_operations(matrix.format());
+        let gamma = self.gamma(operations) + gamma(UNIT_F64, 2);
+        let magnitudes = terms.magnitudes.iter().zip(&terms.lost);
+        magnitudes
+            .map(|(magnitude, lost)| {
+                if operations == 0 {
+                    *lost
+                } else {
+                    gamma * magnitude + (1.0 + gamma) * (lost + 2.0 * FLUSH)
+                }
+            })
+            .collect()
+    }
+}
+
+/// [`ErrorModel::gemm_fma`] for one product of whole matrices under [`ErrorModel::WGSL`].
+///
+/// # Errors
+///
+/// Those of [`ErrorModel::gemm_fma`].
+pub fn gemm_fma_bound(x: &PackedMatrix, w: &PackedMatrix) -> Result<Vec<f64>, ReferenceError> {
+    ErrorModel::WGSL.gemm_fma(x, w, Batches::ONE)
+}
+
+/// [`gemm_fma_bound`] of f32 activations, row-major with K a row.
+///
+/// # Errors
+///
+/// Those of [`gemm_fma_bound`] and of [`activations`].
+pub fn gemm_fma_bound_of(x: &[f32], w: &PackedMatrix) -> Result<Vec<f64>, ReferenceError> {
+    gemm_fma_bound(&activations(x, w.columns())?, w)
+}
+
+/// [`ErrorModel::gemm_integer`] for one product of whole matrices under [`ErrorModel::WGSL`], with the accumulation
+/// that the formats ask for.
+///
+/// # Errors
+///
+/// Those of [`ErrorModel::gemm_integer`].
+pub fn gemm_integer_bound(x: &PackedMatrix, w: &PackedMatrix) -> Result<Vec<f64>, ReferenceError> {
+    let accumulation = Accumulation::of(x.format(), w.format());
+    ErrorModel::WGSL.gemm_integer(x, w, Batches::ONE, accumulation)
+}
+
+/// [`ErrorModel::scale`] under [`ErrorModel::WGSL`].
+///
+/// # Errors
+///
+/// Those of [`ErrorModel::scale`].
+pub fn scale_bound(
+    values: &[f32],
+    element: AffineFormat,
+    calibration: Calibration,
+) -> Result<Bounded, ReferenceError> {
+    ErrorModel::WGSL.scale(values, element, calibration)
+}
+
+/// The largest K for which every integer product Σ x·w of two formats without zero points fits an i32.
+///
+/// Integer kernels compute it from sums that may pass the range on the way. WGSL's i32 arithmetic wraps, so the result
+/// is right whenever it fits.
+pub fn max_k_i32(activation: AffineFormat, weight: AffineFormat) -> usize {
+    let range = |format: AffineFormat| [format.min_value(), format.max_value()];
+    max_k(range(activation), range(weight))
+}
+
+/// [`max_k_i32`] of matrix formats, whose integer zero points may be anything from 0 to 255. `None` for floats.
+pub fn max_k_i32_scaled(activation: &MatrixFormat, weight: &MatrixFormat) -> Option<usize> {
+    let range = |format: &MatrixFormat| {
+        let affine = format.element().affine()?;
+        let zero = match format.zero_kind() {
+            ZeroKind::Integer => i32::from(u8::MAX),
+            ZeroKind::None | ZeroKind::Minimum => 0,
+        };
+        Some([affine.min_value() - zero, affine.max_value()])
+    };
+    Some(max_k(range(activation)?, range(weight)?))
+}
+
+fn max_k(x: [i32; 2], w: [i32; 2]) -> usize {
+    let products = x
+        .iter()
+        .flat_map(|&x| w.map(|w| i64::from(x) * i64::from(w)));
+    let terms = products.map(|product| match product {
+        0 => i64::MAX,
+        1.. => i64::from(i32::MAX) / product,
+        _ => i64::from(i32::MIN) / product,
+    });
+    usize::try_from(terms.min().unwrap_or(i64::MAX)).unwrap_or(usize::MAX)
+}
+
+fn gamma(unit_roundoff: f64, operations: usize) -> f64 {
+    let error = operations as f64 * unit_roundoff;
+    if error < 1.0 {
+        error / (1.0 - error)
+    } else {
+        f64::INFINITY
+    }
+}
+
+/// A little more than 1, for what computing a bound itself rounds away.
+fn slack(operations: usize) -> f64 {
+    1.0 + gamma(UNIT_F64, operations.saturating_add(16))
+}
+
+/// Elements of a matrix as the error model sees them.
+struct Terms {
+    /// |s·v| + |m|, v being the integer.
+    magnitudes: Vec<f64>,
+    /// What flushing subnormal inputs may take from the value.
+    lost: Vec<f64>,
+}
+
+impl Terms {
+    fn new(matrix: &PackedMatrix) -> Self {
+        let format = matrix.format();
+        let (Some(integers), Some(layout)) = (matrix.integer_values(), format.scales()) else {
+            let values = matrix.decode();
+            let lost = match format.element() {
+                ElementFormat::Float(float) => {
+                    values.iter().map(|&value| lost(value, float)).collect()
+                }
+                _ => vec![0.0; values.len()],
+            };
+            return Self {
+                magnitudes: values.iter().map(|&value| f64::from(value.abs())).collect(),
+                lost,
+            };
+        };
+        let stored = scale_float(format);
+        let columns = matrix.columns();
+        let group_len = format.group_len(columns).max(1);
+        let mut terms = Self {
+            magnitudes: Vec::with_capacity(integers.len()),
+            lost: Vec::with_capacity(integers.len()),
+        };
+        for row in 0..matrix.rows() {
+            let integers = &integers[row * columns..][..columns];
+            for (group, integers) in integers.chunks(group_len).enumerate() {
+                let (scale, minimum) = (matrix.scale(row, group), matrix.minimum(row, group));
+                let minimum_lost = if layout.zero == ZeroKind::Minimum {
+                    lost(minimum, stored)
+                } else {
+                    0.0
+                };
+                let (size, shift) = (f64::from(scale.abs()), f64::from(minimum.abs()));
+                let scale_lost = lost(scale, stored);
+                for &integer in integers {
+                    let integer = f64::from(integer).abs();
+                    terms.magnitudes.push(size * integer + shift);
+                    terms.lost.push(scale_lost * integer + minimum_lost);
+                }
+            }
+        }
+        terms
+    }
+}
+
+/// Operations that round when an element is decoded: the scale, the minimum.
+fn decode_operations(format: &MatrixFormat) -> usize {
+    match (format.scales(), format.zero_kind()) {
+        (None, _) => 0,
+        (Some(_), ZeroKind::Minimum) => 2,
+        (Some(_), _) => 1,
+    }
+}
+
+/// What rounds in an fma kernel.
+struct FmaCounts {
+    /// Of a term: its decoding, its product, and no more additions than there are.
+    gamma: f64,
+    /// Of a term of the exact result.
+    gamma_f64: f64,
+    /// Results that may be flushed: of the decoding of a weight, and of the products and sums.
+    decode_flush: f64,
+    flush: f64,
+    slack: f64,
+}
+
+impl FmaCounts {
+    fn new(model: ErrorModel, x: &PackedMatrix, w: &PackedMatrix) -> Result<Self, ReferenceError> {
+        if x.format().element().float().is_none() {
+            return Err(ReferenceError::NotFloat {
+                format: *x.format(),
+            });
+        }
+        let k = x.columns();
+        let decode = decode_operations(w.format());
+        let gamma_f32 = model.gamma(k + decode);
+        Ok(Self {
+            gamma: gamma_f32,
+            gamma_f64: gamma(UNIT_F64, k + 2),
+            decode_flush: decode as f64 * FLUSH,
+            // A product and a sum for each term; or, reordered, a product of activation and scale, times an integer.
+            flush: (1.0 + gamma_f32) * (2.0 + LARGEST_INTEGER) * k as f64 * FLUSH,
+            slack: slack(k),
+        })
+    }
+
+    /// Turns the weights' terms into what an activation is multiplied with: `magnitudes` into the error that the
+    /// weight brings, `lost` into the weight that a flushed activation loses.
+    fn round(&self, w: &mut Terms) {
+        for (magnitude, lost) in w.magnitudes.iter_mut().zip(&mut w.lost) {
+            let size = *magnitude;
+            *magnitude = (self.gamma + self.gamma_f64) * size
+                + (1.0 + self.gamma) * (*lost + self.decode_flush);
+            *lost = (1.0 + self.gamma) * (size + self.decode_flush);
+        }
+    }
+
+    fn finish(&self, sum: f64) -> f64 {
+        (sum + self.flush) * self.slack
+    }
+}
+
+/// What rounds in an integer kernel.
+struct IntegerCounts {
+    model: ErrorModel,
+    accumulation: Accumulation,
+    /// Roundings of a term without the conversion of an integer that f32 cannot hold.
+    operations: usize,
+    /// Whether any scale multiplies; without, all results are integers.
+    scaled: bool,
+    gamma_f64: f64,
+    slack: f64,
+}
+
+impl IntegerCounts {
+    fn new(
+        model: ErrorModel,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        accumulation: Accumulation,
+    ) -> Result<Self, ReferenceError> {
+        check_codes(x)?;
+        check_codes(w)?;
+        let (activation, weight) = (x.format(), w.format());
+        if activation.zero_kind() == ZeroKind::Minimum {
+            return Err(ReferenceError::ActivationMinimum {
+                format: *activation,
+            });
+        }
+        let spans = match accumulation {
+            Accumulation::Grouped => x.columns().div_ceil(span_of(activation, weight)),
+            Accumulation::Whole => {
+                for format in [activation, weight] {
+                    if is_grouped(format) {
+                        return Err(ReferenceError::Grouped { format: *format });
+                    }
+                }
+                1
+            }
+        };
+        let scaled = activation.scales().is_some() || weight.scales().is_some();
+        let scales = decode_operations(weight) + usize::from(activation.scales().is_some());
+        Ok(Self {
+            model,
+            accumulation,
+            operations: scales + spans.saturating_sub(1),
+            scaled,
+            gamma_f64: if scaled {
+                gamma(UNIT_F64, spans + 6)
+            } else {
+                0.0
+            },
+            slack: slack(x.columns()),
+        })
+    }
+
+    fn bound(&self, x: &Integers, row: usize, w: &Integers, column: usize) -> f64 {
+        let (mut magnitude, mut flushed) = (0.0, 0.0);
+        let (mut products, mut integers) = (0.0, 0.0);
+        let mut add = |product: f64, integers: f64, x: &SpanScale, w: &SpanScale| {
+            let (product, integers) = (product.abs(), integers.abs());
+            let term = product * w.scale.abs() + integers * w.minimum.abs();
+            let lost = product * w.scale_lost + integers * w.minimum_lost;
+            magnitude += x.scale.abs() * term;
+            flushed += x.scale.abs() * lost + x.scale_lost * term;
+            if self.scaled {
+                // Four results before the activation's scale and two after it; or, reordered, a product of scales.
+                flushed += (4.0 * x.scale.abs() + 2.0 + product + integers) * FLUSH;
+            }
+        };
+        match self.accumulation {
+            Accumulation::Grouped => {
+                for (product, x, w) in x.spans(row, w, column) {
+                    add(product, x.integers, x, w);
+                }
+            }
+            Accumulation::Whole => {
+                for (product, x, _) in x.spans(row, w, column) {
+                    products += product;
+                    integers += x.integers;
+                }
+                if let (Some(x), Some(w)) = (x.scales(row).first(), w.scales(column).first()) {
+                    add(products, integers, x, w);
+                }
+            }
+        }
+        self.finish(products.abs().max(integers.abs()), magnitude, flushed)
+    }
+
+    /// `integer` is the largest that is converted over all of K.
+    fn finish(&self, integer: f64, magnitude: f64, flushed: f64) -> f64 {
+        // A span's integers are below 2^24: at most 32 · 510 · 510.
+        let converted = self.accumulation == Accumulation::Whole && integer > EXACT_F32;
+        let gamma = self.model.gamma(self.operations + usize::from(converted));
+        ((gamma + self.gamma_f64) * magnitude + (1.0 + gamma) * flushed) * self.slack
+    }
+}

@@ -1,0 +1,128 @@
+//! The CPU twin of each shader in `shaders/wgsl/kernel`, under its name.
+//!
+//! A twin takes whole matrices and does the operations of the shader on each output in the shader's order: integers
+//! inside a span, f32 sums from span to span, K split over lanes and joined by a tree. Where WGSL leaves an order open
+//! (inside `dot`, or by contracting), the twin goes from left to right and rounds every operation to nearest.
+//!
+//! How outputs are shared among workgroups changes no number, so twins know nothing of it: all that counts is in
+//! [`Tile`].
+
+use anybit_formats::{MatrixFormat, PackedMatrix};
+
+use crate::ReferenceError;
+use crate::bound::Accumulation;
+use crate::integers::{is_grouped, span_of};
+
+mod accumulate;
+mod bitplane;
+mod decode;
+mod dot4;
+mod fma;
+mod gemm_subgroup_bitplane;
+mod gemm_subgroup_dot4;
+mod gemm_subgroup_fma;
+mod gemm_tiled_bitplane;
+mod gemm_tiled_dot4;
+mod gemm_tiled_fma;
+mod gemv_bitplane;
+mod gemv_dot4;
+mod gemv_fma;
+mod integer;
+mod quantize_groups;
+mod quantize_rows;
+mod reduce;
+
+pub use accumulate::Output;
+pub use decode::decode;
+pub use gemm_subgroup_bitplane::gemm_subgroup_bitplane;
+pub use gemm_subgroup_dot4::gemm_subgroup_dot4;
+pub use gemm_subgroup_fma::gemm_subgroup_fma;
+pub use gemm_tiled_bitplane::gemm_tiled_bitplane;
+pub use gemm_tiled_dot4::gemm_tiled_dot4;
+pub use gemm_tiled_fma::gemm_tiled_fma;
+pub use gemv_bitplane::gemv_bitplane;
+pub use gemv_dot4::gemv_dot4;
+pub use gemv_fma::gemv_fma;
+pub use quantize_groups::quantize_groups;
+pub use quantize_rows::quantize_rows;
+
+/// The name of every twin, which is the stem of its shader's file.
+pub const KERNELS: &[&str] = &[
+    "decode",
+    "gemm_subgroup_bitplane",
+    "gemm_subgroup_dot4",
+    "gemm_subgroup_fma",
+    "gemm_tiled_bitplane",
+    "gemm_tiled_dot4",
+    "gemm_tiled_fma",
+    "gemv_bitplane",
+    "gemv_dot4",
+    "gemv_fma",
+    "quantize_groups",
+    "quantize_rows",
+];
+
+/// The header constants of a GEMM kernel that change its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// `SPAN`: columns that an integer kernel adds as integers before it scales them, 16 or 32. A group of 16 needs 16.
+    pub span: usize,
+    /// `LANES`: invocations that share K in the gemv kernels, a power of two. The gemm kernels ignore it.
+    pub lanes: usize,
+    /// `GROUPED`: which of the accumulate slots fills an integer kernel with f32 outputs.
+    pub accumulation: Accumulation,
+}
+
+impl Tile {
+    /// The span and accumulation that the formats of the operands ask for, with 32 lanes.
+    pub fn of(x: &PackedMatrix, w: &PackedMatrix) -> Self {
+        Self {
+            span: span_of(x.format(), w.format()),
+            lanes: 32,
+            accumulation: Accumulation::of(x.format(), w.format()),
+        }
+    }
+
+    /// The same with another number of lanes.
+    pub const fn with_lanes(self, lanes: usize) -> Self {
+        Self { lanes, ..self }
+    }
+
+    /// The same with one lane: K in order.
+    const fn in_order(self) -> Self {
+        self.with_lanes(1)
+    }
+
+    fn check_lanes(self) -> Result<(), ReferenceError> {
+        if self.lanes.is_power_of_two() {
+            Ok(())
+        } else {
+            Err(ReferenceError::Constant {
+                what: "LANES",
+                expected: "a power of two",
+                found: self.lanes,
+            })
+        }
+    }
+
+    fn check_span(self, x: &MatrixFormat, w: &MatrixFormat) -> Result<(), ReferenceError> {
+        if self.span == 16 || self.span == 32 && span_of(x, w) == 32 {
+            Ok(())
+        } else {
+            Err(ReferenceError::Constant {
+                what: "SPAN",
+                expected: "16, or 32 where no scale group has 16 columns",
+                found: self.span,
+            })
+        }
+    }
+}
+
+/// Refuses a format whose scales change along K.
+fn check_whole(format: &MatrixFormat) -> Result<(), ReferenceError> {
+    if is_grouped(format) {
+        Err(ReferenceError::Grouped { format: *format })
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! The fma kernels: f32 products and sums.
+
+use anybit_formats::{ElementFormat, PackedMatrix};
+
+use super::reduce::butterfly;
+use super::{Tile, decode};
+use crate::ReferenceError;
+use crate::problem::{Batches, Problem};
+
+/// `FMT_STEP`: values that an invocation loads at a time.
+pub(super) fn step(element: ElementFormat) -> usize {
+    match element.bits() {
+        32 => 4,
+        16 => 8,
+        _ => 32,
+    }
+}
+
+/// A kernel whose lanes take turns at steps of `step` columns, and which sums within a step by `add`.
+pub(super) fn gemm(
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    batches: Batches,
+    tile: Tile,
+    add: impl Fn(f32, &[f32], &[f32]) -> f32 + Sync,
+) -> Result<Vec<f32>, ReferenceError> {
+    if x.format().element().float().is_none() {
+        return Err(ReferenceError::NotFloat {
+            format: *x.format(),
+        });
+    }
+    tile.check_lanes()?;
+    let problem = Problem::new(x, w, batches)?;
+    let step = step(w.format().element());
+    let x = x.decode();
+    let k = problem.k;
+    problem.fill(|part, out| {
+        let w = decode(&w.row_range(part.weight.clone())?);
+        let count = part.weight.len();
+        for (row, out) in part.activation.clone().zip(out.chunks_exact_mut(count)) {
+            let x = &x[row * k..][..k];
+            for (column, out) in out.iter_mut().enumerate() {
+                let w = &w[column * k..][..k];
+                let mut lanes = vec![0.0; tile.lanes];
+                for (index, (x, w)) in x.chunks(step).zip(w.chunks(step)).enumerate() {
+                    let sum = &mut lanes[index % tile.lanes];
+                    *sum = add(*sum, x, w);
+                }
+                *out = butterfly(lanes, |a, b| a + b).unwrap_or_default();
+            }
+        }
+        Ok(())
+    })
+}
+
+/// One product after the other.
+pub(super) fn add_each(sum: f32, x: &[f32], w: &[f32]) -> f32 {
+    x.iter().zip(w).fold(sum, |sum, (x, w)| sum + x * w)
+}
+
+/// One `dot` of four after the other.
+pub(super) fn add_dots(sum: f32, x: &[f32], w: &[f32]) -> f32 {
+    let dots = x.chunks(4).zip(w.chunks(4));
+    dots.fold(sum, |sum, (x, w)| {
+        let products = x.iter().zip(w).map(|(x, w)| x * w);
+        sum + products.reduce(|sum, product| sum + product).unwrap_or(0.0)
+    })
+}

@@ -1,0 +1,26 @@
+//! The twin of `kernel/gemm_tiled_bitplane.wgsl`.
+
+use anybit_formats::PackedMatrix;
+
+use super::bitplane::Bitplane;
+use super::integer::{affine, gemm};
+use super::{Output, Tile};
+use crate::{Batches, ReferenceError};
+
+/// Y = X · Wᵀ of codes by bit planes: spans of K in ascending order.
+///
+/// # Errors
+///
+/// [`ReferenceError::NotCodes`] for floats; [`ReferenceError::ActivationMinimum`] for activations that have minima;
+/// [`ReferenceError::Grouped`] for scale groups under [`Accumulation::Whole`](crate::bound::Accumulation::Whole), and for
+/// grouped zero points with i32 outputs; [`ReferenceError::Constant`] for a span or lanes that the kernel cannot have;
+/// [`ReferenceError::Columns`], [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
+pub fn gemm_tiled_bitplane<O: Output>(
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    batches: Batches,
+    tile: Tile,
+) -> Result<Vec<O>, ReferenceError> {
+    let engine = Bitplane::new(affine(x)?, affine(w)?);
+    gemm(x, w, batches, tile.in_order(), engine)
+}

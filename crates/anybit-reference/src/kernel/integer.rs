@@ -1,0 +1,272 @@
+//! The integer kernels: `core/integer.wgsl`, and the loop over K that the dot4 and the bitplane kernels share.
+
+use anybit_formats::{AffineFormat, ElementFormat, PackedMatrix, ZeroKind};
+
+use super::Tile;
+use super::accumulate::{Accumulate, Constants, Kernel, Output};
+use super::reduce::butterfly;
+use crate::ReferenceError;
+use crate::integers::is_grouped;
+use crate::problem::{Batches, Problem};
+
+/// Columns in a block.
+const BLOCK: usize = 32;
+
+/// The words that an engine makes of a block of 32 codes.
+pub(super) type Words = [u32; 8];
+
+/// An engine: how it lays out codes in words, and multiplies and adds them. Spans are the 1 or 2 parts of a block.
+pub(super) trait Engine: Copy + Send + Sync {
+    /// The code that the activations' words hold as s = 0.
+    fn centre(self) -> i32;
+
+    /// The words of a block of activations.
+    fn activation(self, codes: &[u8; BLOCK]) -> Words;
+
+    /// The words of a block of weights.
+    fn weight(self, codes: &[u8; BLOCK]) -> Words;
+
+    /// Σ s over a span.
+    fn activation_codes(self, x: &Words, span: Part) -> i32;
+
+    /// Σ u over a span.
+    fn weight_codes(self, w: &Words, span: Part) -> i32;
+
+    /// Σ s·u over a span, from its Σ s.
+    fn product(self, x: &Words, w: &Words, activation_codes: i32, span: Part) -> i32;
+}
+
+/// Span `index` of a block, `length` codes long.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) index: usize,
+    pub(super) length: usize,
+}
+
+/// The activation's part of a span.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Sum of s over the span, its padding included.
+    pub(super) codes: i32,
+    /// Sum of the integers over the part of the span that lies inside K.
+    pub(super) integers: i32,
+    /// What is left of an activation integer at s = 0.
+    pub(super) offset: i32,
+    pub(super) scale: f32,
+}
+
+/// `scl_t`.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    pub(super) scale: f32,
+    pub(super) zero: i32,
+    pub(super) minimum: f32,
+}
+
+impl Scale {
+    /// `scl_load`.
+    fn load(matrix: &PackedMatrix, row: usize, group: usize) -> Self {
+        Self {
+            scale: matrix.scale(row, group),
+            zero: matrix.zero_point(row, group),
+            minimum: matrix.minimum(row, group),
+        }
+    }
+
+    /// The scale of the columns from `first_k` on; past the end, that of the last column.
+    fn at(matrix: &PackedMatrix, row: usize, first_k: usize) -> Self {
+        let columns = matrix.columns();
+        let last = columns.saturating_sub(1);
+        let group_len = matrix.format().group_len(columns).max(1);
+        Self::load(matrix, row, first_k.min(last) / group_len)
+    }
+}
+
+/// `integer_span`: `codes` is Σ s of the `length` codes from column `first` on, of which those inside `k` count.
+fn integer_span(
+    constants: &Constants,
+    codes: i32,
+    first: usize,
+    length: usize,
+    k: usize,
+    scale: &Scale,
+) -> Span {
+    let inside = ((first + length).min(k) - first.min(k)) as i32;
+    let [multiplier, offset] = constants.activation;
+    let centre = constants.centre;
+    let offset = multiplier * centre + offset - scale.zero;
+    // A padded code is 0, so its s is -centre.
+    let inner_codes = codes + (length as i32 - inside) * centre;
+    Span {
+        codes,
+        integers: multiplier * inner_codes + inside * offset,
+        offset,
+        scale: scale.scale,
+    }
+}
+
+/// `integer_product`, by the identity
+/// Σ (aw·u + cw)·(ax·s + bx) = aw·(ax·Σ s·u + bx·Σ u) + cw·Σ x.
+///
+/// Terms may pass the range of i32 and wrap; the result is right whenever it fits.
+pub(super) fn integer_product(
+    constants: &Constants,
+    codes: i32,
+    weight_codes: i32,
+    span: &Span,
+    weight_zero: i32,
+) -> i32 {
+    let [multiplier, offset] = constants.weight;
+    let product = constants.activation[0]
+        .wrapping_mul(codes)
+        .wrapping_add(span.offset.wrapping_mul(weight_codes));
+    multiplier
+        .wrapping_mul(product)
+        .wrapping_add((offset - weight_zero).wrapping_mul(span.integers))
+}
+
+/// The integer format of an operand.
+pub(super) fn affine(matrix: &PackedMatrix) -> Result<AffineFormat, ReferenceError> {
+    match matrix.format().element() {
+        ElementFormat::Affine(affine) => Ok(affine),
+        _ => Err(ReferenceError::NotCodes {
+            format: *matrix.format(),
+        }),
+    }
+}
+
+/// The words of every block of a matrix, row-major; padding is code 0.
+fn blocks(matrix: &PackedMatrix, words: impl Fn(&[u8; BLOCK]) -> Words) -> Vec<Words> {
+    let columns = matrix.columns();
+    if columns == 0 {
+        return Vec::new();
+    }
+    matrix
+        .unpack_codes()
+        .chunks_exact(columns)
+        .flat_map(|row| row.chunks(BLOCK))
+        .map(|codes| {
+            let mut block = [0; BLOCK];
+            block[..codes.len()].copy_from_slice(codes);
+            words(&block)
+        })
+        .collect()
+}
+
+/// An integer kernel whose lanes take turns at the blocks of K.
+pub(super) fn gemm<E: Engine, O: Output>(
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    batches: Batches,
+    tile: Tile,
+    engine: E,
+) -> Result<Vec<O>, ReferenceError> {
+    let (activation, weight) = (affine(x)?.coefficients(), affine(w)?.coefficients());
+    if x.format().zero_kind() == ZeroKind::Minimum {
+        return Err(ReferenceError::ActivationMinimum {
+            format: *x.format(),
+        });
+    }
+    tile.check_span(x.format(), w.format())?;
+    tile.check_lanes()?;
+    let constants = Constants {
+        activation: [activation.0, activation.1],
+        centre: engine.centre(),
+        weight: [weight.0, weight.1],
+        activation_grouped: is_grouped(x.format()),
+        weight_minimum: w.format().zero_kind() == ZeroKind::Minimum,
+    };
+    let integer = Integer {
+        x,
+        w,
+        problem: Problem::new(x, w, batches)?,
+        tile,
+        engine,
+        constants,
+    };
+    O::dispatch(integer, constants, tile, x.format(), w.format())
+}
+
+struct Integer<'a, E> {
+    x: &'a PackedMatrix,
+    w: &'a PackedMatrix,
+    problem: Problem,
+    tile: Tile,
+    engine: E,
+    constants: Constants,
+}
+
+impl<E: Engine> Kernel for Integer<'_, E> {
+    fn run<A: Accumulate>(self, accumulate: A) -> Result<Vec<A::Out>, ReferenceError> {
+        let Self {
+            x,
+            w,
+            problem,
+            tile,
+            engine,
+            constants,
+        } = self;
+        let k = problem.k;
+        let row_blocks = k.div_ceil(BLOCK);
+        let spans = BLOCK / tile.span;
+        let x_blocks = blocks(x, |codes| engine.activation(codes));
+        // The activation's part of every span of a row.
+        let row_spans = |row: usize, words: &[Words]| -> Vec<Span> {
+            let parts = (0..row_blocks * spans).map(|index| {
+                let first_k = index * tile.span;
+                let part = tile.part(index % spans);
+                let codes = engine.activation_codes(&words[index / spans], part);
+                let scale = Scale::at(x, row, first_k);
+                integer_span(&constants, codes, first_k, tile.span, k, &scale)
+            });
+            parts.collect()
+        };
+        problem.fill(|part, out| {
+            let w = w.row_range(part.weight.clone())?;
+            let w_blocks = blocks(&w, |codes| engine.weight(codes));
+            let count = part.weight.len();
+            for (row, out) in part.activation.clone().zip(out.chunks_exact_mut(count)) {
+                let x_words = &x_blocks[row * row_blocks..][..row_blocks];
+                let x_spans = row_spans(row, x_words);
+                for (column, out) in out.iter_mut().enumerate() {
+                    let w_words = &w_blocks[column * row_blocks..][..row_blocks];
+                    let mut lanes = vec![A::Sum::default(); tile.lanes];
+                    let (mut weight_codes, mut integers) = (0_i32, 0_i32);
+                    for (block, (x_words, w_words)) in x_words.iter().zip(w_words).enumerate() {
+                        for index in 0..spans {
+                            let part = tile.part(index);
+                            let span = &x_spans[block * spans + index];
+                            let codes = engine.weight_codes(w_words, part);
+                            let product = engine.product(x_words, w_words, span.codes, part);
+                            let scale = Scale::at(&w, column, BLOCK * block + tile.span * index);
+                            let sum = &mut lanes[block % tile.lanes];
+                            *sum = accumulate.span(*sum, product, codes, span, &scale);
+                            weight_codes = weight_codes.wrapping_add(codes);
+                            integers = integers.wrapping_add(span.integers);
+                        }
+                    }
+                    let row_scale = Scale::at(x, row, 0);
+                    let [multiplier, offset] = constants.activation;
+                    let total = Span {
+                        codes: 0,
+                        integers,
+                        offset: multiplier * constants.centre + offset - row_scale.zero,
+                        scale: row_scale.scale,
+                    };
+                    let sum = butterfly(lanes, |a, b| accumulate.join(a, b)).unwrap_or_default();
+                    *out = accumulate.finish(sum, weight_codes, &total, &Scale::at(&w, column, 0));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Tile {
+    fn part(self, index: usize) -> Part {
+        Part {
+            index,
+            length: self.span,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The twin of `kernel/quantize_rows.wgsl`.
+
+use anybit_formats::{AffineFormat, Calibration, Granularity};
+
+use super::reduce::butterfly;
+use crate::ReferenceError;
+use crate::quantize::{Quantized, Rule, assemble, check_values, vector};
+
+/// f32 rows to codes with one scale a row. `workgroup`, a power of two, is the number of invocations that share a row
+/// (`WORKGROUP`); it changes the order in which magnitudes are added for [`Calibration::AbsMean`].
+///
+/// # Errors
+///
+/// [`ReferenceError::Quantizer`] for a calibration other than [`Calibration::AbsMax`] and, for binary and ternary,
+/// [`Calibration::AbsMean`]; [`ReferenceError::Constant`] for a workgroup that is no power of two;
+/// [`ReferenceError::Length`] and [`ReferenceError::Format`] for wrong values.
+pub fn quantize_rows(
+    values: &[f32],
+    rows: usize,
+    columns: usize,
+    element: AffineFormat,
+    calibration: Calibration,
+    workgroup: usize,
+) -> Result<Quantized, ReferenceError> {
+    let rule = Rule::new(element, calibration)?;
+    check_values(values, rows, columns)?;
+    if !workgroup.is_power_of_two() {
+        return Err(ReferenceError::Constant {
+            what: "WORKGROUP",
+            expected: "a power of two",
+            found: workgroup,
+        });
+    }
+    let scales: Vec<(f32, f32)> = (0..rows)
+        .map(|row| {
+            let row = &values[row * columns..][..columns];
+            let mut lanes = vec![0.0; workgroup];
+            for index in 0..columns.div_ceil(4) {
+                let lane = &mut lanes[index % workgroup];
+                *lane = rule.statistic(*lane, vector(row, index));
+            }
+            let statistic = butterfly(lanes, |a, b| rule.join(a, b)).unwrap_or_default();
+            rule.scale_and_inverse(statistic, columns)
+        })
+        .collect();
+    assemble(values, rows, columns, element, Granularity::Row, &scales)
+}

@@ -1,0 +1,363 @@
+//! The error model: no evaluation that WGSL allows passes a bound, and no bound is idle.
+
+mod common;
+
+use anybit_formats::{
+    AffineFormat, Calibration, ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Zeros,
+};
+use anybit_reference::bound::{
+    Accumulation, ErrorModel, gemm_fma_bound, gemm_fma_bound_of, gemm_integer_bound, scale_bound,
+};
+use anybit_reference::{Batches, exact};
+use common::{Random, format, matrix};
+
+/// Adds in a random order and association: two random terms become one until one is left.
+fn shuffled_sum(mut terms: Vec<f32>, random: &mut Random) -> f32 {
+    while terms.len() > 1 {
+        let a = terms.swap_remove(random.below(terms.len()));
+        let b = random.below(terms.len());
+        terms[b] += a;
+    }
+    terms.first().copied().unwrap_or(0.0)
+}
+
+/// Rounds a little differently: to the neighbour away from zero half of the time, as WGSL allows.
+fn unsure(value: f32, exact: f64, random: &mut Random) -> f32 {
+    if f64::from(value) == exact || random.below(2) == 0 {
+        value
+    } else if f64::from(value) < exact {
+        value.next_up()
+    } else {
+        value.next_down()
+    }
+}
+
+#[test]
+fn shuffled_fma_evaluations_stay_within_the_bound() {
+    let mut random = Random::new(5);
+    for (seed, (x, w)) in [
+        ("f32", "f32"),
+        ("f32", "i4g32h"),
+        ("f16", "u4g32hm"),
+        ("f32", "u8g32fz"),
+        ("bf16", "tf"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let k = 160;
+        let (x, w) = (
+            matrix(format(x), 2, k, seed as u64),
+            matrix(format(w), 3, k, 50 + seed as u64),
+        );
+        let exact = exact::gemm_f64(&x, &w).unwrap();
+        let bound = gemm_fma_bound(&x, &w).unwrap();
+        let (xs, ws) = (x.decode(), decode_parts(&w));
+        for (index, (&exact, &bound)) in exact.iter().zip(&bound).enumerate() {
+            let (m, n) = (index / 3, index % 3);
+            for contract in [false, true] {
+                for _ in 0..20 {
+                    let terms = (0..k).map(|i| {
+                        let (scale, integer, minimum) = ws[n * k + i];
+                        let weight = if contract {
+                            scale.mul_add(integer, minimum)
+                        } else {
+                            let product = f64::from(scale) * f64::from(integer);
+                            unsure(scale * integer, product, &mut random) + minimum
+                        };
+                        let product = f64::from(xs[m * k + i]) * f64::from(weight);
+                        unsure(xs[m * k + i] * weight, product, &mut random)
+                    });
+                    let terms = terms.collect();
+                    let y = shuffled_sum(terms, &mut random);
+                    let error = (f64::from(y) - exact).abs();
+                    assert!(error <= bound, "{w:?}: {error:e} > {bound:e}");
+                }
+            }
+        }
+    }
+}
+
+/// (scale, integer, minimum) of every element.
+fn decode_parts(w: &PackedMatrix) -> Vec<(f32, f32, f32)> {
+    let Some(integers) = w.integer_values() else {
+        return w.decode().into_iter().map(|w| (w, 1.0, 0.0)).collect();
+    };
+    let k = w.columns();
+    let group = w.format().group_len(k);
+    (0..integers.len())
+        .map(|index| {
+            let (row, group) = (index / k, index % k / group);
+            (
+                w.scale(row, group),
+                integers[index] as f32,
+                w.minimum(row, group),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn shuffled_integer_evaluations_stay_within_the_bound() {
+    let mut random = Random::new(6);
+    let k = 320;
+    for (x_name, w_name) in [
+        ("i8rf", "i4g32h"),
+        ("i8rf", "u4g32hm"),
+        ("u8g32f", "u8g32fz"),
+    ] {
+        let (x, w) = (
+            matrix(format(x_name), 2, k, 1),
+            matrix(format(w_name), 3, k, 2),
+        );
+        let exact = exact::gemm_f64(&x, &w).unwrap();
+        let bound = gemm_integer_bound(&x, &w).unwrap();
+        let (xs, ws) = (x.integer_values().unwrap(), w.integer_values().unwrap());
+        for (index, (&exact, &bound)) in exact.iter().zip(&bound).enumerate() {
+            let (m, n) = (index / 3, index % 3);
+            for contract in [false, true] {
+                for _ in 0..20 {
+                    let terms: Vec<f32> = (0..k / 32)
+                        .map(|g| {
+                            let span = |values: &[i32], row: usize| {
+                                values[row * k + 32 * g..][..32].to_vec()
+                            };
+                            let (xs, ws) = (span(&xs, m), span(&ws, n));
+                            let product: i32 = xs.iter().zip(&ws).map(|(x, w)| x * w).sum();
+                            let sum = xs.iter().sum::<i32>() as f32;
+                            let (s, min) = (w.scale(n, g), w.minimum(n, g));
+                            let value = if contract {
+                                sum.mul_add(min, product as f32 * s)
+                            } else {
+                                let scaled = f64::from(product) * f64::from(s);
+                                unsure(product as f32 * s, scaled, &mut random) + sum * min
+                            };
+                            // The activation's scale before or after the sum.
+                            let group = g % x.format().groups(k);
+                            let row = x.scale(m, group);
+                            unsure(value * row, f64::from(value) * f64::from(row), &mut random)
+                        })
+                        .collect();
+                    let y = shuffled_sum(terms, &mut random);
+                    let error = (f64::from(y) - exact).abs();
+                    assert!(error <= bound, "{x_name} {w_name}: {error:e} > {bound:e}");
+                }
+            }
+        }
+    }
+}
+
+fn root_mean_square(values: &[f64]) -> f64 {
+    (values.iter().map(|y| y * y).sum::<f64>() / values.len() as f64).sqrt()
+}
+
+/// The largest bound is far below the typical output: a kernel that is wrong by a percent fails.
+#[test]
+fn bounds_are_not_idle() {
+    for (x, w, ratio) in [
+        ("f32", "f32", 50.0),
+        ("f32", "i4g32h", 50.0),
+        ("f16", "u4g32hm", 50.0),
+        ("i8rf", "i4g32h", 1000.0),
+        ("i8rf", "u4g32hm", 1000.0),
+        ("i8rf", "i8rf", 1e5),
+        ("b1rf", "b1rf", 1e5),
+    ] {
+        let (x, w) = (uniform(x, 16, 1024, 1), uniform(w, 16, 1024, 2));
+        let typical = root_mean_square(&exact::gemm_f64(&x, &w).unwrap());
+        let bound = if x.format().element().affine().is_some() {
+            gemm_integer_bound(&x, &w)
+        } else {
+            gemm_fma_bound(&x, &w)
+        };
+        let largest = bound.unwrap().into_iter().fold(0.0, f64::max);
+        assert!(
+            largest * ratio < typical,
+            "{x:?} {w:?}: bound {largest:e}, outputs {typical:e}"
+        );
+        assert!(largest > 0.0);
+    }
+}
+
+/// Uniform values, quantised.
+fn uniform(name: &str, rows: usize, columns: usize, seed: u64) -> PackedMatrix {
+    let mut random = Random::new(seed);
+    let values: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
+    anybit_formats::quantize(&values, rows, columns, format(name), None).unwrap()
+}
+
+#[test]
+fn grouped_bounds_are_above_whole_ones() {
+    let (x, w) = (uniform("i8rf", 3, 999, 3), uniform("u4rhm", 5, 999, 4));
+    let of = |accumulation| {
+        ErrorModel::WGSL
+            .gemm_integer(&x, &w, Batches::ONE, accumulation)
+            .unwrap()
+    };
+    let (whole, grouped) = (of(Accumulation::Whole), of(Accumulation::Grouped));
+    assert!(whole.iter().zip(&grouped).all(|(a, b)| a <= b));
+}
+
+/// Without scales, integers that f32 holds come out as they are.
+#[test]
+fn integers_below_2_24_have_no_error() {
+    let (x, w) = (
+        matrix(format("i8"), 4, 500, 1),
+        matrix(format("i4"), 4, 500, 2),
+    );
+    assert!(
+        gemm_integer_bound(&x, &w)
+            .unwrap()
+            .iter()
+            .all(|&bound| bound == 0.0)
+    );
+    let (x, w) = (
+        matrix(format("u8"), 4, 5000, 1),
+        matrix(format("u8"), 4, 5000, 2),
+    );
+    let exact = exact::gemm_f64(&x, &w).unwrap();
+    assert!(exact.iter().any(|&y| y > 16_777_216.0));
+    for (bound, exact) in gemm_integer_bound(&x, &w).unwrap().iter().zip(exact) {
+        assert!(*bound >= (f64::from(exact as f32) - exact).abs());
+        assert!(*bound < exact * 2.4e-7);
+    }
+}
+
+/// Subnormal inputs may be read as 0, and only they make a bound that large.
+#[test]
+fn flushed_inputs_are_covered() {
+    let tiny = f32::MIN_POSITIVE / 2.0;
+    let x = [tiny, 1.0, 0.0, 0.0];
+    let w = PackedMatrix::from_f32(FloatFormat::F32, 1, 4, &[1e20, tiny, 0.0, 0.0]).unwrap();
+    let exact = exact::gemm_f64_of(&x, &w).unwrap()[0];
+    let bound = gemm_fma_bound_of(&x, &w).unwrap()[0];
+    assert!(bound >= exact && exact > 0.0);
+    let normal = [f32::MIN_POSITIVE, 1.0, 0.0, 0.0];
+    let bound = gemm_fma_bound_of(&normal, &w).unwrap()[0];
+    assert!(bound < exact * 1e-3);
+
+    // An f16 scale below 2^-14 is subnormal.
+    let codes = [7; 32];
+    let make = |scale: f32| {
+        let format = format("i4g32h");
+        PackedMatrix::from_codes(format, 1, 32, &codes, &[scale], Zeros::None).unwrap()
+    };
+    let x = uniform("i8rf", 1, 32, 8);
+    for (scale, covered) in [(1.0 / 32768.0, true), (1.0 / 16384.0, false)] {
+        let w = make(scale);
+        let exact = exact::gemm_f64(&x, &w).unwrap()[0];
+        let bound = gemm_integer_bound(&x, &w).unwrap()[0];
+        assert_eq!(bound >= exact.abs(), covered);
+        let bounds = ErrorModel::WGSL.decode(&w);
+        let values = w.decode_f64();
+        assert!(
+            bounds
+                .iter()
+                .zip(&values)
+                .all(|(b, v)| (*b >= v.abs()) == covered)
+        );
+    }
+}
+
+#[test]
+fn decoding_is_exact_without_scales_and_bounded_with() {
+    let model = ErrorModel::WGSL;
+    for name in ["i8", "t", "b1", "bf16", "f32"] {
+        let bounds = model.decode(&matrix(format(name), 3, 40, 1));
+        assert!(bounds.iter().all(|&bound| bound == 0.0), "{name}");
+    }
+    for name in ["i4g32h", "u4g32hm", "u8rfz", "u8fm"] {
+        let matrix = matrix(format(name), 3, 96, 1);
+        let (bounds, exact) = (model.decode(&matrix), matrix.decode_f64());
+        let parts = decode_parts(&matrix);
+        for (index, value) in matrix.decode().into_iter().enumerate() {
+            let (scale, integer, minimum) = parts[index];
+            for value in [value, scale.mul_add(integer, minimum)] {
+                assert!(
+                    (f64::from(value) - exact[index]).abs() <= bounds[index],
+                    "{name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_are_bounded() {
+    let mut random = Random::new(8);
+    let values: Vec<f32> = (0..1000).map(|_| random.float() * 3.0).collect();
+    let element = |name: &str| name.parse::<ElementFormat>().unwrap().affine().unwrap();
+    let largest = values.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+    let positive = values.iter().fold(0.0_f32, |max, &x| max.max(x));
+    let mean = values.iter().map(|x| f64::from(x.abs())).sum::<f64>() / 1000.0;
+    for (name, calibration, expected) in [
+        ("int8", Calibration::AbsMax, f64::from(largest) / 127.0),
+        ("int1", Calibration::AbsMax, f64::from(largest)),
+        ("uint4", Calibration::AbsMax, f64::from(positive) / 15.0),
+        ("bipolar4", Calibration::AbsMax, f64::from(largest) / 15.0),
+        ("binary", Calibration::AbsMean, mean),
+        ("ternary", Calibration::AbsMean, mean),
+    ] {
+        let bounded = scale_bound(&values, element(name), calibration).unwrap();
+        assert!(
+            (bounded.value - expected).abs() <= 1e-12 * expected,
+            "{name}"
+        );
+        assert!(bounded.bound < 1e-3 * expected, "{name}");
+        assert!(bounded.holds(expected as f32), "{name}");
+        // Two and a half units in the last place, either way.
+        assert!(
+            bounded.holds((expected as f32).next_up().next_up()),
+            "{name}"
+        );
+        assert!(!bounded.holds(expected as f32 * 1.01), "{name}");
+    }
+    assert_eq!(
+        scale_bound(&[0.0; 4], AffineFormat::TERNARY, Calibration::AbsMean)
+            .unwrap()
+            .value,
+        f64::from(1e-5_f32)
+    );
+    assert!(scale_bound(&values, element("int8"), Calibration::AbsMean).is_err());
+    assert!(scale_bound(&values, element("int8"), Calibration::MinMax).is_err());
+
+    let model = ErrorModel::WGSL;
+    assert!(model.inverse(0.3).holds(1.0 / 0.3));
+    assert!(
+        model
+            .inverse(0.3)
+            .holds((1.0_f32 / 0.3).next_up().next_up())
+    );
+    assert!(!model.inverse(0.3).holds(3.334));
+    assert!(model.inverse(0.0).holds(0.0) && !model.inverse(0.0).holds(1.0));
+    // 1 / 2^126 is the smallest normal number; above that the quotient is subnormal.
+    assert!(model.inverse(2_f32.powi(126)).bound < 1e-40);
+    assert!(model.inverse(2_f32.powi(126).next_up()).bound.is_infinite());
+}
+
+/// Any order of sums of the mean magnitude.
+#[test]
+fn shuffled_means_stay_within_the_bound() {
+    let mut random = Random::new(9);
+    for count in [1, 2, 33, 700] {
+        let values: Vec<f32> = (0..count).map(|_| random.float()).collect();
+        let bounded = scale_bound(&values, AffineFormat::BINARY, Calibration::AbsMean).unwrap();
+        for _ in 0..20 {
+            let terms = values.iter().map(|x| x.abs()).collect();
+            let mean = shuffled_sum(terms, &mut random) / count as f32;
+            assert!(bounded.holds(mean), "{count}");
+        }
+    }
+}
+
+#[test]
+fn gamma_counts_operations() {
+    let model = ErrorModel::NEAREST;
+    assert_eq!(model.gamma(0), 0.0);
+    assert!(model.gamma(1) >= model.unit_roundoff());
+    assert_eq!(model.unit_roundoff(), 2_f64.powi(-24));
+    assert_eq!(ErrorModel::WGSL.unit_roundoff(), 2_f64.powi(-23));
+    assert!(model.gamma(1 << 24).is_infinite());
+    assert_eq!(ErrorModel::default(), ErrorModel::WGSL);
+    assert_eq!(MatrixFormat::F32.to_string(), "f32");
+}

@@ -1,0 +1,295 @@
+//! A device with its caches.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use crate::caps::{Caps, wanted_features, wanted_limits};
+use crate::error::{Error, Result};
+use crate::pipeline::PipelineCache;
+use crate::plan::{Plan, PlanOptions, plan};
+use crate::problem::Problem;
+use crate::readback::Poller;
+
+/// Which adapter to take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContextOptions {
+    /// Only adapters of these backends; all that the crate was built with, by default.
+    pub backends: Option<wgpu::Backends>,
+    /// Only adapters whose name holds this text, in any case.
+    pub adapter: Option<String>,
+}
+
+impl ContextOptions {
+    /// Only adapters of these backends.
+    #[must_use]
+    pub fn with_backends(mut self, backends: wgpu::Backends) -> Self {
+        self.backends = Some(backends);
+        self
+    }
+
+    /// Only adapters whose name holds this text, in any case.
+    #[must_use]
+    pub fn with_adapter(mut self, name: impl Into<String>) -> Self {
+        self.adapter = Some(name.into());
+        self
+    }
+}
+
+/// The adapters that fit some options: hardware before software, discrete GPUs first.
+///
+/// # Errors
+///
+/// [`Error::NoBackend`] if the crate was built without a backend for this platform.
+pub async fn adapters(options: &ContextOptions) -> Result<Vec<wgpu::Adapter>> {
+    if wgpu::Instance::enabled_backend_features().is_empty() {
+        return Err(Error::NoBackend);
+    }
+    let backends = options.backends.unwrap_or(wgpu::Backends::all());
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        // Debug flags make some backends compile shaders without optimisation.
+        flags: wgpu::InstanceFlags::empty().with_env(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut found = instance.enumerate_adapters(backends).await;
+    found.retain(|adapter| {
+        let info = adapter.get_info();
+        info.backend != wgpu::Backend::Noop
+            && adapter
+                .get_downlevel_capabilities()
+                .flags
+                .contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+    });
+    if let Some(name) = &options.adapter {
+        let name = name.to_lowercase();
+        found.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&name));
+    }
+    found.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        (kind, info.backend == wgpu::Backend::Gl)
+    });
+    Ok(found)
+}
+
+/// A device and queue, with the pipelines made for it. Cheap to clone; may be shared between threads.
+#[derive(Clone)]
+pub struct Context {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) caps: Caps,
+    pub(crate) pipelines: PipelineCache,
+    pub(crate) poller: Poller,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Context")
+            .field("caps", &self.inner.caps)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// A context on a device of the caller, with its queue. anybit uses of it what it has and requires nothing; ask for
+    /// [`wanted_features`] and [`wanted_limits`] when making it.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let caps = Caps::of_device(&device);
+        Self {
+            inner: Arc::new(Inner {
+                poller: Poller::new(device.clone()),
+                device,
+                queue,
+                caps,
+                pipelines: PipelineCache::default(),
+            }),
+        }
+    }
+
+    /// A context on a device of its own: the best adapter that fits the options, with the features and limits that
+    /// anybit wants.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAdapter`], which lists what was found; [`Error::NoBackend`]; [`Error::RequestDevice`].
+    pub async fn request(options: &ContextOptions) -> Result<Self> {
+        let Some(adapter) = adapters(options).await?.into_iter().next() else {
+            let everything = ContextOptions::default();
+            let found = adapters(&everything)
+                .await?
+                .iter()
+                .map(|adapter| {
+                    let info = adapter.get_info();
+                    format!("{} ({})", info.name, info.backend)
+                })
+                .collect();
+            return Err(Error::NoAdapter {
+                wanted: describe(options),
+                found,
+            });
+        };
+        Self::from_adapter(&adapter).await
+    }
+
+    /// A context on a device made from an adapter, with the features and limits that anybit wants.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RequestDevice`].
+    pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("anybit"),
+                required_features: wanted_features(adapter),
+                required_limits: wanted_limits(adapter),
+                ..Default::default()
+            })
+            .await
+            .map_err(|source| Error::RequestDevice {
+                adapter: adapter.get_info().name,
+                source,
+            })?;
+        Ok(Self::from_device(device, queue))
+    }
+
+    /// As [`request`](Self::request), waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`request`](Self::request).
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn request_blocking(options: &ContextOptions) -> Result<Self> {
+        pollster::block_on(Self::request(options))
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// What the device can do.
+    pub fn caps(&self) -> &Caps {
+        &self.inner.caps
+    }
+
+    /// How this device does a problem.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan()`](crate::plan()).
+    pub fn plan(&self, problem: &Problem) -> Result<Plan> {
+        self.plan_with(problem, &PlanOptions::default())
+    }
+
+    /// How this device does a problem, under restrictions.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan()`](crate::plan()).
+    pub fn plan_with(&self, problem: &Problem, options: &PlanOptions) -> Result<Plan> {
+        plan(problem, &self.inner.caps, options)
+    }
+
+    /// Makes the pipelines of plans ahead of their first use. May run on any thread, several at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pipeline`] if the driver rejects one.
+    pub fn warm_up(&self, plans: &[Plan]) -> Result<()> {
+        for plan in plans {
+            self.inner.pipelines.get(
+                &self.inner.device,
+                plan.specialization(),
+                crate::pipeline::GEMM_BINDINGS,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Leaves polling the device to the caller: no helper thread polls while reads are pending.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn external_poll(&self, external: bool) {
+        self.inner.poller.set_external(external);
+    }
+
+    /// A buffer, or the error that says why there is none.
+    pub(crate) fn buffer(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let limit = self.inner.caps.max_buffer;
+        if bytes > limit {
+            return Err(Error::BindingTooLarge { what, bytes, limit });
+        }
+        let device = &self.inner.device;
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        });
+        let invalid = resolve_now(validation.pop());
+        let exhausted = resolve_now(memory.pop());
+        if exhausted.is_some() {
+            return Err(Error::OutOfMemory { what, bytes });
+        }
+        match invalid {
+            // Sizes and usages were checked: what is left is a device that is gone.
+            Some(error) => Err(Error::DeviceLost {
+                reason: error.to_string(),
+            }),
+            None => Ok(buffer),
+        }
+    }
+}
+
+fn describe(options: &ContextOptions) -> String {
+    let mut parts = Vec::new();
+    if let Some(name) = &options.adapter {
+        parts.push(format!("the name {name:?}"));
+    }
+    if let Some(backends) = options.backends {
+        parts.push(format!("the backends {backends:?}"));
+    }
+    if parts.is_empty() {
+        "a compute shader".to_string()
+    } else {
+        parts.join(" and ")
+    }
+}
+
+/// The output of a future that is ready already, as error scopes are on all native backends. In a browser it is not, and
+/// errors reach the page's console instead.
+pub(crate) fn resolve_now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    match future
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(output) => output,
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,184 @@
+//! What can go wrong, and what to do about it.
+
+use anybit_formats::{DeviceLayout, ElementFormat, FormatError, MatrixFormat};
+use anybit_shaders::LinkError;
+
+use crate::plan::Refusal;
+
+/// An error of this crate. Nothing that was uploaded is lost by one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No adapter fits the options. Install a driver, or change the options to one of those found.
+    #[error(
+        "no adapter matches {wanted}; found: {}",
+        if found.is_empty() { "none (is a graphics driver installed?)".to_string() } else { found.join(", ") }
+    )]
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// Names of the adapters that were found.
+        found: Vec<String>,
+    },
+    /// The crate was built without a backend for this platform. Turn on one of its backend features.
+    #[error(
+        "anybit was built without a graphics backend for this platform; enable a feature such as `vulkan`"
+    )]
+    NoBackend,
+    /// The adapter refused to make a device.
+    #[error("adapter {adapter} made no device: {source}")]
+    RequestDevice {
+        /// The adapter's name.
+        adapter: String,
+        /// What wgpu says.
+        #[source]
+        source: wgpu::RequestDeviceError,
+    },
+    /// A format, layout or packed matrix is wrong.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Two shapes that belong together differ.
+    #[error("{what}: expected {}x{}, got {}x{}", expected.0, expected.1, actual.0, actual.1)]
+    ShapeMismatch {
+        /// Which operand.
+        what: &'static str,
+        /// Rows and columns that the plan has.
+        expected: (usize, usize),
+        /// Rows and columns of the operand.
+        actual: (usize, usize),
+    },
+    /// An operand has another format than the plan.
+    #[error("{what}: the plan expects the format {expected}, the operand has {actual}")]
+    FormatMismatch {
+        /// Which operand.
+        what: &'static str,
+        /// The plan's format.
+        expected: MatrixFormat,
+        /// The operand's format.
+        actual: MatrixFormat,
+    },
+    /// An operand is laid out otherwise than the plan reads it. Upload it with the plan's layout, or plan with
+    /// [`PlanOptions::weight_layout`](crate::PlanOptions::weight_layout).
+    #[error("{what}: the plan reads the layout {expected:?}, the operand has {actual:?}")]
+    LayoutMismatch {
+        /// Which operand.
+        what: &'static str,
+        /// The plan's layout.
+        expected: DeviceLayout,
+        /// The operand's layout.
+        actual: DeviceLayout,
+    },
+    /// An output of another kind than the plan writes.
+    #[error("the plan writes {expected}, the output holds {actual}")]
+    OutputMismatch {
+        /// The plan's output.
+        expected: crate::OutputFormat,
+        /// What the output holds.
+        actual: crate::OutputFormat,
+    },
+    /// A matrix or a part of it does not fit a binding. Request larger limits with [`wanted_limits`](crate::wanted_limits)
+    /// or split the matrix along its rows.
+    #[error("{what} takes {bytes} bytes, more than the device's limit of {limit} bytes a binding")]
+    BindingTooLarge {
+        /// What was to be bound.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The device's limit.
+        limit: u64,
+    },
+    /// A buffer of the caller is too small, misaligned, or lacks a usage.
+    #[error("{what}: {problem}")]
+    Buffer {
+        /// Which operand.
+        what: &'static str,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+    /// The output buffer is also an input. Use another buffer: a dispatch cannot read and write one.
+    #[error("the output buffer is also bound as {what}; use another buffer")]
+    Aliased {
+        /// The input that shares it.
+        what: &'static str,
+    },
+    /// No kernel can do this on this device.
+    #[error("no kernel for {contract} on this device: {}", list(refusals))]
+    Unsupported {
+        /// What was asked for.
+        contract: String,
+        /// Each kernel that was weighed, with the reason against it.
+        refusals: Vec<Refusal>,
+    },
+    /// The exact product could pass an i32.
+    #[error(
+        "with K = {k} a product of {activation} and {weight} can pass an i32; the largest safe K is {max_k}"
+    )]
+    AccumulatorOverflow {
+        /// The K asked for.
+        k: usize,
+        /// The largest K that is safe.
+        max_k: usize,
+        /// Activation format.
+        activation: ElementFormat,
+        /// Weight format.
+        weight: ElementFormat,
+    },
+    /// A size that no kernel can address.
+    #[error("{what} is {value}, more than {limit}")]
+    TooLarge {
+        /// Which size.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// The largest value allowed.
+        limit: u64,
+    },
+    /// A kernel's shader did not link: a bug of anybit. Please report it.
+    #[error("kernel {kernel} does not link: {source}")]
+    Link {
+        /// The kernel's id.
+        kernel: String,
+        /// The linker's message.
+        #[source]
+        source: LinkError,
+    },
+    /// The driver or wgpu rejected a kernel: a bug of anybit or of the driver. Please report it.
+    #[error("kernel {kernel} was rejected: {message}")]
+    Pipeline {
+        /// The kernel's id.
+        kernel: String,
+        /// wgpu's message, with positions in the linked shader.
+        message: String,
+    },
+    /// The device ran out of memory.
+    #[error("the device has no memory for {what} ({bytes} bytes)")]
+    OutOfMemory {
+        /// What was to be allocated.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The device is gone. Host-side matrices are intact: make a new context and upload them again.
+    #[error("the device was lost: {reason}")]
+    DeviceLost {
+        /// What the driver or wgpu said.
+        reason: String,
+    },
+    /// The device did not finish in time.
+    #[error("the device did not finish within {seconds} s")]
+    Timeout {
+        /// How long was waited.
+        seconds: u64,
+    },
+}
+
+fn list(refusals: &[Refusal]) -> String {
+    refusals
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,141 @@
+//! The table of GEMM kernels. A kernel is one WGSL file, one file here, one reference file and one row.
+
+use std::fmt;
+
+/// How products are formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Engine {
+    /// f32 multiply-add of floats and decoded codes.
+    Fma,
+    /// dot4I8Packed on bytes.
+    Dot4,
+    /// Bit counts over planes.
+    Bitplane,
+}
+
+impl Engine {
+    /// Every engine.
+    pub const ALL: [Self; 3] = [Self::Fma, Self::Dot4, Self::Bitplane];
+
+    /// The engine's name in kernel ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fma => "fma",
+            Self::Dot4 => "dot4",
+            Self::Bitplane => "bitplane",
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// How the work is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Skeleton {
+    /// Tiles of both operands in workgroup memory.
+    Tiled,
+    /// Activations broadcast across the subgroup.
+    Subgroup,
+    /// One to eight rows of X, K split over a team of invocations.
+    Gemv,
+}
+
+/// The sizes that a kernel is specialised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Rows of X a workgroup.
+    pub m: u32,
+    /// Rows of W a workgroup.
+    pub n: u32,
+    /// Codes of K that lie in workgroup memory at once; 0 for skeletons that keep none there.
+    pub k: u32,
+    /// Rows of X an invocation.
+    pub thread_m: u32,
+    /// Rows of W an invocation.
+    pub thread_n: u32,
+    /// Invocations a workgroup.
+    pub workgroup: u32,
+    /// Invocations that share a row's K; 1 where each walks all of it.
+    pub lanes: u32,
+}
+
+impl Tile {
+    const fn tiled(m: u32, n: u32, k: u32, thread_m: u32, thread_n: u32) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            thread_m,
+            thread_n,
+            workgroup: (m / thread_m) * (n / thread_n),
+            lanes: 1,
+        }
+    }
+
+    const fn subgroup(m: u32, thread_n: u32, workgroup: u32) -> Self {
+        Self {
+            m,
+            n: thread_n * workgroup,
+            k: 0,
+            thread_m: m,
+            thread_n,
+            workgroup,
+            lanes: 1,
+        }
+    }
+
+    const fn gemv(m: u32, thread_n: u32, workgroup: u32, lanes: u32) -> Self {
+        Self {
+            m,
+            n: thread_n * (workgroup / lanes),
+            k: 0,
+            thread_m: m,
+            thread_n,
+            workgroup,
+            lanes,
+        }
+    }
+}
+
+/// A kernel of the table.
+#[derive(Debug)]
+pub struct KernelRow {
+    /// The stem of its WGSL file, its Rust file and its reference file.
+    pub stem: &'static str,
+    /// Its WGSL module.
+    pub module: &'static str,
+    /// How it multiplies.
+    pub engine: Engine,
+    /// How it shares the work out.
+    pub skeleton: Skeleton,
+    /// The tile sizes that it is made in.
+    pub tiles: &'static [Tile],
+}
+
+/// Declares each kernel's module and its row.
+macro_rules! kernels {
+    ($($name:ident),* $(,)?) => {
+        $(mod $name;)*
+
+        /// Every GEMM kernel.
+        pub static KERNELS: &[&KernelRow] = &[$(&$name::ROW),*];
+    };
+}
+
+kernels! {
+    gemm_tiled_fma,
+    gemm_tiled_dot4,
+    gemm_tiled_bitplane,
+    gemm_subgroup_fma,
+    gemm_subgroup_dot4,
+    gemm_subgroup_bitplane,
+    gemv_fma,
+    gemv_dot4,
+    gemv_bitplane,
+}

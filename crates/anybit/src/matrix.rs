@@ -1,0 +1,602 @@
+//! Matrices on the device.
+
+use std::ops::Range;
+
+use anybit_formats::{
+    DeviceLayout, ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Sections,
+};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::problem::OutputFormat;
+use crate::readback::PendingRead;
+
+const BLOCK: usize = anybit_formats::layout::BLOCK;
+
+const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
+    .union(wgpu::BufferUsages::COPY_SRC)
+    .union(wgpu::BufferUsages::COPY_DST);
+
+/// A packed matrix on the device. Cheap to clone: clones share the buffers.
+///
+/// Its rows may be spread over several buffers, each within the device's limits; users need not know.
+#[derive(Clone, Debug)]
+pub struct DeviceMatrix {
+    pub(crate) format: MatrixFormat,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) layout: DeviceLayout,
+    pub(crate) chunks: Vec<Chunk>,
+}
+
+/// Consecutive rows in one buffer: codes first, then side data.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    pub(crate) rows: Range<usize>,
+    pub(crate) buffer: wgpu::Buffer,
+    pub(crate) sections: Sections,
+    pub(crate) codes: Range<u64>,
+    pub(crate) side: Range<u64>,
+    /// Words from row to row, of float matrices.
+    pub(crate) row_words: u32,
+}
+
+impl Chunk {
+    pub(crate) fn codes_binding(&self) -> wgpu::BufferBinding<'_> {
+        binding(&self.buffer, &self.codes)
+    }
+
+    pub(crate) fn side_binding(&self) -> wgpu::BufferBinding<'_> {
+        binding(&self.buffer, &self.side)
+    }
+}
+
+fn binding<'a>(buffer: &'a wgpu::Buffer, bytes: &Range<u64>) -> wgpu::BufferBinding<'a> {
+    wgpu::BufferBinding {
+        buffer,
+        offset: bytes.start,
+        size: wgpu::BufferSize::new(bytes.end - bytes.start),
+    }
+}
+
+/// Bytes of the codes and side ranges of a chunk, padded to where a binding may start.
+fn chunk_ranges(sections: &Sections) -> (Range<u64>, Range<u64>) {
+    let codes = 4 * sections.codes_words as u64;
+    let start = codes.next_multiple_of(256);
+    (0..codes, start..start + 4 * sections.side_words as u64)
+}
+
+impl DeviceMatrix {
+    /// The format.
+    pub fn format(&self) -> &MatrixFormat {
+        &self.format
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How it is laid out.
+    pub fn layout(&self) -> DeviceLayout {
+        self.layout
+    }
+
+    /// Bytes that it takes on the device.
+    pub fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.side.end).sum()
+    }
+
+    /// An f32 matrix in a buffer of the caller, such as the output of another pass: row-major, `row_stride` elements from
+    /// row to row, starting `offset` bytes into the buffer. What lies between a row's end and the next row is not used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Buffer`] if the buffer lacks the STORAGE usage, the offset is no multiple of 256, the stride is no
+    /// multiple of 4 or shorter than a row, or the matrix runs past the buffer's end.
+    pub fn from_buffer(
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        (rows, columns): (usize, usize),
+        row_stride: usize,
+    ) -> Result<Self> {
+        let problem = |problem: String| Error::Buffer {
+            what: "an f32 matrix in the caller's buffer",
+            problem,
+        };
+        if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            return Err(problem("it lacks the usage STORAGE".into()));
+        }
+        if offset % 256 != 0 {
+            return Err(problem(format!(
+                "the offset {offset} is no multiple of 256"
+            )));
+        }
+        if row_stride % 4 != 0 || row_stride < columns {
+            return Err(problem(format!(
+                "the row stride {row_stride} must be a multiple of 4 and at least the {columns} columns"
+            )));
+        }
+        let bytes = (rows as u64)
+            .checked_mul(row_stride as u64)
+            .and_then(|words| words.checked_mul(4))
+            .filter(|bytes| {
+                offset
+                    .checked_add(*bytes)
+                    .is_some_and(|end| end <= buffer.size())
+            })
+            .ok_or_else(|| {
+                problem(format!(
+                    "{rows} rows of {row_stride} elements from byte {offset} run past its {} bytes",
+                    buffer.size()
+                ))
+            })?;
+        let row_words = u32::try_from(row_stride)
+            .map_err(|_| problem(format!("the row stride {row_stride} is too large")))?;
+        let chunks = if rows == 0 || columns == 0 {
+            Vec::new()
+        } else {
+            vec![Chunk {
+                rows: 0..rows,
+                buffer: buffer.clone(),
+                sections: Sections {
+                    pieces: vec![0],
+                    codes_words: (bytes / 4) as usize,
+                    scales: 0,
+                    zeros: 0,
+                    sums: 0,
+                    side_words: 4,
+                },
+                codes: offset..offset + bytes,
+                // Never read; any 16 bytes of the buffer will do.
+                side: offset..offset + 16,
+                row_words,
+            }]
+        };
+        Ok(Self {
+            format: MatrixFormat::F32,
+            rows,
+            columns,
+            layout: DeviceLayout::ROW_MAJOR,
+            chunks,
+        })
+    }
+}
+
+impl Context {
+    /// Uploads a packed matrix in a layout, as a plan names it. A matrix over the device's binding limit is split by
+    /// rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BindingTooLarge`] if not even a few rows fit a binding; [`Error::OutOfMemory`]; [`Error::Format`] for
+    /// a layout that the format cannot have.
+    pub fn upload(&self, matrix: &PackedMatrix, layout: &DeviceLayout) -> Result<DeviceMatrix> {
+        let mut device =
+            self.allocate(*matrix.format(), matrix.rows(), matrix.columns(), layout)?;
+        for chunk in &mut device.chunks {
+            let image = if chunk.rows == (0..matrix.rows()) {
+                matrix.to_device(layout)?
+            } else {
+                matrix.row_range(chunk.rows.clone())?.to_device(layout)?
+            };
+            self.write(chunk, chunk.codes.start, &image.codes);
+            self.write(chunk, chunk.side.start, &image.side);
+        }
+        Ok(device)
+    }
+
+    fn write(&self, chunk: &Chunk, offset: u64, words: &[u32]) {
+        let queue = &self.inner.queue;
+        if cfg!(target_endian = "little") {
+            queue.write_buffer(&chunk.buffer, offset, bytemuck::cast_slice(words));
+        } else {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            queue.write_buffer(&chunk.buffer, offset, &bytes);
+        }
+    }
+
+    /// An f32 matrix from row-major values.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`upload`](Self::upload); [`Error::Format`] if the length is not rows × columns or a value is not finite.
+    pub fn upload_f32(&self, values: &[f32], rows: usize, columns: usize) -> Result<DeviceMatrix> {
+        let matrix = PackedMatrix::from_f32(FloatFormat::F32, rows, columns, values)?;
+        self.upload(&matrix, &DeviceLayout::ROW_MAJOR)
+    }
+
+    /// A matrix of zero words on the device, for a kernel to fill.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`upload`](Self::upload).
+    pub fn allocate(
+        &self,
+        format: MatrixFormat,
+        rows: usize,
+        columns: usize,
+        layout: &DeviceLayout,
+    ) -> Result<DeviceMatrix> {
+        // Checks format, shape and layout together.
+        Sections::new(&format, 0, columns, layout)?;
+        let mut chunks = Vec::new();
+        if rows > 0 && columns > 0 {
+            let per_chunk = self.rows_per_chunk(&format, rows, columns, layout)?;
+            let row_words = match format.element() {
+                ElementFormat::Float(_) => {
+                    let words = columns.div_ceil(BLOCK) * format.element().bits() as usize;
+                    u32::try_from(words).map_err(|_| Error::TooLarge {
+                        what: "the words of a row",
+                        value: words as u64,
+                        limit: u64::from(u32::MAX),
+                    })?
+                }
+                _ => 0,
+            };
+            let mut first = 0;
+            while first < rows {
+                let range = first..(first + per_chunk).min(rows);
+                let sections = Sections::new(&format, range.len(), columns, layout)?;
+                let (codes, side) = chunk_ranges(&sections);
+                let buffer = self.buffer("a matrix", side.end, STORAGE)?;
+                chunks.push(Chunk {
+                    rows: range.clone(),
+                    buffer,
+                    sections,
+                    codes,
+                    side,
+                    row_words,
+                });
+                first = range.end;
+            }
+        }
+        Ok(DeviceMatrix {
+            format,
+            rows,
+            columns,
+            layout: *layout,
+            chunks,
+        })
+    }
+
+    /// The most rows, a multiple of 32 unless it is all, whose bindings and buffer stay within the device's limits.
+    fn rows_per_chunk(
+        &self,
+        format: &MatrixFormat,
+        rows: usize,
+        columns: usize,
+        layout: &DeviceLayout,
+    ) -> Result<usize> {
+        let caps = &self.inner.caps;
+        let sizes = |rows: usize| -> Option<(u64, u64)> {
+            let sections = Sections::new(format, rows, columns, layout).ok()?;
+            let (codes, side) = chunk_ranges(&sections);
+            Some((codes.end.max(side.end - side.start), side.end))
+        };
+        let fits = |rows: usize| {
+            sizes(rows).is_some_and(|(binding, buffer)| {
+                binding <= caps.max_binding && buffer <= caps.max_buffer
+            })
+        };
+        if fits(rows) {
+            return Ok(rows);
+        }
+        // The largest number of groups of 32 rows that fits, by bisection.
+        let (mut low, mut high) = (0, rows.div_ceil(BLOCK));
+        while low + 1 < high {
+            let middle = low.midpoint(high);
+            if fits(middle * BLOCK) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        if low == 0 {
+            return Err(Error::BindingTooLarge {
+                what: "32 rows of a matrix",
+                bytes: sizes(BLOCK).map_or(u64::MAX, |(binding, _)| binding),
+                limit: caps.max_binding,
+            });
+        }
+        Ok(low * BLOCK)
+    }
+
+    /// Reads a matrix back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`]; [`Error::OutOfMemory`]; [`Error::Format`] if its words are no valid matrix, as after a
+    /// faulty kernel.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn download(&self, matrix: &DeviceMatrix) -> Result<PackedMatrix> {
+        pollster::block_on(self.download_async(matrix))
+    }
+
+    /// As [`download`](Self::download), without blocking.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`download`](Self::download).
+    pub async fn download_async(&self, matrix: &DeviceMatrix) -> Result<PackedMatrix> {
+        let mut parts = Vec::new();
+        for chunk in &matrix.chunks {
+            let mut encoder = self
+                .inner
+                .device
+                .create_command_encoder(&Default::default());
+            let codes = self.copy_out(&mut encoder, &chunk.buffer, chunk.codes.clone())?;
+            let side = self.copy_out(&mut encoder, &chunk.buffer, chunk.side.clone())?;
+            self.inner.queue.submit([encoder.finish()]);
+            let (codes, side) = (codes.read().await?, side.read().await?);
+            parts.push(PackedMatrix::from_device(
+                matrix.format,
+                chunk.rows.len(),
+                matrix.columns,
+                &matrix.layout,
+                &codes,
+                &side,
+            )?);
+        }
+        match parts.len() {
+            1 => Ok(parts.swap_remove(0)),
+            _ => Ok(PackedMatrix::concat_rows(
+                matrix.format,
+                matrix.columns,
+                &parts,
+            )?),
+        }
+    }
+
+    /// Records a copy of a byte range to the host.
+    pub(crate) fn copy_out(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        buffer: &wgpu::Buffer,
+        bytes: Range<u64>,
+    ) -> Result<PendingRead> {
+        let length = bytes.end - bytes.start;
+        let staging = self.buffer(
+            "a staging buffer",
+            length,
+            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        )?;
+        encoder.copy_buffer_to_buffer(buffer, bytes.start, &staging, 0, length);
+        Ok(PendingRead::new(self, staging, (length / 4) as usize))
+    }
+}
+
+/// What a GEMM writes: M×N values of f32 or i32, row-major, batches stacked.
+///
+/// Rows are padded to a multiple of 32 elements with zeros, so that an f32 output can be the next problem's activations.
+#[derive(Clone, Debug)]
+pub struct OutputMatrix {
+    pub(crate) format: OutputFormat,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: u32,
+    pub(crate) offset: u64,
+    pub(crate) buffer: Option<wgpu::Buffer>,
+}
+
+impl OutputMatrix {
+    /// What it holds.
+    pub fn format(&self) -> OutputFormat {
+        self.format
+    }
+
+    /// Rows, all batches together.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Elements from row to row.
+    pub fn row_stride(&self) -> usize {
+        self.row_stride as usize
+    }
+
+    /// The buffer; none if the output is empty.
+    pub fn buffer(&self) -> Option<&wgpu::Buffer> {
+        self.buffer.as_ref()
+    }
+
+    /// The same f32 values as activations of a further problem. `None` for i32.
+    pub fn as_activation(&self) -> Option<DeviceMatrix> {
+        if self.format != OutputFormat::F32 {
+            return None;
+        }
+        match &self.buffer {
+            Some(buffer) => DeviceMatrix::from_buffer(
+                buffer,
+                self.offset,
+                (self.rows, self.columns),
+                self.row_stride as usize,
+            )
+            .ok(),
+            None => Some(DeviceMatrix {
+                format: MatrixFormat::F32,
+                rows: self.rows,
+                columns: self.columns,
+                layout: DeviceLayout::ROW_MAJOR,
+                chunks: Vec::new(),
+            }),
+        }
+    }
+
+    /// An output in a buffer of the caller: row-major, `row_stride` elements from row to row, `offset` bytes into it.
+    /// Only the M×N elements are written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Buffer`], as [`DeviceMatrix::from_buffer`].
+    pub fn from_buffer(
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        format: OutputFormat,
+        (rows, columns): (usize, usize),
+        row_stride: usize,
+    ) -> Result<Self> {
+        let matrix = DeviceMatrix::from_buffer(buffer, offset, (rows, columns), row_stride)?;
+        Ok(Self {
+            format,
+            rows,
+            columns,
+            row_stride: matrix.chunks.first().map_or(0, |chunk| chunk.row_words),
+            offset,
+            buffer: (!matrix.chunks.is_empty()).then(|| buffer.clone()),
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> Range<u64> {
+        self.offset..self.offset + 4 * self.rows as u64 * u64::from(self.row_stride)
+    }
+
+    /// The words of the M×N elements out of those of the padded rows.
+    pub(crate) fn unpad(&self, words: &[u32]) -> Vec<u32> {
+        if self.columns == 0 {
+            return Vec::new();
+        }
+        words
+            .chunks(self.row_stride.max(1) as usize)
+            .flat_map(|row| row.iter().take(self.columns).copied())
+            .collect()
+    }
+}
+
+impl Context {
+    /// An output of zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BindingTooLarge`]; [`Error::OutOfMemory`].
+    pub fn output(
+        &self,
+        format: OutputFormat,
+        rows: usize,
+        columns: usize,
+    ) -> Result<OutputMatrix> {
+        let stride = columns.next_multiple_of(BLOCK);
+        let bytes = (rows as u64)
+            .saturating_mul(stride as u64)
+            .saturating_mul(4);
+        let limit = self.inner.caps.max_binding;
+        if bytes > limit {
+            return Err(Error::BindingTooLarge {
+                what: "the output",
+                bytes,
+                limit,
+            });
+        }
+        Ok(OutputMatrix {
+            format,
+            rows,
+            columns,
+            row_stride: stride as u32,
+            offset: 0,
+            buffer: if bytes == 0 {
+                None
+            } else {
+                Some(self.buffer("the output", bytes, STORAGE)?)
+            },
+        })
+    }
+
+    /// Records a copy of an output to the host; submit the encoder, then read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`]; [`Error::Buffer`] if a buffer of the caller lacks COPY_SRC.
+    pub fn encode_read(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        output: &OutputMatrix,
+    ) -> Result<PendingOutput> {
+        let read = match &output.buffer {
+            None => None,
+            Some(buffer) if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) => {
+                return Err(Error::Buffer {
+                    what: "the output",
+                    problem: "it lacks the usage COPY_SRC".into(),
+                });
+            }
+            Some(buffer) => Some(self.copy_out(encoder, buffer, output.bytes())?),
+        };
+        Ok(PendingOutput {
+            read,
+            output: output.clone(),
+        })
+    }
+}
+
+/// An output on its way to the host.
+#[derive(Debug)]
+#[must_use = "the values are lost unless they are read"]
+pub struct PendingOutput {
+    read: Option<PendingRead>,
+    output: OutputMatrix,
+}
+
+impl PendingOutput {
+    /// The values, row-major without padding, once the submit that holds the copy is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`].
+    pub async fn read(self) -> Result<Values> {
+        let words = match self.read {
+            Some(read) => self.output.unpad(&read.read().await?),
+            None => Vec::new(),
+        };
+        Ok(match self.output.format {
+            OutputFormat::F32 => Values::F32(words.into_iter().map(f32::from_bits).collect()),
+            OutputFormat::I32 => Values::I32(words.into_iter().map(u32::cast_signed).collect()),
+        })
+    }
+
+    /// As [`read`](Self::read), waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_blocking(self) -> Result<Values> {
+        pollster::block_on(self.read())
+    }
+}
+
+/// The values of an output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// f32 values.
+    F32(Vec<f32>),
+    /// i32 values.
+    I32(Vec<i32>),
+}
+
+impl Values {
+    /// The f32 values, if they are.
+    pub fn into_f32(self) -> Option<Vec<f32>> {
+        match self {
+            Self::F32(values) => Some(values),
+            Self::I32(_) => None,
+        }
+    }
+
+    /// The i32 values, if they are.
+    pub fn into_i32(self) -> Option<Vec<i32>> {
+        match self {
+            Self::I32(values) => Some(values),
+            Self::F32(_) => None,
+        }
+    }
+}

@@ -1,0 +1,750 @@
+//! Which kernel does a problem on a device, in which pieces. Numbers in, numbers out: nothing here touches a GPU.
+
+use std::fmt;
+
+use anybit_formats::{AffineFormat, DeviceLayout, ElementFormat, MatrixFormat, ZeroKind};
+
+use crate::caps::{Caps, DeviceClass};
+use crate::error::{Error, Result};
+use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
+use crate::problem::{Batch, OutputFormat, Problem};
+use crate::specialize::{
+    Reduce, Specialization, WEIGHT_INTERLEAVE, group_of, layouts, span, specialize,
+};
+
+/// Plane products that an invocation may unroll: more makes drivers compile for seconds.
+const UNROLL_LIMIT: u32 = 2048;
+
+/// Restrictions on a plan. The default leaves the choice to the planner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PlanOptions {
+    /// Only this engine.
+    pub engine: Option<Engine>,
+    /// Only this skeleton.
+    pub skeleton: Option<Skeleton>,
+    /// Only kernels that read weights in this layout: that of a matrix on the device already.
+    pub weight_layout: Option<DeviceLayout>,
+    /// Only the kernel of this id.
+    pub kernel: Option<String>,
+}
+
+impl PlanOptions {
+    /// Only this engine.
+    pub fn engine(engine: Engine) -> Self {
+        Self {
+            engine: Some(engine),
+            ..Self::default()
+        }
+    }
+
+    /// Only the kernel of this id, as [`candidates`] lists them.
+    pub fn kernel(id: impl Into<String>) -> Self {
+        Self {
+            kernel: Some(id.into()),
+            ..Self::default()
+        }
+    }
+
+    /// The same, only with kernels that read weights in this layout.
+    #[must_use]
+    pub fn with_weight_layout(mut self, layout: DeviceLayout) -> Self {
+        self.weight_layout = Some(layout);
+        self
+    }
+}
+
+/// Why a kernel was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kernel's stem and tile.
+    pub kernel: String,
+    /// The reason.
+    pub reason: Reason,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.kernel, self.reason)
+    }
+}
+
+/// Reasons against a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The options rule it out.
+    Options,
+    /// It does not take such activations.
+    Activation(MatrixFormat),
+    /// It does not take such weights.
+    Weight(MatrixFormat),
+    /// It does not make such output from these operands.
+    Output(OutputFormat),
+    /// It is for fewer rows of X.
+    Rows {
+        /// The rows it takes at most.
+        limit: u32,
+    },
+    /// It needs subgroups of so many lanes.
+    Subgroup {
+        /// The lanes needed.
+        lanes: u32,
+    },
+    /// Its workgroups are too large for the device.
+    Invocations {
+        /// Invocations needed.
+        needed: u32,
+        /// The device's limit.
+        limit: u32,
+    },
+    /// It needs more workgroup memory than the device has.
+    WorkgroupMemory {
+        /// Bytes needed.
+        needed: u32,
+        /// The device's limit.
+        limit: u32,
+    },
+    /// The tile would unroll into too much code for such operands.
+    Unroll,
+    /// Batches of such a number of rows do not start on whole groups of four rows.
+    BatchRows(usize),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Options => write!(formatter, "ruled out by the options"),
+            Self::Activation(format) => write!(formatter, "does not take {format} activations"),
+            Self::Weight(format) => write!(formatter, "does not take {format} weights"),
+            Self::Output(output) => {
+                write!(formatter, "does not make {output} output of these operands")
+            }
+            Self::Rows { limit } => write!(formatter, "is for up to {limit} rows of X"),
+            Self::Subgroup { lanes } => {
+                write!(formatter, "needs subgroups of {lanes} lanes or more")
+            }
+            Self::Invocations { needed, limit } => {
+                write!(
+                    formatter,
+                    "needs {needed} invocations a workgroup, the device has {limit}"
+                )
+            }
+            Self::WorkgroupMemory { needed, limit } => write!(
+                formatter,
+                "needs {needed} bytes of workgroup memory, the device has {limit}"
+            ),
+            Self::Unroll => write!(formatter, "unrolls into too much code for these bit widths"),
+            Self::BatchRows(rows) => {
+                write!(
+                    formatter,
+                    "takes batches of a multiple of 4 rows, not {rows}"
+                )
+            }
+        }
+    }
+}
+
+/// A kernel that can do a problem.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its shader.
+    pub specialization: Specialization,
+    /// How it multiplies.
+    pub engine: Engine,
+    /// How it shares the work out.
+    pub skeleton: Skeleton,
+    /// Its sizes.
+    pub tile: Tile,
+    /// The cost model's estimate, in arbitrary units.
+    pub cost: f64,
+    activation_layout: DeviceLayout,
+    weight_layout: DeviceLayout,
+}
+
+/// How a problem is done on a device: one kernel, and the layouts it reads.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) problem: Problem,
+    pub(crate) candidate: Candidate,
+    pub(crate) max_workgroups: u32,
+}
+
+impl Plan {
+    /// The kernel's id.
+    pub fn id(&self) -> &str {
+        &self.candidate.specialization.id
+    }
+
+    /// What is computed.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The kernel's shader.
+    pub fn specialization(&self) -> &Specialization {
+        &self.candidate.specialization
+    }
+
+    /// How the kernel multiplies.
+    pub fn engine(&self) -> Engine {
+        self.candidate.engine
+    }
+
+    /// How the kernel shares the work out.
+    pub fn skeleton(&self) -> Skeleton {
+        self.candidate.skeleton
+    }
+
+    /// The kernel's sizes.
+    pub fn tile(&self) -> Tile {
+        self.candidate.tile
+    }
+
+    /// The layout in which the kernel reads activations.
+    pub fn activation_layout(&self) -> DeviceLayout {
+        self.candidate.activation_layout
+    }
+
+    /// The layout in which the kernel reads weights.
+    pub fn weight_layout(&self) -> DeviceLayout {
+        self.candidate.weight_layout
+    }
+
+    /// Workgroups for a stretch of `n` rows of W: (tiles along M, tiles along N, grid).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] if even a folded grid does not hold them.
+    pub(crate) fn grid(&self, n: usize) -> Result<(u32, u32, [u32; 3])> {
+        let tile = self.candidate.tile;
+        let tiles_m = (self.problem.m as u64).div_ceil(u64::from(tile.m));
+        let tiles_n = (n as u64).div_ceil(u64::from(tile.n));
+        let [x, y] = fold_grid(tiles_m * tiles_n, self.max_workgroups)?;
+        let batches = self.problem.batch.count as u64;
+        if batches > u64::from(self.max_workgroups) {
+            return Err(Error::TooLarge {
+                what: "the number of batches",
+                value: batches,
+                limit: u64::from(self.max_workgroups),
+            });
+        }
+        // fold_grid saw that the product fits, so each factor does.
+        Ok((tiles_m as u32, tiles_n as u32, [x, y, batches as u32]))
+    }
+}
+
+/// A line of workgroups as a near-square plane, since a dimension holds only so many.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`] beyond the square of the limit.
+pub(crate) fn fold_grid(count: u64, limit: u32) -> Result<[u32; 2]> {
+    let limit = u64::from(limit.max(1));
+    if count <= limit {
+        return Ok([count as u32, 1]);
+    }
+    let rows = count.div_ceil(limit);
+    if rows > limit || count > u64::from(u32::MAX) {
+        return Err(Error::TooLarge {
+            what: "the number of workgroups",
+            value: count,
+            limit: (limit * limit).min(u64::from(u32::MAX)),
+        });
+    }
+    Ok([count.div_ceil(rows) as u32, rows as u32])
+}
+
+/// The largest K at which the exact product of two formats cannot pass an i32.
+///
+/// Sums that overflow on the way wrap and come back, so only the result counts.
+pub fn max_k(activation: AffineFormat, weight: AffineFormat, zeros: bool) -> usize {
+    let magnitude = |format: AffineFormat| -> u64 {
+        let largest = i64::from(format.min_value().abs().max(format.max_value().abs()));
+        // A zero point moves a value by up to the largest code.
+        (largest + if zeros { 255 } else { 0 }).unsigned_abs()
+    };
+    let product = (magnitude(activation) * magnitude(weight)).max(1);
+    (i32::MAX as u64 / product) as usize
+}
+
+/// Every kernel that can do the problem, cheapest first, and every refusal.
+///
+/// # Errors
+///
+/// Those of [`plan`], without [`Error::Unsupported`].
+pub fn candidates(
+    problem: &Problem,
+    caps: &Caps,
+    options: &PlanOptions,
+) -> Result<(Vec<Candidate>, Vec<Refusal>)> {
+    check_sizes(problem)?;
+    let mut accepted = Vec::new();
+    let mut refused = Vec::new();
+    for &row in KERNELS {
+        for tile in row.tiles {
+            let reduce = match caps.subgroup {
+                Some((smallest, _)) if smallest >= tile.lanes => Reduce::Subgroup,
+                _ => Reduce::Workgroup,
+            };
+            match consider(row, tile, reduce, problem, caps, options) {
+                Ok(candidate) => accepted.push(candidate),
+                Err(reason) => refused.push(Refusal {
+                    kernel: format!("{}_{}x{}x{}", row.stem, tile.m, tile.n, tile.k),
+                    reason,
+                }),
+            }
+        }
+    }
+    accepted.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+    Ok((accepted, refused))
+}
+
+/// The kernel for a problem on a device.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] with every refusal if no kernel can do it; [`Error::AccumulatorOverflow`] if K is so large that
+/// integers could overflow; [`Error::Format`] if a group does not divide K; [`Error::TooLarge`] for sizes past u32.
+pub fn plan(problem: &Problem, caps: &Caps, options: &PlanOptions) -> Result<Plan> {
+    let (accepted, refusals) = candidates(problem, caps, options)?;
+    let candidate = accepted
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::Unsupported {
+            contract: problem.contract(),
+            refusals,
+        })?;
+    if candidate.engine != Engine::Fma {
+        check_accumulator(problem)?;
+    }
+    let plan = Plan {
+        problem: problem.clone(),
+        candidate,
+        max_workgroups: caps.max_workgroups,
+    };
+    plan.grid(problem.n)?;
+    Ok(plan)
+}
+
+fn check_sizes(problem: &Problem) -> Result<()> {
+    problem
+        .activation
+        .check_shape(problem.activation_rows(), problem.k)?;
+    problem
+        .weight
+        .check_shape(problem.weight_rows(), problem.k)?;
+    let limit = u64::from(u32::MAX / 2);
+    let sizes = [
+        ("M", problem.m as u64),
+        ("N", problem.n as u64),
+        ("K", problem.k as u64),
+        (
+            "the rows of all batches of X",
+            (problem.m as u64).saturating_mul(problem.batch.count as u64),
+        ),
+        (
+            "the rows of all batches of W",
+            (problem.n as u64).saturating_mul(problem.batch.count as u64),
+        ),
+        (
+            "the number of outputs",
+            (problem.m as u64)
+                .saturating_mul(problem.n as u64)
+                .saturating_mul(problem.batch.count as u64),
+        ),
+    ];
+    for (what, value) in sizes {
+        if value > limit {
+            return Err(Error::TooLarge { what, value, limit });
+        }
+    }
+    Ok(())
+}
+
+fn check_accumulator(problem: &Problem) -> Result<()> {
+    let (ElementFormat::Affine(activation), ElementFormat::Affine(weight)) =
+        (problem.activation.element(), problem.weight.element())
+    else {
+        return Ok(());
+    };
+    let zeros = problem.activation.zero_kind() == ZeroKind::Integer
+        || problem.weight.zero_kind() == ZeroKind::Integer;
+    let max_k = max_k(activation, weight, zeros);
+    // Scale groups bound the integers; without them they run along all of K.
+    let length = match (group_of(&problem.activation), group_of(&problem.weight)) {
+        (0, 0) => problem.k,
+        _ => span(problem) as usize,
+    };
+    if length > max_k {
+        return Err(Error::AccumulatorOverflow {
+            k: problem.k,
+            max_k,
+            activation: problem.activation.element(),
+            weight: problem.weight.element(),
+        });
+    }
+    Ok(())
+}
+
+fn consider(
+    row: &'static KernelRow,
+    tile: &Tile,
+    reduce: Reduce,
+    problem: &Problem,
+    caps: &Caps,
+    options: &PlanOptions,
+) -> Result<Candidate, Reason> {
+    if options.engine.is_some_and(|engine| engine != row.engine)
+        || options
+            .skeleton
+            .is_some_and(|skeleton| skeleton != row.skeleton)
+    {
+        return Err(Reason::Options);
+    }
+    supports(row, tile, problem)?;
+
+    let (activation_layout, weight_layout) = layouts(row, problem);
+    if options
+        .weight_layout
+        .is_some_and(|layout| layout != weight_layout)
+    {
+        return Err(Reason::Options);
+    }
+    if row.skeleton == Skeleton::Subgroup && !matches!(caps.subgroup, Some((8.., _))) {
+        return Err(Reason::Subgroup { lanes: 8 });
+    }
+    if tile.workgroup > caps.max_invocations {
+        return Err(Reason::Invocations {
+            needed: tile.workgroup,
+            limit: caps.max_invocations,
+        });
+    }
+    let specialization = specialize(row, tile, reduce, problem);
+    if options
+        .kernel
+        .as_ref()
+        .is_some_and(|id| *id != specialization.id)
+    {
+        return Err(Reason::Options);
+    }
+    if specialization.workgroup_memory > caps.max_workgroup_memory {
+        return Err(Reason::WorkgroupMemory {
+            needed: specialization.workgroup_memory,
+            limit: caps.max_workgroup_memory,
+        });
+    }
+    Ok(Candidate {
+        cost: cost(row, tile, reduce, problem, caps.class),
+        specialization,
+        engine: row.engine,
+        skeleton: row.skeleton,
+        tile: *tile,
+        activation_layout,
+        weight_layout,
+    })
+}
+
+/// Whether a row's arithmetic can do the problem at all.
+fn supports(row: &KernelRow, tile: &Tile, problem: &Problem) -> Result<(), Reason> {
+    let integers = match (problem.activation.element(), problem.weight.element()) {
+        (ElementFormat::Affine(activation), ElementFormat::Affine(weight)) => {
+            Some((activation, weight))
+        }
+        (ElementFormat::Float(_), _) => None,
+        _ if row.engine == Engine::Fma => return Err(Reason::Activation(problem.activation)),
+        _ => return Err(Reason::Weight(problem.weight)),
+    };
+    match (row.engine, integers) {
+        (Engine::Fma, None) if problem.output == OutputFormat::I32 => {
+            return Err(Reason::Output(problem.output));
+        }
+        (Engine::Fma, None) => {}
+        (Engine::Fma, Some(_)) | (_, None) => return Err(Reason::Activation(problem.activation)),
+        (engine, Some((activation, weight))) => {
+            if problem.activation.zero_kind() == ZeroKind::Minimum {
+                return Err(Reason::Activation(problem.activation));
+            }
+            let grouped = group_of(&problem.activation) != 0 || group_of(&problem.weight) != 0;
+            let minimum = problem.weight.zero_kind() == ZeroKind::Minimum;
+            if problem.output == OutputFormat::I32 && (grouped || minimum) {
+                return Err(Reason::Output(problem.output));
+            }
+            let products = u32::from(activation.bits()) * u32::from(weight.bits());
+            if engine == Engine::Bitplane && tile.thread_m * tile.thread_n * products > UNROLL_LIMIT
+            {
+                return Err(Reason::Unroll);
+            }
+        }
+    }
+    if row.skeleton == Skeleton::Gemv && problem.m > 8 {
+        return Err(Reason::Rows { limit: 8 });
+    }
+    if row.engine == Engine::Bitplane {
+        check_batch_rows(problem.n, problem.batch, problem.batch.broadcast_weight)?;
+        if row.skeleton == Skeleton::Tiled {
+            check_batch_rows(problem.m, problem.batch, problem.batch.broadcast_activation)?;
+        }
+    }
+    Ok(())
+}
+
+/// Kernels that read four rows at once need batches to start on such four.
+fn check_batch_rows(rows: usize, batch: Batch, broadcast: bool) -> Result<(), Reason> {
+    if batch.count > 1 && !broadcast && rows % WEIGHT_INTERLEAVE as usize != 0 {
+        return Err(Reason::BatchRows(rows));
+    }
+    Ok(())
+}
+
+/// What a device's loads cost against its arithmetic: in multiply-adds of one invocation, for one 32-bit word.
+struct Rates {
+    load: f64,
+    workgroup_load: f64,
+    barrier: f64,
+    multiply_add: f64,
+    dot4: f64,
+    plane: f64,
+    /// Invocations that the device wants in flight.
+    invocations: f64,
+}
+
+const fn rates(class: DeviceClass) -> Rates {
+    match class {
+        // Measured on lavapipe: a load costs as much as dozens of multiply-adds, wherever it goes.
+        DeviceClass::Software => Rates {
+            load: 40.0,
+            workgroup_load: 40.0,
+            barrier: 60.0,
+            multiply_add: 1.0,
+            dot4: 4.0,
+            plane: 3.0,
+            invocations: 64.0,
+        },
+        DeviceClass::Gpu => Rates {
+            load: 8.0,
+            workgroup_load: 1.0,
+            barrier: 20.0,
+            multiply_add: 1.0,
+            dot4: 1.2,
+            plane: 3.0,
+            invocations: 16384.0,
+        },
+    }
+}
+
+/// The estimate: arithmetic and loads of all invocations, and the penalty of too few of them. Only its order matters.
+fn cost(
+    row: &KernelRow,
+    tile: &Tile,
+    reduce: Reduce,
+    problem: &Problem,
+    class: DeviceClass,
+) -> f64 {
+    let rates = rates(class);
+    let bits = |format: &MatrixFormat| f64::from(format.element().bits());
+    let (activation_bits, weight_bits) = (bits(&problem.activation), bits(&problem.weight));
+    let blocks = (problem.k as f64 / 32.0).max(1.0);
+    let (thread_m, thread_n) = (f64::from(tile.thread_m), f64::from(tile.thread_n));
+
+    // Per block of 32 codes and invocation.
+    let product = match row.engine {
+        Engine::Fma => 32.0 * rates.multiply_add,
+        Engine::Dot4 => 8.0 * rates.dot4,
+        Engine::Bitplane => activation_bits * weight_bits * rates.plane,
+    };
+    let decode = match row.engine {
+        Engine::Fma if problem.weight.element().affine().is_some() => 64.0,
+        Engine::Fma => 0.0,
+        Engine::Dot4 => 16.0,
+        Engine::Bitplane => 0.0,
+    };
+    let scales = if group_of(&problem.weight) == 0 {
+        0.0
+    } else {
+        1.0
+    };
+    let mut arithmetic = thread_m * thread_n * (product + 4.0 * scales);
+    let loads = match row.skeleton {
+        Skeleton::Tiled => {
+            let workgroup = f64::from(tile.workgroup);
+            let staged_words = match row.engine {
+                Engine::Fma => 32.0,
+                Engine::Dot4 => 8.0,
+                Engine::Bitplane => activation_bits.max(weight_bits),
+            };
+            arithmetic += decode * f64::from(tile.n) / workgroup;
+            let global = (f64::from(tile.m) * activation_bits
+                + f64::from(tile.n) * (weight_bits + scales))
+                / workgroup;
+            let local =
+                staged_words * (thread_m + thread_n + 2.0 * f64::from(tile.m + tile.n) / workgroup);
+            global * rates.load
+                + local * rates.workgroup_load
+                + rates.barrier * 64.0 / f64::from(tile.k)
+        }
+        Skeleton::Subgroup => {
+            arithmetic += decode * thread_n;
+            (thread_m / 8.0 * activation_bits + thread_n * (weight_bits + scales)) * rates.load
+        }
+        Skeleton::Gemv => {
+            arithmetic += decode * thread_n;
+            (thread_m * activation_bits + thread_n * (weight_bits + scales)) * rates.load
+        }
+    };
+    let tiles = (problem.m as f64 / f64::from(tile.m)).ceil()
+        * (problem.n as f64 / f64::from(tile.n)).ceil()
+        * problem.batch.count as f64;
+    let steps = (blocks / f64::from(tile.lanes)).ceil();
+    let mut each = (arithmetic + loads) * steps;
+    if row.skeleton == Skeleton::Gemv {
+        let joins = thread_m * thread_n * f64::from(tile.lanes).log2();
+        each += joins
+            * match reduce {
+                Reduce::Subgroup => 4.0 * rates.multiply_add,
+                Reduce::Workgroup => 2.0 * rates.workgroup_load + 2.0 * rates.barrier,
+            };
+    }
+    let invocations = tiles * f64::from(tile.workgroup);
+    each * invocations.max(rates.invocations)
+}
+
+#[cfg(test)]
+mod tests {
+    use anybit_formats::FormatError;
+
+    use super::*;
+
+    fn format(name: &str) -> MatrixFormat {
+        name.parse().expect("a format of the tests")
+    }
+
+    fn problem(m: usize, n: usize, k: usize, activation: &str, weight: &str) -> Problem {
+        Problem::new((m, n, k), format(activation), format(weight))
+    }
+
+    #[test]
+    fn grids_fold_within_the_limit() {
+        for limit in [1, 4, 7, 65_535] {
+            for count in [0, 1, 3, 4, 5, 15, 16] {
+                match fold_grid(count, limit) {
+                    Ok([x, y]) => {
+                        assert!(x <= limit && y <= limit, "{count} in {limit}: {x} x {y}");
+                        assert!(u64::from(x) * u64::from(y) >= count);
+                        assert!(u64::from(x) * u64::from(y) < count + u64::from(x.max(1)));
+                    }
+                    Err(error) => {
+                        assert!(count > u64::from(limit) * u64::from(limit), "{error}");
+                    }
+                }
+            }
+        }
+        assert!(fold_grid(17, 4).is_err());
+        assert_eq!(fold_grid(65_536, 65_535).ok(), Some([32_768, 2]));
+    }
+
+    #[test]
+    fn every_pair_of_widths_has_a_kernel_on_the_floor() {
+        let caps = Caps::floor();
+        for a in 1..=8 {
+            for w in 1..=8 {
+                for engine in [Engine::Dot4, Engine::Bitplane] {
+                    for m in [1, 5, 64] {
+                        let problem = problem(m, 96, 64, &format!("i{a}rf"), &format!("u{w}g32hm"));
+                        let plan = plan(&problem, &caps, &PlanOptions::engine(engine))
+                            .expect("a kernel for every pair");
+                        assert!(!plan.specialization().subgroup, "{}", plan.id());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_row_is_a_gemv() {
+        let caps = Caps::floor();
+        let plan = plan(
+            &problem(1, 4096, 4096, "i8rf", "i4g32h"),
+            &caps,
+            &PlanOptions::default(),
+        )
+        .expect("a plan");
+        assert_eq!(plan.skeleton(), Skeleton::Gemv);
+        assert!(
+            plan.id().starts_with("gemv_i8rf_i4g32h_f32__"),
+            "{}",
+            plan.id()
+        );
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        let caps = Caps::floor();
+        let problem = problem(4, 4, 32, "u8rfm", "i4g32h");
+        let Err(Error::Unsupported { refusals, contract }) =
+            plan(&problem, &caps, &PlanOptions::default())
+        else {
+            panic!("activations with minima are not supported");
+        };
+        assert_eq!(contract, "gemm_u8rfm_i4g32h_f32");
+        assert!(
+            refusals
+                .iter()
+                .all(|refusal| matches!(refusal.reason, Reason::Activation(_))),
+            "{refusals:?}"
+        );
+    }
+
+    #[test]
+    fn overflow_is_refused_at_the_edge() {
+        let caps = Caps::floor();
+        let edge = max_k(
+            format("u8").element().affine().expect("affine"),
+            format("u8").element().affine().expect("affine"),
+            false,
+        );
+        assert_eq!(edge, 33_025);
+        let at = |k| {
+            plan(
+                &problem(4, 4, k, "u8", "u8").with_output(OutputFormat::I32),
+                &caps,
+                &PlanOptions::default(),
+            )
+        };
+        assert!(at(edge).is_ok());
+        assert!(matches!(
+            at(edge + 1),
+            Err(Error::AccumulatorOverflow { max_k: 33_025, .. })
+        ));
+    }
+
+    #[test]
+    fn a_group_that_does_not_divide_is_refused() {
+        let result = plan(
+            &problem(4, 4, 40, "i8rf", "i4g32h"),
+            &Caps::floor(),
+            &PlanOptions::default(),
+        );
+        assert!(matches!(
+            result,
+            Err(Error::Format(FormatError::GroupDoesNotDivide { .. }))
+        ));
+    }
+
+    #[test]
+    fn small_devices_get_small_tiles() {
+        let caps = Caps {
+            max_invocations: 64,
+            max_workgroup_memory: 8192,
+            ..Caps::floor()
+        };
+        let plan = plan(
+            &problem(256, 256, 256, "f32", "f32"),
+            &caps,
+            &PlanOptions::default(),
+        )
+        .expect("a plan");
+        assert!(plan.specialization().workgroup <= 64);
+        assert!(plan.specialization().workgroup_memory <= 8192);
+    }
+}

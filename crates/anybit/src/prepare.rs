@@ -1,0 +1,422 @@
+//! A plan bound to its operands: parameters, bind groups and grids, ready to be recorded any number of times.
+
+use std::sync::Arc;
+
+use anybit_formats::{AffineFormat, ElementFormat, Granularity, MatrixFormat};
+use bytemuck::{Pod, Zeroable};
+
+use crate::context::{Context, resolve_now};
+use crate::error::{Error, Result};
+use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingOutput, Values};
+use crate::pipeline::{Binding, GEMM_BINDINGS, Pipeline};
+use crate::plan::Plan;
+use crate::specialize::{Specialization, centre};
+
+/// `Operand` of core/operand.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub(crate) struct OperandParams {
+    pub(crate) pieces: [u32; 4],
+    pub(crate) rows: u32,
+    pub(crate) batch_rows: u32,
+    pub(crate) row_words: u32,
+    pub(crate) blocks: u32,
+    pub(crate) scales: u32,
+    pub(crate) zeros: u32,
+    pub(crate) sums: u32,
+    pub(crate) groups: u32,
+    pub(crate) multiplier: i32,
+    pub(crate) offset: i32,
+    pub(crate) centre: i32,
+    pub(crate) padding: u32,
+}
+
+/// `GemmParams` of core/gemm.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct GemmParams {
+    m: u32,
+    n: u32,
+    k: u32,
+    tiles_m: u32,
+    tiles_n: u32,
+    grid_x: u32,
+    output_offset: u32,
+    output_row: u32,
+    output_batch: u32,
+    padding: [u32; 3],
+    activation: OperandParams,
+    weight: OperandParams,
+}
+
+/// Bytes of the GEMM family's parameters, for the test that compares them with the shader's.
+pub const GEMM_PARAMS_BYTES: usize = size_of::<GemmParams>();
+
+impl OperandParams {
+    pub(crate) fn new(
+        format: &MatrixFormat,
+        columns: usize,
+        chunk: &Chunk,
+        batch_rows: usize,
+        centre: impl Fn(AffineFormat) -> i32,
+    ) -> Self {
+        let sections = &chunk.sections;
+        let mut pieces = [0; 4];
+        for (piece, &offset) in pieces.iter_mut().zip(&sections.pieces) {
+            *piece = offset;
+        }
+        // Planes have one distance, which is all that more than four of them need.
+        let mut params = Self {
+            pieces,
+            rows: chunk.rows.len() as u32,
+            batch_rows: batch_rows as u32,
+            row_words: chunk.row_words,
+            blocks: columns.div_ceil(anybit_formats::layout::BLOCK) as u32,
+            scales: sections.scales,
+            zeros: sections.zeros,
+            sums: sections.sums,
+            groups: match format.scales() {
+                Some(scales) if scales.granularity != Granularity::Tensor => {
+                    format.groups(columns) as u32
+                }
+                _ => 0,
+            },
+            multiplier: 1,
+            ..Self::default()
+        };
+        if let ElementFormat::Affine(element) = format.element() {
+            let (multiplier, offset) = element.coefficients();
+            params.multiplier = multiplier;
+            params.offset = offset;
+            params.centre = centre(element);
+        }
+        params
+    }
+}
+
+/// The operands of a GEMM.
+#[derive(Clone, Copy, Debug)]
+pub struct Operands<'a> {
+    /// X: M×K, in the plan's activation layout.
+    pub activation: &'a DeviceMatrix,
+    /// W: N×K, in the plan's weight layout.
+    pub weight: &'a DeviceMatrix,
+    /// Y: M×N.
+    pub output: &'a OutputMatrix,
+}
+
+/// One dispatch: pipeline, bind group, grid.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) bind_group: wgpu::BindGroup,
+    pub(crate) grid: [u32; 3],
+}
+
+/// Work that is ready to be recorded. It owns its parameters and bind groups; recording only sets and dispatches.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    id: String,
+    pub(crate) dispatches: Vec<Dispatch>,
+}
+
+impl Prepared {
+    pub(crate) fn new(id: impl Into<String>, dispatches: Vec<Dispatch>) -> Self {
+        Self {
+            id: id.into(),
+            dispatches,
+        }
+    }
+
+    /// The kernel's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// How many dispatches it records.
+    pub fn dispatches(&self) -> usize {
+        self.dispatches.len()
+    }
+
+    /// Records the work in a pass of the caller. Nothing is submitted.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for dispatch in &self.dispatches {
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            let [x, y, z] = dispatch.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// Records the work in a compute pass of its own.
+    pub fn encode_pass(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some(&self.id),
+            timestamp_writes: None,
+        });
+        self.encode(&mut pass);
+    }
+}
+
+impl Context {
+    /// Binds a plan to its operands and makes its pipeline if it is new. Shapes, formats, layouts and aliasing are
+    /// checked here, so that recording cannot fail.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`], [`Error::FormatMismatch`], [`Error::LayoutMismatch`], [`Error::OutputMismatch`] for
+    /// operands that are not the plan's; [`Error::Aliased`] if the output is also an input;
+    /// [`Error::BindingTooLarge`] for activations over the binding limit; [`Error::Pipeline`].
+    pub fn prepare(&self, plan: &Plan, operands: Operands<'_>) -> Result<Prepared> {
+        let problem = plan.problem();
+        let Operands {
+            activation,
+            weight,
+            output,
+        } = operands;
+        check_matrix(
+            "the activations",
+            activation,
+            (problem.activation_rows(), problem.k),
+            &problem.activation,
+            plan.activation_layout(),
+        )?;
+        check_matrix(
+            "the weights",
+            weight,
+            (problem.weight_rows(), problem.k),
+            &problem.weight,
+            plan.weight_layout(),
+        )?;
+        let expected = (problem.m * problem.batch.count, problem.n);
+        if (output.rows, output.columns) != expected {
+            return Err(Error::ShapeMismatch {
+                what: "the output",
+                expected,
+                actual: (output.rows, output.columns),
+            });
+        }
+        if output.format != problem.output {
+            return Err(Error::OutputMismatch {
+                expected: problem.output,
+                actual: output.format,
+            });
+        }
+        let Some(output_buffer) = &output.buffer else {
+            return Ok(Prepared::new(plan.id(), Vec::new()));
+        };
+        for (what, matrix) in [("the activations", activation), ("the weights", weight)] {
+            if matrix
+                .chunks
+                .iter()
+                .any(|chunk| chunk.buffer == *output_buffer)
+            {
+                return Err(Error::Aliased { what });
+            }
+        }
+        // An empty K: the output stays as it was allocated, zeros.
+        let Some(activation_chunk) = activation.chunks.first() else {
+            return Ok(Prepared::new(plan.id(), Vec::new()));
+        };
+        let limit = self.inner.caps.max_binding;
+        if activation.chunks.len() > 1 {
+            return Err(Error::BindingTooLarge {
+                what: "the activations",
+                bytes: activation.bytes(),
+                limit,
+            });
+        }
+        let output_bytes = output.bytes();
+        if output_bytes.end - output_bytes.start > limit {
+            return Err(Error::BindingTooLarge {
+                what: "the output",
+                bytes: output_bytes.end - output_bytes.start,
+                limit,
+            });
+        }
+        if weight.chunks.len() > 1 && problem.batch.count > 1 && !problem.batch.broadcast_weight {
+            return Err(Error::BindingTooLarge {
+                what: "the batched weights",
+                bytes: weight.bytes(),
+                limit,
+            });
+        }
+
+        let pipeline =
+            self.inner
+                .pipelines
+                .get(&self.inner.device, plan.specialization(), GEMM_BINDINGS)?;
+        let centre = |element| centre(plan.engine(), element);
+        let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
+        let mut dispatches = Vec::new();
+        for chunk in &weight.chunks {
+            let n = if weight.chunks.len() == 1 {
+                problem.n
+            } else {
+                chunk.rows.len()
+            };
+            let (tiles_m, tiles_n, grid) = plan.grid(n)?;
+            let params = GemmParams {
+                m: problem.m as u32,
+                n: n as u32,
+                k: problem.k as u32,
+                tiles_m,
+                tiles_n,
+                grid_x: grid[0],
+                output_offset: if weight.chunks.len() == 1 {
+                    0
+                } else {
+                    chunk.rows.start as u32
+                },
+                output_row: output.row_stride,
+                output_batch: (problem.m as u32).wrapping_mul(output.row_stride),
+                padding: [0; 3],
+                activation: OperandParams::new(
+                    &problem.activation,
+                    problem.k,
+                    activation_chunk,
+                    batch_rows(problem.m, problem.batch.broadcast_activation),
+                    centre,
+                ),
+                weight: OperandParams::new(
+                    &problem.weight,
+                    problem.k,
+                    chunk,
+                    batch_rows(problem.n, problem.batch.broadcast_weight),
+                    centre,
+                ),
+            };
+            let bindings = [
+                activation_chunk.codes_binding(),
+                activation_chunk.side_binding(),
+                chunk.codes_binding(),
+                chunk.side_binding(),
+                wgpu::BufferBinding {
+                    buffer: output_buffer,
+                    offset: output_bytes.start,
+                    size: wgpu::BufferSize::new(output_bytes.end - output_bytes.start),
+                },
+            ];
+            dispatches.push(self.dispatch(
+                &pipeline,
+                plan.specialization(),
+                GEMM_BINDINGS,
+                bytemuck::bytes_of(&params),
+                &bindings,
+                grid,
+            )?);
+        }
+        Ok(Prepared::new(plan.id(), dispatches))
+    }
+
+    /// A dispatch with its parameters in a uniform buffer of its own.
+    pub(crate) fn dispatch(
+        &self,
+        pipeline: &Arc<Pipeline>,
+        specialization: &Specialization,
+        layout: &[Binding],
+        params: &[u8],
+        bindings: &[wgpu::BufferBinding<'_>],
+        grid: [u32; 3],
+    ) -> Result<Dispatch> {
+        debug_assert_eq!(layout.len(), bindings.len() + 1);
+        let buffer = self.buffer(
+            "parameters",
+            params.len() as u64,
+            wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        )?;
+        self.inner.queue.write_buffer(&buffer, 0, params);
+        let entries: Vec<_> = std::iter::once(buffer.as_entire_buffer_binding())
+            .chain(bindings.iter().cloned())
+            .zip(0..)
+            .map(|(binding, index)| wgpu::BindGroupEntry {
+                binding: index,
+                resource: wgpu::BindingResource::Buffer(binding),
+            })
+            .collect();
+        let device = &self.inner.device;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&specialization.id),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        if let Some(error) = resolve_now(scope.pop()) {
+            return Err(Error::Pipeline {
+                kernel: specialization.id.clone(),
+                message: error.to_string(),
+            });
+        }
+        Ok(Dispatch {
+            pipeline: Arc::clone(pipeline),
+            bind_group,
+            grid,
+        })
+    }
+
+    /// Records the work, submits it, and reads the output back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`]; [`Error::OutOfMemory`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn run(&self, prepared: &Prepared, output: &OutputMatrix) -> Result<Values> {
+        self.submit_and_read(&[prepared], output)?.read_blocking()
+    }
+
+    /// Records several pieces of work in order, submits them, and leaves the output to be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
+    pub fn submit_and_read(
+        &self,
+        prepared: &[&Prepared],
+        output: &OutputMatrix,
+    ) -> Result<PendingOutput> {
+        let mut encoder = self
+            .inner
+            .device
+            .create_command_encoder(&Default::default());
+        for work in prepared {
+            work.encode_pass(&mut encoder);
+        }
+        let read = self.encode_read(&mut encoder, output)?;
+        self.inner.queue.submit([encoder.finish()]);
+        Ok(read)
+    }
+}
+
+fn check_matrix(
+    what: &'static str,
+    matrix: &DeviceMatrix,
+    shape: (usize, usize),
+    format: &MatrixFormat,
+    layout: anybit_formats::DeviceLayout,
+) -> Result<()> {
+    if matrix.format != *format {
+        return Err(Error::FormatMismatch {
+            what,
+            expected: *format,
+            actual: matrix.format,
+        });
+    }
+    if (matrix.rows, matrix.columns) != shape {
+        return Err(Error::ShapeMismatch {
+            what,
+            expected: shape,
+            actual: (matrix.rows, matrix.columns),
+        });
+    }
+    // Sums are extra: a kernel that does not read them takes a matrix that has them.
+    let same =
+        matrix.layout.pieces == layout.pieces && matrix.layout.interleave == layout.interleave;
+    if !same {
+        return Err(Error::LayoutMismatch {
+            what,
+            expected: layout,
+            actual: matrix.layout,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What is to be computed.
+
+use std::fmt;
+
+use anybit_formats::MatrixFormat;
+
+/// What a GEMM writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutputFormat {
+    /// The product, scaled.
+    F32,
+    /// The exact product of the integers behind the codes, without scales. For affine operands without groups.
+    I32,
+}
+
+impl fmt::Display for OutputFormat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::F32 => "f32",
+            Self::I32 => "i32",
+        })
+    }
+}
+
+/// Several products of one shape in one dispatch. Batched matrices are stacked: batch b of X is rows b·M .. (b + 1)·M.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Batch {
+    /// How many products.
+    pub count: usize,
+    /// One X of M rows serves all.
+    pub broadcast_activation: bool,
+    /// One W of N rows serves all.
+    pub broadcast_weight: bool,
+}
+
+impl Batch {
+    /// One product.
+    pub const ONE: Self = Self {
+        count: 1,
+        broadcast_activation: false,
+        broadcast_weight: false,
+    };
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
+/// Y = X · Wᵀ: X is M×K activations, W is N×K weights (a row an output channel), Y is M×N.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Problem {
+    /// Rows of X and Y.
+    pub m: usize,
+    /// Rows of W, columns of Y.
+    pub n: usize,
+    /// Columns of X and W.
+    pub k: usize,
+    /// Format of X.
+    pub activation: MatrixFormat,
+    /// Format of W.
+    pub weight: MatrixFormat,
+    /// What is written.
+    pub output: OutputFormat,
+    /// Products at once.
+    pub batch: Batch,
+}
+
+impl Problem {
+    /// A single product with f32 output.
+    pub fn new(
+        (m, n, k): (usize, usize, usize),
+        activation: MatrixFormat,
+        weight: MatrixFormat,
+    ) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            activation,
+            weight,
+            output: OutputFormat::F32,
+            batch: Batch::ONE,
+        }
+    }
+
+    /// The same with another output.
+    #[must_use]
+    pub fn with_output(mut self, output: OutputFormat) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// The same, several times.
+    #[must_use]
+    pub fn with_batch(mut self, batch: Batch) -> Self {
+        self.batch = batch;
+        self
+    }
+
+    /// What is computed, as the left half of a kernel's id: `gemm_i8rf_u4g32hm_f32`; `gemv` when M is 1.
+    pub fn contract(&self) -> String {
+        let op = if self.m == 1 { "gemv" } else { "gemm" };
+        format!("{op}_{}_{}_{}", self.activation, self.weight, self.output)
+    }
+
+    /// Rows of X, all batches together.
+    pub fn activation_rows(&self) -> usize {
+        if self.batch.broadcast_activation {
+            self.m
+        } else {
+            self.m * self.batch.count
+        }
+    }
+
+    /// Rows of W, all batches together.
+    pub fn weight_rows(&self) -> usize {
+        if self.batch.broadcast_weight {
+            self.n
+        } else {
+            self.n * self.batch.count
+        }
+    }
+
+    /// Whether there is nothing to compute: an empty output. A K of 0 leaves an output of zeros.
+    pub fn is_empty(&self) -> bool {
+        self.m == 0 || self.n == 0 || self.batch.count == 0
+    }
+}

@@ -1,0 +1,410 @@
+//! Kernels that work row by row: quantising activations and decoding packed matrices.
+
+use anybit_formats::{
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, Granularity, MatrixFormat, PieceLayout,
+    ScaleType, SumLayout, ZeroKind, layout::sum_block, quantize::rule::TERNARY_MIN_SCALE,
+};
+use anybit_shaders::Header;
+use bytemuck::{Pod, Zeroable};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::matrix::{DeviceMatrix, OutputMatrix};
+use crate::pipeline::{DECODE_BINDINGS, QUANTIZE_BINDINGS};
+use crate::plan::{Reason, Refusal, fold_grid};
+use crate::prepare::{OperandParams, Prepared};
+use crate::problem::OutputFormat;
+use crate::specialize::{Specialization, group_of, log2, operand, piece_constants};
+
+const WORKGROUP: u32 = 64;
+
+/// `QuantizeParams` of core/quantize.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct QuantizeParams {
+    rows: u32,
+    columns: u32,
+    grid_x: u32,
+    input_offset: u32,
+    input_row: u32,
+    statistic: u32,
+    sign: u32,
+    padding: u32,
+    divisor: f32,
+    smallest: f32,
+    add: f32,
+    factor: f32,
+    low: f32,
+    high: f32,
+    offset: f32,
+    padding_f: f32,
+    output: OperandParams,
+}
+
+/// `DecodeParams` of kernel/decode.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct DecodeParams {
+    rows: u32,
+    columns: u32,
+    grid_x: u32,
+    output_offset: u32,
+    output_row: u32,
+    padding: [u32; 3],
+    operand: OperandParams,
+}
+
+/// What a scale is made from.
+#[derive(Clone, Copy)]
+enum Statistic {
+    LargestMagnitude = 0,
+    Largest = 1,
+    MeanMagnitude = 2,
+}
+
+/// The rule of a format, as the shader's numbers; the same as `anybit_formats::quantize::rule`.
+struct Rule {
+    statistic: Statistic,
+    divisor: f32,
+    smallest: f32,
+    sign: bool,
+    add: f32,
+    factor: f32,
+    low: f32,
+    high: f32,
+    offset: f32,
+}
+
+impl Rule {
+    fn new(element: AffineFormat) -> Self {
+        let (multiplier, offset) = element.coefficients();
+        let (low, high) = (element.min_value() as f32, element.max_value() as f32);
+        let mut rule = Self {
+            statistic: Statistic::LargestMagnitude,
+            divisor: high.max(1.0),
+            smallest: 0.0,
+            sign: false,
+            add: 0.0,
+            factor: 1.0,
+            low,
+            high,
+            offset: -offset as f32,
+        };
+        match element.encoding() {
+            Encoding::Unsigned => rule.statistic = Statistic::Largest,
+            // The narrow range, as the largest magnitude is mapped to both ends.
+            Encoding::TwosComplement if element.bits() >= 2 => rule.low = low + 1.0,
+            Encoding::TwosComplement => {}
+            Encoding::Bipolar if element.bits() == 1 => {
+                rule.statistic = Statistic::MeanMagnitude;
+                rule.sign = true;
+            }
+            Encoding::Bipolar => {}
+            Encoding::Ternary => {
+                rule.statistic = Statistic::MeanMagnitude;
+                rule.smallest = TERNARY_MIN_SCALE;
+            }
+        }
+        if multiplier == 2 {
+            rule.add = -offset as f32;
+            rule.factor = 0.5;
+            rule.low = 0.0;
+            rule.high = f32::from(element.max_code());
+            rule.offset = 0.0;
+        }
+        rule
+    }
+}
+
+/// Which of the two quantising kernels, and its constants.
+struct QuantizePlan {
+    specialization: Specialization,
+    element: AffineFormat,
+    workgroups: u64,
+}
+
+/// The shader that quantises rows of f32 into a format and layout.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for formats that the GPU does not quantise into: floats, bare codes, f16 scales, tensor scales
+/// and zeros.
+pub fn quantize_specialization(
+    format: &MatrixFormat,
+    layout: &DeviceLayout,
+) -> Result<Specialization> {
+    Ok(quantize_plan(format, layout, 1, 1)?.specialization)
+}
+
+/// The shader that decodes a format and layout.
+pub fn decode_specialization(format: &MatrixFormat, layout: &DeviceLayout) -> Specialization {
+    let header = Header::new().constant_u32("WORKGROUP", WORKGROUP);
+    let (header, module, scale) = operand(header, "W_", format, layout);
+    let variant = match (layout.pieces, layout.interleave) {
+        (PieceLayout::Planes, _) if format.element().affine().is_some() => "_planes",
+        _ => "",
+    };
+    Specialization {
+        id: format!(
+            "decode_{format}_f32__{WORKGROUP}{variant}_r{}",
+            layout.interleave
+        ),
+        root: "kernel/decode",
+        slots: vec![("format", module), ("scale", scale)],
+        header,
+        workgroup: WORKGROUP,
+        workgroup_memory: 0,
+        subgroup: false,
+    }
+}
+
+fn quantize_plan(
+    format: &MatrixFormat,
+    layout: &DeviceLayout,
+    rows: usize,
+    columns: usize,
+) -> Result<QuantizePlan> {
+    let refuse = || Error::Unsupported {
+        contract: format!("quantize_rows_f32_{format}"),
+        refusals: vec![Refusal {
+            kernel: "quantize_rows".into(),
+            reason: Reason::Output(OutputFormat::F32),
+        }],
+    };
+    let (ElementFormat::Affine(element), Some(scales)) = (format.element(), format.scales()) else {
+        return Err(refuse());
+    };
+    if scales.scale != ScaleType::F32
+        || scales.zero != ZeroKind::None
+        || scales.granularity == Granularity::Tensor
+        || layout.sums == SumLayout::Groups
+    {
+        return Err(refuse());
+    }
+    let group = group_of(format);
+    let planes = layout.pieces == PieceLayout::Planes;
+    let header = Header::new()
+        .constant_u32("WORKGROUP", WORKGROUP)
+        .constant_u32("WORKGROUP_LOG2", log2(WORKGROUP))
+        .constant_u32("BITS", u32::from(element.bits()))
+        .constant_bool("PLANES", planes)
+        .constant_u32("INTERLEAVE", layout.interleave)
+        .constant_u32("GROUP", group)
+        .constant_u32("SPAN", if group == 16 { 16 } else { 32 })
+        .constant_bool("SUMS", layout.sums == SumLayout::Blocks)
+        .constant_u32("SUM_BLOCK", sum_block(format) as u32);
+    let header = piece_constants(header, "", format.element());
+    let (root, stem, workgroups) = if group == 0 {
+        ("kernel/quantize_rows", "quantize_rows", rows as u64)
+    } else {
+        let units = columns.div_ceil((group as usize).max(32));
+        let invocations = (rows as u64).saturating_mul(units as u64);
+        (
+            "kernel/quantize_groups",
+            "quantize_groups",
+            invocations.div_ceil(u64::from(WORKGROUP)),
+        )
+    };
+    let pieces = if planes { "_planes" } else { "" };
+    let sums = if layout.sums == SumLayout::Blocks {
+        "_sums"
+    } else {
+        ""
+    };
+    Ok(QuantizePlan {
+        specialization: Specialization {
+            id: format!(
+                "{stem}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}",
+                layout.interleave
+            ),
+            root,
+            slots: Vec::new(),
+            header,
+            workgroup: WORKGROUP,
+            workgroup_memory: if group == 0 { 4 * WORKGROUP } else { 0 },
+            subgroup: false,
+        },
+        element,
+        workgroups,
+    })
+}
+
+/// Quantising, ready to be recorded, and what it used: 1 / scale of each row or group, in order of rows. Given these, the
+/// codes are exact.
+#[derive(Clone, Debug)]
+pub struct PreparedQuantize {
+    /// The work.
+    pub work: Prepared,
+    /// The inverses, f32, filled when the work has run. None for an empty matrix.
+    pub inverses: Option<wgpu::Buffer>,
+}
+
+impl Context {
+    /// Prepares `quantize_rows`: f32 rows into packed codes with one f32 scale a row or group, in the layout that a plan
+    /// reads. `output` is a matrix of this context, from [`allocate`](Self::allocate).
+    ///
+    /// The scale is the largest magnitude over the largest integer (the mean magnitude for binary and ternary, the
+    /// largest value for unsigned). Values must be finite; others give unspecified codes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] as [`quantize_specialization`]; [`Error::FormatMismatch`] if the input is not f32;
+    /// [`Error::ShapeMismatch`]; [`Error::Aliased`]; [`Error::BindingTooLarge`].
+    pub fn prepare_quantize(
+        &self,
+        input: &DeviceMatrix,
+        output: &DeviceMatrix,
+    ) -> Result<PreparedQuantize> {
+        let plan = quantize_plan(&output.format, &output.layout, input.rows, input.columns)?;
+        if input.format != MatrixFormat::F32 {
+            return Err(Error::FormatMismatch {
+                what: "the values to quantise",
+                expected: MatrixFormat::F32,
+                actual: input.format,
+            });
+        }
+        if (input.rows, input.columns) != (output.rows, output.columns) {
+            return Err(Error::ShapeMismatch {
+                what: "the quantised matrix",
+                expected: (input.rows, input.columns),
+                actual: (output.rows, output.columns),
+            });
+        }
+        let id = plan.specialization.id.clone();
+        let (source, target) = match (&input.chunks[..], &output.chunks[..]) {
+            ([], _) | (_, []) => {
+                return Ok(PreparedQuantize {
+                    work: Prepared::new(id, Vec::new()),
+                    inverses: None,
+                });
+            }
+            ([source], [target]) => (source, target),
+            _ => {
+                return Err(Error::BindingTooLarge {
+                    what: "the values to quantise",
+                    bytes: input.bytes().max(output.bytes()),
+                    limit: self.inner.caps.max_binding,
+                });
+            }
+        };
+        if source.buffer == target.buffer {
+            return Err(Error::Aliased {
+                what: "the values to quantise",
+            });
+        }
+        let pipeline = self.inner.pipelines.get(
+            &self.inner.device,
+            &plan.specialization,
+            QUANTIZE_BINDINGS,
+        )?;
+        let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
+        let rule = Rule::new(plan.element);
+        let params = QuantizeParams {
+            rows: input.rows as u32,
+            columns: input.columns as u32,
+            grid_x: x,
+            input_offset: 0,
+            input_row: source.row_words,
+            statistic: rule.statistic as u32,
+            sign: u32::from(rule.sign),
+            padding: 0,
+            divisor: rule.divisor,
+            smallest: rule.smallest,
+            add: rule.add,
+            factor: rule.factor,
+            low: rule.low,
+            high: rule.high,
+            offset: rule.offset,
+            padding_f: 0.0,
+            output: OperandParams::new(&output.format, output.columns, target, 0, |_| 0),
+        };
+        let scales = output.format.scale_count(output.rows, output.columns) as u64;
+        let inverses = self.buffer(
+            "inverse scales",
+            4 * scales,
+            wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+        )?;
+        let dispatch = self.dispatch(
+            &pipeline,
+            &plan.specialization,
+            QUANTIZE_BINDINGS,
+            bytemuck::bytes_of(&params),
+            &[
+                source.codes_binding(),
+                target.codes_binding(),
+                target.side_binding(),
+                inverses.as_entire_buffer_binding(),
+            ],
+            [x, y, 1],
+        )?;
+        Ok(PreparedQuantize {
+            work: Prepared::new(id, vec![dispatch]),
+            inverses: Some(inverses),
+        })
+    }
+
+    /// Prepares `decode`: a packed matrix in any format and layout to f32.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`]; [`Error::OutputMismatch`]; [`Error::Aliased`].
+    pub fn prepare_decode(&self, matrix: &DeviceMatrix, output: &OutputMatrix) -> Result<Prepared> {
+        let specialization = decode_specialization(&matrix.format, &matrix.layout);
+        if (matrix.rows, matrix.columns) != (output.rows, output.columns) {
+            return Err(Error::ShapeMismatch {
+                what: "the decoded matrix",
+                expected: (matrix.rows, matrix.columns),
+                actual: (output.rows, output.columns),
+            });
+        }
+        if output.format != OutputFormat::F32 {
+            return Err(Error::OutputMismatch {
+                expected: OutputFormat::F32,
+                actual: output.format,
+            });
+        }
+        let Some(buffer) = &output.buffer else {
+            return Ok(Prepared::new(specialization.id, Vec::new()));
+        };
+        if matrix.chunks.iter().any(|chunk| chunk.buffer == *buffer) {
+            return Err(Error::Aliased { what: "the matrix" });
+        }
+        let pipeline =
+            self.inner
+                .pipelines
+                .get(&self.inner.device, &specialization, DECODE_BINDINGS)?;
+        let bytes = output.bytes();
+        let mut dispatches = Vec::new();
+        for chunk in &matrix.chunks {
+            let vectors = matrix.columns.div_ceil(4) as u64;
+            let workgroups = (chunk.rows.len() as u64 * vectors).div_ceil(u64::from(WORKGROUP));
+            let [x, y] = fold_grid(workgroups, self.inner.caps.max_workgroups)?;
+            let params = DecodeParams {
+                rows: chunk.rows.len() as u32,
+                columns: matrix.columns as u32,
+                grid_x: x,
+                output_offset: chunk.rows.start as u32 * output.row_stride,
+                output_row: output.row_stride,
+                padding: [0; 3],
+                operand: OperandParams::new(&matrix.format, matrix.columns, chunk, 0, |_| 0),
+            };
+            dispatches.push(self.dispatch(
+                &pipeline,
+                &specialization,
+                DECODE_BINDINGS,
+                bytemuck::bytes_of(&params),
+                &[
+                    chunk.codes_binding(),
+                    chunk.side_binding(),
+                    wgpu::BufferBinding {
+                        buffer,
+                        offset: bytes.start,
+                        size: wgpu::BufferSize::new(bytes.end - bytes.start),
+                    },
+                ],
+                [x, y, 1],
+            )?);
+        }
+        Ok(Prepared::new(specialization.id, dispatches))
+    }
+}

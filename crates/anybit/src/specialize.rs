@@ -1,0 +1,314 @@
+//! From a kernel row and a problem to one linked shader: slots, header constants and id.
+
+use anybit_formats::{
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, FloatFormat, Granularity, MatrixFormat,
+    PieceLayout, ScaleType, SumLayout, ZeroKind, layout::piece_widths,
+};
+use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
+
+use crate::kernel::{Engine, KernelRow, Skeleton, Tile};
+use crate::problem::{OutputFormat, Problem};
+
+/// Rows of packed weights that alternate in memory, so that a vec4 brings whole units of four rows.
+pub(crate) const WEIGHT_INTERLEAVE: u32 = 4;
+
+/// One shader: everything that decides its text. Equal specialisations are one pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Specialization {
+    /// The kernel's id: `gemm_i8rf_u4g32hm_f32__dot4_32x128_subgroup`.
+    pub id: String,
+    pub(crate) root: &'static str,
+    pub(crate) slots: Vec<(&'static str, &'static str)>,
+    pub(crate) header: Header,
+    /// Invocations a workgroup.
+    pub workgroup: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Whether the shader needs the subgroup feature.
+    pub subgroup: bool,
+}
+
+impl Specialization {
+    /// The linked WGSL.
+    ///
+    /// # Errors
+    ///
+    /// A [`LinkError`] is a bug of anybit.
+    pub fn link(&self) -> Result<Linked, LinkError> {
+        anybit_shaders::link(&self.request())
+    }
+
+    /// As [`link`](Self::link), from another set of modules: for tests that change one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the linker.
+    pub fn link_from(&self, modules: &Modules<'_>) -> Result<Linked, LinkError> {
+        modules.link(&self.request())
+    }
+
+    fn request(&self) -> LinkRequest<'_> {
+        LinkRequest {
+            root: self.root,
+            slots: &self.slots,
+            header: &self.header,
+        }
+    }
+}
+
+/// The layouts that a kernel reads.
+pub(crate) fn layouts(row: &KernelRow, problem: &Problem) -> (DeviceLayout, DeviceLayout) {
+    let layout = |format: &MatrixFormat, interleave| DeviceLayout {
+        pieces: match (row.engine, format.element()) {
+            (Engine::Bitplane, ElementFormat::Affine(_)) => PieceLayout::Planes,
+            _ => PieceLayout::Pieces,
+        },
+        interleave: match format.element() {
+            ElementFormat::Affine(_) => interleave,
+            _ => 1,
+        },
+        sums: SumLayout::None,
+    };
+    let activation_interleave = match (row.engine, row.skeleton) {
+        (Engine::Bitplane, Skeleton::Tiled) => WEIGHT_INTERLEAVE,
+        _ => 1,
+    };
+    (
+        layout(&problem.activation, activation_interleave),
+        layout(&problem.weight, WEIGHT_INTERLEAVE),
+    )
+}
+
+/// The signed byte 0 of dot4 stands for this activation code: the code of the integer 0 where there is one and it leaves
+/// all bytes in range, else the middle.
+pub(crate) fn centre(engine: Engine, activation: AffineFormat) -> i32 {
+    if engine != Engine::Dot4 {
+        return 0;
+    }
+    let middle = 1 << (activation.bits() - 1);
+    match activation.encoding() {
+        _ if activation.bits() == 8 => 128,
+        Encoding::Unsigned => 0,
+        Encoding::Ternary => 1,
+        Encoding::TwosComplement | Encoding::Bipolar => middle,
+    }
+}
+
+fn weight_sums(engine: Engine, activation: &MatrixFormat) -> bool {
+    let ElementFormat::Affine(element) = activation.element() else {
+        return false;
+    };
+    let (multiplier, offset) = element.coefficients();
+    activation.zero_kind() == ZeroKind::Integer
+        || multiplier * centre(engine, element) + offset != 0
+}
+
+pub(crate) fn group_of(format: &MatrixFormat) -> u32 {
+    match format.scales() {
+        Some(scales) => match scales.granularity {
+            Granularity::Group(group) => group,
+            Granularity::Tensor | Granularity::Row => 0,
+        },
+        None => 0,
+    }
+}
+
+pub(crate) const fn log2(value: u32) -> u32 {
+    value.trailing_zeros()
+}
+
+/// The format module of an operand, and the header constants that it and the scale module read.
+pub(crate) fn operand(
+    header: Header,
+    prefix: &str,
+    format: &MatrixFormat,
+    layout: &DeviceLayout,
+) -> (Header, &'static str, &'static str) {
+    let name = |name: &str| format!("{prefix}{name}");
+    let group = group_of(format);
+    let mut header = header
+        .constant_u32(&name("INTERLEAVE"), layout.interleave)
+        .constant_u32(&name("GROUP"), group)
+        .constant_u32(
+            &name("GROUP_LENGTH"),
+            if group == 0 { u32::MAX } else { group },
+        )
+        .constant_u32(
+            &name("ZERO"),
+            match format.zero_kind() {
+                ZeroKind::None => 0,
+                ZeroKind::Integer => 1,
+                ZeroKind::Minimum => 2,
+            },
+        )
+        .constant_bool(
+            &name("SCALE_F16"),
+            matches!(format.scales(), Some(scales) if scales.scale == ScaleType::F16),
+        );
+    let scale = if format.scales().is_some() {
+        "scale/affine"
+    } else {
+        "scale/none"
+    };
+    let module = match format.element() {
+        ElementFormat::Affine(element) => {
+            header = header.constant_u32(&name("BITS"), u32::from(element.bits()));
+            if layout.pieces == PieceLayout::Planes {
+                "format/affine_planes"
+            } else {
+                header = piece_constants(header, prefix, format.element());
+                "format/affine"
+            }
+        }
+        ElementFormat::Float(FloatFormat::F16) => "format/f16",
+        ElementFormat::Float(FloatFormat::Bf16) => "format/bf16",
+        _ => "format/f32",
+    };
+    (header, module, scale)
+}
+
+pub(crate) fn piece_constants(header: Header, prefix: &str, element: ElementFormat) -> Header {
+    let widths = piece_widths(element, PieceLayout::Pieces);
+    (0..3).fold(header, |header, piece| {
+        let width = widths.get(piece).copied().unwrap_or(0);
+        header.constant_u32(&format!("{prefix}P{piece}"), width)
+    })
+}
+
+/// How a team's sums are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reduce {
+    Subgroup,
+    Workgroup,
+}
+
+/// Codes of a span: the stretch of K over which integers are summed before scales apply.
+pub(crate) fn span(problem: &Problem) -> u32 {
+    let grouped_by_16 = |format| group_of(format) == 16;
+    match problem.weight.element() {
+        ElementFormat::Float(FloatFormat::F32) => 4,
+        ElementFormat::Float(_) => 8,
+        _ if grouped_by_16(&problem.weight) || grouped_by_16(&problem.activation) => 16,
+        _ => 32,
+    }
+}
+
+/// A row of the table as the shader for one problem's formats. The problem must be one that the row supports.
+pub(crate) fn specialize(
+    row: &'static KernelRow,
+    tile: &Tile,
+    reduce: Reduce,
+    problem: &Problem,
+) -> Specialization {
+    let (activation_layout, weight_layout) = layouts(row, problem);
+    let header = Header::new();
+    let (header, activation_format, activation_scale) =
+        operand(header, "A_", &problem.activation, &activation_layout);
+    let (header, weight_format, weight_scale) =
+        operand(header, "W_", &problem.weight, &weight_layout);
+
+    let grouped = group_of(&problem.weight) != 0 || group_of(&problem.activation) != 0;
+    let span = span(problem);
+    let mut header = header
+        .constant_bool("GROUPED", grouped)
+        .constant_bool("WEIGHT_SUMS", weight_sums(row.engine, &problem.activation))
+        .constant_u32("SPAN", span)
+        .constant_u32("TILE_M", tile.m);
+
+    let output = match problem.output {
+        OutputFormat::F32 => "output/f32",
+        OutputFormat::I32 => "output/i32",
+    };
+    let mut slots = vec![("weight_scale", weight_scale), ("output", output)];
+    if row.engine != Engine::Bitplane {
+        slots.push(("weight_format", weight_format));
+    }
+    if !(row.engine == Engine::Bitplane && row.skeleton == Skeleton::Tiled) {
+        slots.push(("activation_format", activation_format));
+    }
+    if row.engine != Engine::Fma {
+        slots.push(("activation_scale", activation_scale));
+        slots.push((
+            "accumulate",
+            match (problem.output, grouped) {
+                (OutputFormat::I32, _) => "accumulate/whole_i32",
+                (OutputFormat::F32, true) => "accumulate/grouped",
+                (OutputFormat::F32, false) => "accumulate/whole_f32",
+            },
+        ));
+    }
+
+    let mut memory = 0;
+    let mut variant = "";
+    let engine = row.engine.name();
+    let shape = match row.skeleton {
+        Skeleton::Tiled => {
+            header = header
+                .constant_u32("TILE_N", tile.n)
+                .constant_u32("TILE_K", tile.k)
+                .constant_u32("THREAD_M", tile.thread_m)
+                .constant_u32("THREAD_N", tile.thread_n);
+            memory = tiled_memory(row.engine, tile, span, problem);
+            format!("{}x{}x{}", tile.m, tile.n, tile.k)
+        }
+        Skeleton::Subgroup => {
+            header = header
+                .constant_u32("TILE_N", tile.thread_n)
+                .constant_u32("WORKGROUP", tile.workgroup);
+            variant = "_subgroup";
+            format!("{}x{}x{span}", tile.m, tile.n)
+        }
+        Skeleton::Gemv => {
+            header = header
+                .constant_u32("TILE_N", tile.thread_n)
+                .constant_u32("WORKGROUP", tile.workgroup)
+                .constant_u32("LANES", tile.lanes)
+                .constant_u32("LANES_LOG2", log2(tile.lanes));
+            slots.push((
+                "reduce",
+                match reduce {
+                    Reduce::Subgroup => "reduce/subgroup",
+                    Reduce::Workgroup => "reduce/workgroup",
+                },
+            ));
+            if row.engine != Engine::Fma {
+                slots.push((
+                    "team_sum",
+                    if grouped && problem.output == OutputFormat::F32 {
+                        "reduce/team_f32"
+                    } else {
+                        "reduce/team_i32"
+                    },
+                ));
+            }
+            if reduce == Reduce::Workgroup {
+                memory = 8 * tile.workgroup;
+            } else {
+                variant = "_subgroup";
+            }
+            format!("{}x{}x{}", tile.m, tile.n, tile.lanes * span)
+        }
+    };
+    Specialization {
+        id: format!("{}__{engine}_{shape}{variant}", problem.contract()),
+        root: row.module,
+        slots,
+        header,
+        workgroup: tile.workgroup,
+        workgroup_memory: memory,
+        subgroup: !variant.is_empty(),
+    }
+}
+
+/// Bytes of workgroup memory of a tiled kernel.
+fn tiled_memory(engine: Engine, tile: &Tile, span: u32, problem: &Problem) -> u32 {
+    let bits = |format: &MatrixFormat| format.element().bits();
+    match engine {
+        Engine::Fma => 4 * tile.k * (tile.m + tile.n),
+        // Bytes of both tiles; a Span of 16 bytes, a scale of 12 and a sum of 4 for each row and span.
+        Engine::Dot4 => tile.k * (tile.m + tile.n) + (tile.k / span) * 16 * (tile.m + tile.n),
+        Engine::Bitplane => {
+            (tile.k / 8) * (bits(&problem.activation) * tile.m + bits(&problem.weight) * tile.n)
+        }
+    }
+}

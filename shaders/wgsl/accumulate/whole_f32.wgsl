@@ -1,0 +1,16 @@
+// One scale along all of K: integers to the end, then one conversion.
+//#import core/integer
+
+alias acc_t = i32;
+
+fn acc_span(acc: i32, codes: i32, weight_codes: i32, span: Span, scale: w_scl_t) -> i32 {
+    return acc + codes;
+}
+
+fn acc_finish(acc: i32, weight_codes: i32, span: Span, scale: w_scl_t) -> f32 {
+    var value = f32(integer_product(acc, weight_codes, span, scale.zero)) * scale.scale;
+    if (W_ZERO == 2u) {
+        value += f32(span.integers) * scale.minimum;
+    }
+    return value * span.scale;
+}

@@ -1,0 +1,8 @@
+// Operands of the fma engine: f32 values.
+//#import core/gemm
+
+// Activation values past K count as 0, whatever lies there.
+fn fma_inside(values: vec4<f32>, i: u32) -> vec4<f32> {
+    let k = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<f32>(0.0), values, k < vec4<u32>(params.k));
+}

@@ -1,0 +1,39 @@
+// Where one operand's streams lie. Offsets are in words; codes and side data have their own offsets.
+
+struct Operand {
+    // First word of each piece's stream. A plane layout uses x for the first plane and y for the distance to the next.
+    pieces: vec4<u32>,
+    // Rows of the whole, batched matrix.
+    rows: u32,
+    // Rows from one batch to the next; 0 broadcasts one matrix over all batches.
+    batch_rows: u32,
+    // Words from one row to the next, of the float formats.
+    row_words: u32,
+    // Blocks of 32 codes a row.
+    blocks: u32,
+    // First word of the scales, of the zero points or minima, and of the sums.
+    scales: u32,
+    zeros: u32,
+    sums: u32,
+    // Scale groups a row; 0 when one scale serves the whole matrix.
+    groups: u32,
+    // An integer value is multiplier * code + offset (before its zero point).
+    multiplier: i32,
+    offset: i32,
+    // The code that dot4 maps to the signed byte 0.
+    centre: i32,
+    padding: u32,
+}
+
+// Word of unit `index` of a row in the stream of pieces of `width` bits; rows alternate in groups of `interleave`.
+fn operand_address(operand: Operand, stream: u32, width: u32, interleave: u32, row: u32, index: u32) -> u32 {
+    let unit = min(width, 4u);
+    let units = operand.blocks * (width / unit);
+    return operand.pieces[stream]
+        + (((row / interleave) * units + index) * interleave + row % interleave) * unit;
+}
+
+// Entry of a row's group in a side section of `groups` entries a row.
+fn operand_side(groups: u32, interleave: u32, row: u32, group: u32) -> u32 {
+    return ((row / interleave) * groups + group) * interleave + row % interleave;
+}

@@ -1,0 +1,44 @@
+// Affine integer codes of 1 to 8 bits, stored as bit planes: value = multiplier * code + offset.
+//
+// Reads BITS and INTERLEAVE. Bit 8 * (c % 4) + c / 4 of a plane's word belongs to code c of the block.
+//#import core/bytes
+//#import core/operand
+//#needs codes operand
+
+const FMT_STEP: u32 = 32u;
+
+// A word a plane.
+alias fmt_row_t = array<u32, BITS>;
+
+fn fmt_plane_address(plane: u32, row: u32, block: u32) -> u32 {
+    return operand().pieces.x + plane * operand().pieces.y
+        + ((row / INTERLEAVE) * operand().blocks + block) * INTERLEAVE + row % INTERLEAVE;
+}
+
+fn fmt_plane(plane: u32, row: u32, block: u32) -> u32 {
+    let address = fmt_plane_address(plane, row, block);
+    return codes[address / 4u][address % 4u];
+}
+
+fn fmt_row(row: u32, block: u32) -> fmt_row_t {
+    var words: fmt_row_t;
+    //#unroll
+    for (var plane = 0u; plane < BITS; plane++) {
+        words[plane] = fmt_plane(plane, row, block);
+    }
+    return words;
+}
+
+fn fmt_bytes(words: fmt_row_t, t: u32) -> u32 {
+    var bytes = 0u;
+    //#unroll
+    for (var plane = 0u; plane < BITS; plane++) {
+        bytes |= ((words[plane] >> t) & BYTES_ONE) << plane;
+    }
+    return bytes;
+}
+
+fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
+    let whole = vec4<i32>(bytes_unpack(fmt_bytes(words, t))) * operand().multiplier + operand().offset;
+    return vec4<f32>(whole);
+}

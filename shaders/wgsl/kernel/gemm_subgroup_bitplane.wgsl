@@ -1,0 +1,153 @@
+// GEMM of bit planes: sum over planes of 2^(i + j) * popcount(w_i & x_j); activations broadcast across the subgroup.
+//
+// As gemm_subgroup_dot4: lanes 0 .. 7 each bring the plane words of another row of X. An invocation owns TILE_N rows of
+// W, in fours, because W's rows alternate in fours. Products of equal weight 2^(i + j) are added before they are
+// shifted, so a plane pair costs an and and a bit count, and no partial product leaves the registers.
+//#import core/gemm
+//#import core/integer
+//#import core/bitplane
+//#import slot:activation_format as a_
+//#import slot:activation_scale as a_
+//#import slot:weight_scale as w_
+//#import slot:accumulate
+//#import slot:output
+
+const ROW_SETS: u32 = TILE_M / 8u;
+const SETS_N: u32 = TILE_N / 4u;
+const SPANS: u32 = 32u / SPAN;
+const POWERS: u32 = A_BITS + W_BITS - 1u;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let tile = gemm_tile(group);
+    if (tile.n >= params.tiles_n) {
+        return;
+    }
+    let first_m = tile.m * TILE_M;
+    let first_n = (tile.n * WORKGROUP + local) * TILE_N;
+
+    var acc: array<acc_t, TILE_M * TILE_N>;
+    var weight_codes: array<i32, TILE_N>;
+    var sum_integers: array<i32, ROW_SETS>;
+
+    for (var block = 0u; block < params.weight.blocks; block++) {
+        var x: array<u32, ROW_SETS * A_BITS>;
+        //#unroll
+        for (var i = 0u; i < ROW_SETS; i++) {
+            let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+            //#unroll
+            for (var q = 0u; q < A_BITS; q++) {
+                x[A_BITS * i + q] = a_fmt_plane(q, row, block);
+            }
+        }
+        var w: array<vec4<u32>, SETS_N * W_BITS>;
+        //#unroll
+        for (var j = 0u; j < SETS_N; j++) {
+            let quad = gemm_weight_row(tile.batch, first_n + 4u * j) / 4u;
+            //#unroll
+            for (var p = 0u; p < W_BITS; p++) {
+                w[W_BITS * j + p] = bitplane_weight(p, quad, block);
+            }
+        }
+        //#unroll
+        for (var s = 0u; s < SPANS; s++) {
+            let first_k = 32u * block + SPAN * s;
+            var codes: array<i32, TILE_N>;
+            var scale: array<w_scl_t, TILE_N>;
+            //#unroll
+            for (var n = 0u; n < TILE_N; n++) {
+                if (WEIGHT_SUMS) {
+                    //#unroll
+                    for (var p = 0u; p < W_BITS; p++) {
+                        codes[n] += i32(countOneBits(w[W_BITS * (n / 4u) + p][n % 4u] & bitplane_mask(s)) << p);
+                    }
+                    weight_codes[n] += codes[n];
+                }
+                if (GROUPED) {
+                    scale[n] = w_scl_load(gemm_weight_row(tile.batch, first_n + n), first_k / W_GROUP_LENGTH);
+                }
+            }
+            //#unroll
+            for (var i = 0u; i < ROW_SETS; i++) {
+                var lane_codes = 0u;
+                //#unroll
+                for (var q = 0u; q < A_BITS; q++) {
+                    lane_codes += countOneBits(x[A_BITS * i + q] & bitplane_mask(s)) << q;
+                }
+                var lane_scale = a_scl_t(1.0, 0, 0.0);
+                if (A_GROUP != 0u || A_ZERO != 0u) {
+                    lane_scale = a_scl_load(
+                        gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
+                        first_k / A_GROUP_LENGTH,
+                    );
+                }
+                let mine = integer_span(i32(lane_codes), first_k, SPAN, 0, lane_scale.zero, lane_scale.scale);
+                sum_integers[i] += mine.integers;
+                //#unroll
+                for (var r = 0u; r < 8u; r++) {
+                    var span = mine;
+                    if (GROUPED) {
+                        span.integers = subgroupBroadcast(mine.integers, r);
+                    }
+                    if (GROUPED && A_ZERO != 0u) {
+                        span.offset = subgroupBroadcast(mine.offset, r);
+                    }
+                    if (A_GROUP != 0u) {
+                        span.scale = subgroupBroadcast(mine.scale, r);
+                    }
+                    var y: array<u32, A_BITS>;
+                    //#unroll
+                    for (var q = 0u; q < A_BITS; q++) {
+                        y[q] = subgroupBroadcast(x[A_BITS * i + q], r) & bitplane_mask(s);
+                    }
+                    //#unroll
+                    for (var n = 0u; n < TILE_N; n++) {
+                        var power: array<u32, POWERS>;
+                        //#unroll
+                        for (var p = 0u; p < W_BITS; p++) {
+                            //#unroll
+                            for (var q = 0u; q < A_BITS; q++) {
+                                power[p + q] += countOneBits(w[W_BITS * (n / 4u) + p][n % 4u] & y[q]);
+                            }
+                        }
+                        var sum = 0u;
+                        //#unroll
+                        for (var p = 0u; p < POWERS; p++) {
+                            sum += power[p] << p;
+                        }
+                        acc[(8u * i + r) * TILE_N + n] =
+                            acc_span(acc[(8u * i + r) * TILE_N + n], i32(sum), codes[n], span, scale[n]);
+                    }
+                }
+            }
+        }
+    }
+
+    //#unroll
+    for (var i = 0u; i < ROW_SETS; i++) {
+        let lane_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u), 0u);
+        let offset = params.activation.offset - lane_scale.zero;
+        //#unroll
+        for (var r = 0u; r < 8u; r++) {
+            let span = Span(
+                0,
+                subgroupBroadcast(sum_integers[i], r),
+                subgroupBroadcast(offset, r),
+                subgroupBroadcast(lane_scale.scale, r),
+            );
+            //#unroll
+            for (var n = 0u; n < TILE_N; n++) {
+                let column = first_n + n;
+                let scale = w_scl_load(gemm_weight_row(tile.batch, column), 0u);
+                gemm_store(
+                    tile.batch, first_m + 8u * i + r, column,
+                    acc_finish(acc[(8u * i + r) * TILE_N + n], weight_codes[n], span, scale),
+                );
+            }
+        }
+    }
+}

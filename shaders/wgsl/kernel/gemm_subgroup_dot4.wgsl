@@ -1,0 +1,152 @@
+// GEMM of packed codes by packed dot products; activations broadcast across the subgroup, nothing in workgroup memory.
+//
+// An invocation owns TILE_N rows of W and all TILE_M rows of X. Lanes 0 .. 7 of a subgroup each bring the same 32 codes
+// of another row of X, so one load serves eight rows, and subgroupBroadcast hands each word to all lanes. Works for
+// any subgroup of 8 lanes or more and any mapping of lanes to invocations: lanes past 7 repeat the loads of lane % 8.
+//#import core/gemm
+//#import core/integer
+//#import core/dot4
+//#import slot:activation_format as a_
+//#import slot:activation_scale as a_
+//#import slot:weight_format as w_
+//#import slot:weight_scale as w_
+//#import slot:accumulate
+//#import slot:output
+
+const ROW_SETS: u32 = TILE_M / 8u;
+const SPANS: u32 = 32u / SPAN;
+const SPAN_WORDS: u32 = SPAN / 4u;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let tile = gemm_tile(group);
+    if (tile.n >= params.tiles_n) {
+        return;
+    }
+    let first_m = tile.m * TILE_M;
+    let first_n = (tile.n * WORKGROUP + local) * TILE_N;
+
+    var acc: array<acc_t, TILE_M * TILE_N>;
+    var weight_codes: array<i32, TILE_N>;
+    var sum_integers: array<i32, ROW_SETS>;
+
+    for (var block = 0u; block < params.weight.blocks; block++) {
+        var x: array<u32, ROW_SETS * 8u>;
+        //#unroll
+        for (var i = 0u; i < ROW_SETS; i++) {
+            let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+            let words = a_fmt_row(row, block);
+            //#unroll
+            for (var t = 0u; t < 8u; t++) {
+                x[8u * i + t] = dot4_activation(a_fmt_bytes(words, t));
+            }
+        }
+        var w: array<u32, TILE_N * 8u>;
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            let words = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), block);
+            //#unroll
+            for (var t = 0u; t < 8u; t++) {
+                w[8u * j + t] = dot4_weight(w_fmt_bytes(words, t));
+            }
+        }
+        //#unroll
+        for (var s = 0u; s < SPANS; s++) {
+            let first_k = 32u * block + SPAN * s;
+            var codes: array<i32, TILE_N>;
+            var scale: array<w_scl_t, TILE_N>;
+            //#unroll
+            for (var j = 0u; j < TILE_N; j++) {
+                if (WEIGHT_SUMS) {
+                    //#unroll
+                    for (var t = 0u; t < SPAN_WORDS; t++) {
+                        codes[j] += dot4_weight_codes(w[8u * j + SPAN_WORDS * s + t]);
+                    }
+                    weight_codes[j] += codes[j];
+                }
+                if (GROUPED) {
+                    scale[j] = w_scl_load(gemm_weight_row(tile.batch, first_n + j), first_k / W_GROUP_LENGTH);
+                }
+            }
+            //#unroll
+            for (var i = 0u; i < ROW_SETS; i++) {
+                var lane_codes = 0;
+                //#unroll
+                for (var t = 0u; t < SPAN_WORDS; t++) {
+                    lane_codes += dot4I8Packed(x[8u * i + SPAN_WORDS * s + t], BYTES_ONE);
+                }
+                var lane_scale = a_scl_t(1.0, 0, 0.0);
+                if (A_GROUP != 0u || A_ZERO != 0u) {
+                    lane_scale = a_scl_load(
+                        gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
+                        first_k / A_GROUP_LENGTH,
+                    );
+                }
+                let mine = integer_span(
+                    lane_codes, first_k, SPAN, params.activation.centre, lane_scale.zero, lane_scale.scale,
+                );
+                sum_integers[i] += mine.integers;
+                //#unroll
+                for (var r = 0u; r < 8u; r++) {
+                    var span = mine;
+                    if (GROUPED) {
+                        span.integers = subgroupBroadcast(mine.integers, r);
+                    }
+                    if (W_BITS == 8u) {
+                        span.codes = subgroupBroadcast(mine.codes, r);
+                    }
+                    if (GROUPED && A_ZERO != 0u) {
+                        span.offset = subgroupBroadcast(mine.offset, r);
+                    }
+                    if (A_GROUP != 0u) {
+                        span.scale = subgroupBroadcast(mine.scale, r);
+                    }
+                    var y: array<u32, SPAN_WORDS>;
+                    //#unroll
+                    for (var t = 0u; t < SPAN_WORDS; t++) {
+                        y[t] = subgroupBroadcast(x[8u * i + SPAN_WORDS * s + t], r);
+                    }
+                    //#unroll
+                    for (var j = 0u; j < TILE_N; j++) {
+                        var sum = dot4_start(span.codes);
+                        //#unroll
+                        for (var t = 0u; t < SPAN_WORDS; t++) {
+                            sum += dot4I8Packed(y[t], w[8u * j + SPAN_WORDS * s + t]);
+                        }
+                        acc[(8u * i + r) * TILE_N + j] =
+                            acc_span(acc[(8u * i + r) * TILE_N + j], sum, codes[j], span, scale[j]);
+                    }
+                }
+            }
+        }
+    }
+
+    //#unroll
+    for (var i = 0u; i < ROW_SETS; i++) {
+        let lane_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u), 0u);
+        let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
+            - lane_scale.zero;
+        //#unroll
+        for (var r = 0u; r < 8u; r++) {
+            let span = Span(
+                0,
+                subgroupBroadcast(sum_integers[i], r),
+                subgroupBroadcast(offset, r),
+                subgroupBroadcast(lane_scale.scale, r),
+            );
+            //#unroll
+            for (var j = 0u; j < TILE_N; j++) {
+                let n = first_n + j;
+                let scale = w_scl_load(gemm_weight_row(tile.batch, n), 0u);
+                gemm_store(
+                    tile.batch, first_m + 8u * i + r, n,
+                    acc_finish(acc[(8u * i + r) * TILE_N + j], weight_codes[j], span, scale),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+// GEMM of float activations with float or decoded weights; activations broadcast across the subgroup.
+//
+// As gemm_subgroup_dot4, in f32: lanes 0 .. 7 each bring four values of another row of X, and every lane multiplies
+// them with its own TILE_N rows of W.
+//#import core/gemm
+//#import core/fma
+//#import slot:activation_format as a_
+//#import slot:weight_format as w_
+//#import slot:weight_scale as w_
+//#import slot:output
+
+const ROW_SETS: u32 = TILE_M / 8u;
+const SPANS: u32 = w_FMT_STEP / SPAN;
+const SPAN_VECTORS: u32 = SPAN / 4u;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let tile = gemm_tile(group);
+    if (tile.n >= params.tiles_n) {
+        return;
+    }
+    let first_m = tile.m * TILE_M;
+    let first_n = (tile.n * WORKGROUP + local) * TILE_N;
+
+    var acc: array<f32, TILE_M * TILE_N>;
+    var scale: array<w_scl_t, TILE_N>;
+    //#unroll
+    for (var j = 0u; j < TILE_N; j++) {
+        scale[j] = w_scl_load(gemm_weight_row(tile.batch, first_n + j), 0u);
+    }
+    let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
+    for (var step = 0u; step < steps; step++) {
+        var words: array<w_fmt_row_t, TILE_N>;
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            words[j] = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), step);
+        }
+        //#unroll
+        for (var s = 0u; s < SPANS; s++) {
+            if (GROUPED) {
+                //#unroll
+                for (var j = 0u; j < TILE_N; j++) {
+                    scale[j] = w_scl_load(
+                        gemm_weight_row(tile.batch, first_n + j),
+                        (w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
+                    );
+                }
+            }
+            // Not unrolled: the body is large enough.
+            for (var t = 0u; t < SPAN_VECTORS; t++) {
+                var w: array<vec4<f32>, TILE_N>;
+                //#unroll
+                for (var j = 0u; j < TILE_N; j++) {
+                    w[j] = w_scl_apply(w_fmt_values(words[j], SPAN_VECTORS * s + t), scale[j]);
+                }
+                let at = (w_FMT_STEP * step + SPAN * s) / 4u + t;
+                //#unroll
+                for (var i = 0u; i < ROW_SETS; i++) {
+                    let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+                    let mine = fma_inside(a_fmt_at(row, at), at);
+                    //#unroll
+                    for (var r = 0u; r < 8u; r++) {
+                        let x = subgroupBroadcast(mine, r);
+                        //#unroll
+                        for (var j = 0u; j < TILE_N; j++) {
+                            acc[(8u * i + r) * TILE_N + j] += dot(x, w[j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    //#unroll
+    for (var m = 0u; m < TILE_M; m++) {
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            gemm_store(tile.batch, first_m + m, first_n + j, acc[m * TILE_N + j]);
+        }
+    }
+}

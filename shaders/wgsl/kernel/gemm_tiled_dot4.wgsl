@@ -1,0 +1,177 @@
+// GEMM of packed codes by packed dot products, tiled in workgroup memory. Needs no optional feature.
+//
+// As gemm_tiled_fma, with words of four signed bytes: codes are unpacked once per tile, and the scales and activation
+// sums of the tile's spans lie beside them.
+//#import core/gemm
+//#import core/integer
+//#import core/dot4
+//#import slot:activation_format as a_
+//#import slot:activation_scale as a_
+//#import slot:weight_format as w_
+//#import slot:weight_scale as w_
+//#import slot:accumulate
+//#import slot:output
+
+const WORKGROUP: u32 = (TILE_M / THREAD_M) * (TILE_N / THREAD_N);
+const THREADS_M: u32 = TILE_M / THREAD_M;
+const THREADS_N: u32 = TILE_N / THREAD_N;
+const VECTORS_M: u32 = TILE_M / 4u;
+const VECTORS_N: u32 = TILE_N / 4u;
+const SETS_M: u32 = THREAD_M / 4u;
+const SETS_N: u32 = THREAD_N / 4u;
+const TILE_BLOCKS: u32 = TILE_K / 32u;
+const TILE_WORDS: u32 = TILE_K / 4u;
+const SPANS: u32 = 32u / SPAN;
+const SPAN_WORDS: u32 = SPAN / 4u;
+const TILE_SPANS: u32 = TILE_BLOCKS * SPANS;
+
+var<workgroup> tile_x: array<vec4<u32>, TILE_WORDS * VECTORS_M>;
+var<workgroup> tile_w: array<vec4<u32>, TILE_WORDS * VECTORS_N>;
+var<workgroup> tile_span: array<Span, TILE_SPANS * TILE_M>;
+var<workgroup> tile_scale: array<w_scl_t, TILE_SPANS * TILE_N>;
+var<workgroup> tile_codes: array<i32, TILE_SPANS * TILE_N>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let tile = gemm_tile(group);
+    if (tile.n >= params.tiles_n) {
+        return;
+    }
+    let first_m = tile.m * TILE_M;
+    let first_n = tile.n * TILE_N;
+    let thread_m = local % THREADS_M;
+    let thread_n = local / THREADS_M;
+    let blocks = params.weight.blocks;
+
+    var acc: array<acc_t, THREAD_M * THREAD_N>;
+    var sum_integers: array<i32, THREAD_M>;
+    var weight_codes: array<i32, THREAD_N>;
+    for (var first_block = 0u; first_block < blocks; first_block += TILE_BLOCKS) {
+        for (var item = local; item < TILE_M * TILE_BLOCKS; item += WORKGROUP) {
+            let row = item / TILE_BLOCKS;
+            let i = item % TILE_BLOCKS;
+            let activation_row = gemm_activation_row(tile.batch, first_m + row);
+            var words: a_fmt_row_t;
+            if (first_block + i < blocks) {
+                words = a_fmt_row(activation_row, first_block + i);
+            }
+            //#unroll
+            for (var s = 0u; s < SPANS; s++) {
+                let first_k = 32u * (first_block + i) + SPAN * s;
+                var codes = 0;
+                //#unroll
+                for (var t = 0u; t < SPAN_WORDS; t++) {
+                    let word = dot4_activation(a_fmt_bytes(words, SPAN_WORDS * s + t));
+                    tile_x[(8u * i + SPAN_WORDS * s + t) * VECTORS_M + row / 4u][row % 4u] = word;
+                    codes += dot4I8Packed(word, BYTES_ONE);
+                }
+                var scale = a_scl_t(1.0, 0, 0.0);
+                if (A_GROUP != 0u || A_ZERO != 0u) {
+                    scale = a_scl_load(activation_row, min(first_k, params.k - 1u) / A_GROUP_LENGTH);
+                }
+                tile_span[(SPANS * i + s) * TILE_M + row] = integer_span(
+                    codes, first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
+                );
+            }
+        }
+        for (var item = local; item < TILE_N * TILE_BLOCKS; item += WORKGROUP) {
+            let row = item / TILE_BLOCKS;
+            let i = item % TILE_BLOCKS;
+            let weight_row = gemm_weight_row(tile.batch, first_n + row);
+            var words: w_fmt_row_t;
+            if (first_block + i < blocks) {
+                words = w_fmt_row(weight_row, first_block + i);
+            }
+            //#unroll
+            for (var s = 0u; s < SPANS; s++) {
+                let first_k = 32u * (first_block + i) + SPAN * s;
+                var codes = 0;
+                //#unroll
+                for (var t = 0u; t < SPAN_WORDS; t++) {
+                    let word = dot4_weight(w_fmt_bytes(words, SPAN_WORDS * s + t));
+                    tile_w[(8u * i + SPAN_WORDS * s + t) * VECTORS_N + row / 4u][row % 4u] = word;
+                    if (WEIGHT_SUMS) {
+                        codes += dot4_weight_codes(word);
+                    }
+                }
+                if (WEIGHT_SUMS) {
+                    tile_codes[(SPANS * i + s) * TILE_N + row] = codes;
+                }
+                if (GROUPED) {
+                    tile_scale[(SPANS * i + s) * TILE_N + row] =
+                        w_scl_load(weight_row, min(first_k, params.k - 1u) / W_GROUP_LENGTH);
+                }
+            }
+        }
+        workgroupBarrier();
+        for (var s = 0u; s < TILE_SPANS; s++) {
+            var sum: array<i32, THREAD_M * THREAD_N>;
+            //#unroll
+            for (var t = 0u; t < SPAN_WORDS; t++) {
+                var w: array<vec4<u32>, SETS_N>;
+                //#unroll
+                for (var j = 0u; j < SETS_N; j++) {
+                    w[j] = tile_w[(SPAN_WORDS * s + t) * VECTORS_N + thread_n + THREADS_N * j];
+                }
+                //#unroll
+                for (var i = 0u; i < SETS_M; i++) {
+                    let x = tile_x[(SPAN_WORDS * s + t) * VECTORS_M + thread_m + THREADS_M * i];
+                    //#unroll
+                    for (var r = 0u; r < 4u; r++) {
+                        //#unroll
+                        for (var n = 0u; n < THREAD_N; n++) {
+                            sum[(4u * i + r) * THREAD_N + n] += dot4I8Packed(x[r], w[n / 4u][n % 4u]);
+                        }
+                    }
+                }
+            }
+            var codes: array<i32, THREAD_N>;
+            var scale: array<w_scl_t, THREAD_N>;
+            //#unroll
+            for (var n = 0u; n < THREAD_N; n++) {
+                let cell = s * TILE_N + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;
+                if (WEIGHT_SUMS) {
+                    codes[n] = tile_codes[cell];
+                    weight_codes[n] += codes[n];
+                }
+                if (GROUPED) {
+                    scale[n] = tile_scale[cell];
+                }
+            }
+            //#unroll
+            for (var m = 0u; m < THREAD_M; m++) {
+                let span = tile_span[s * TILE_M + 4u * (thread_m + THREADS_M * (m / 4u)) + m % 4u];
+                sum_integers[m] += span.integers;
+                //#unroll
+                for (var n = 0u; n < THREAD_N; n++) {
+                    acc[m * THREAD_N + n] = acc_span(
+                        acc[m * THREAD_N + n],
+                        sum[m * THREAD_N + n] + dot4_start(span.codes),
+                        codes[n],
+                        span,
+                        scale[n],
+                    );
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+
+    //#unroll
+    for (var m = 0u; m < THREAD_M; m++) {
+        let row = first_m + 4u * (thread_m + THREADS_M * (m / 4u)) + m % 4u;
+        let row_scale = a_scl_load(gemm_activation_row(tile.batch, row), 0u);
+        let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
+            - row_scale.zero;
+        let total = Span(0, sum_integers[m], offset, row_scale.scale);
+        //#unroll
+        for (var n = 0u; n < THREAD_N; n++) {
+            let column = first_n + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;
+            let scale = w_scl_load(gemm_weight_row(tile.batch, column), 0u);
+            gemm_store(
+                tile.batch, row, column,
+                acc_finish(acc[m * THREAD_N + n], weight_codes[n], total, scale),
+            );
+        }
+    }
+}

@@ -1,0 +1,127 @@
+// A few rows of X (TILE_M, 1 to 8) with all of W, packed codes by packed dot products. Teams as in gemv_fma.
+//#import core/gemm
+//#import core/integer
+//#import core/dot4
+//#import slot:activation_format as a_
+//#import slot:activation_scale as a_
+//#import slot:weight_format as w_
+//#import slot:weight_scale as w_
+//#import slot:accumulate
+//#import slot:reduce
+//#import slot:team_sum
+//#import slot:output
+
+const TEAMS: u32 = WORKGROUP / LANES;
+const SPANS: u32 = 32u / SPAN;
+const SPAN_WORDS: u32 = SPAN / 4u;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
+    let tile = gemm_tile(group);
+    if (tile.n >= params.tiles_n) {
+        return;
+    }
+    let lane = red_lane(input);
+    let first_m = tile.m * TILE_M;
+    let first_n = (tile.n * TEAMS + red_team(input)) * TILE_N;
+
+    var acc: array<acc_t, TILE_M * TILE_N>;
+    var weight_codes: array<i32, TILE_N>;
+    var sum_integers: array<i32, TILE_M>;
+
+    for (var block = lane; block < params.weight.blocks; block += LANES) {
+        var x: array<u32, TILE_M * 8u>;
+        //#unroll
+        for (var m = 0u; m < TILE_M; m++) {
+            let words = a_fmt_row(gemm_activation_row(tile.batch, first_m + m), block);
+            //#unroll
+            for (var t = 0u; t < 8u; t++) {
+                x[8u * m + t] = dot4_activation(a_fmt_bytes(words, t));
+            }
+        }
+        var span: array<Span, TILE_M * SPANS>;
+        //#unroll
+        for (var m = 0u; m < TILE_M; m++) {
+            //#unroll
+            for (var s = 0u; s < SPANS; s++) {
+                let first_k = 32u * block + SPAN * s;
+                var codes = 0;
+                //#unroll
+                for (var t = 0u; t < SPAN_WORDS; t++) {
+                    codes += dot4I8Packed(x[8u * m + SPAN_WORDS * s + t], BYTES_ONE);
+                }
+                var scale = a_scl_t(1.0, 0, 0.0);
+                if (A_GROUP != 0u || A_ZERO != 0u) {
+                    scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), first_k / A_GROUP_LENGTH);
+                }
+                span[SPANS * m + s] = integer_span(
+                    codes, first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
+                );
+                sum_integers[m] += span[SPANS * m + s].integers;
+            }
+        }
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            let row = gemm_weight_row(tile.batch, first_n + j);
+            let words = w_fmt_row(row, block);
+            var w: array<u32, 8>;
+            //#unroll
+            for (var t = 0u; t < 8u; t++) {
+                w[t] = dot4_weight(w_fmt_bytes(words, t));
+            }
+            //#unroll
+            for (var s = 0u; s < SPANS; s++) {
+                var codes = 0;
+                if (WEIGHT_SUMS) {
+                    //#unroll
+                    for (var t = 0u; t < SPAN_WORDS; t++) {
+                        codes += dot4_weight_codes(w[SPAN_WORDS * s + t]);
+                    }
+                    weight_codes[j] += codes;
+                }
+                var scale = w_scl_t(1.0, 0, 0.0);
+                if (GROUPED) {
+                    scale = w_scl_load(row, (32u * block + SPAN * s) / W_GROUP_LENGTH);
+                }
+                //#unroll
+                for (var m = 0u; m < TILE_M; m++) {
+                    var sum = dot4_start(span[SPANS * m + s].codes);
+                    //#unroll
+                    for (var t = 0u; t < SPAN_WORDS; t++) {
+                        sum += dot4I8Packed(x[8u * m + SPAN_WORDS * s + t], w[SPAN_WORDS * s + t]);
+                    }
+                    acc[m * TILE_N + j] = acc_span(acc[m * TILE_N + j], sum, codes, span[SPANS * m + s], scale);
+                }
+            }
+        }
+    }
+
+    if (!GROUPED) {
+        //#unroll
+        for (var m = 0u; m < TILE_M; m++) {
+            sum_integers[m] = red_i32(sum_integers[m], input);
+        }
+    }
+    if (!GROUPED && WEIGHT_SUMS) {
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            weight_codes[j] = red_i32(weight_codes[j], input);
+        }
+    }
+    //#unroll
+    for (var m = 0u; m < TILE_M; m++) {
+        let row_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
+        let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
+            - row_scale.zero;
+        let total = Span(0, sum_integers[m], offset, row_scale.scale);
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            let sum = team_sum(acc[m * TILE_N + j], input);
+            if (lane == (m * TILE_N + j) % LANES) {
+                let n = first_n + j;
+                let scale = w_scl_load(gemm_weight_row(tile.batch, n), 0u);
+                gemm_store(tile.batch, first_m + m, n, acc_finish(sum, weight_codes[j], total, scale));
+            }
+        }
+    }
+}

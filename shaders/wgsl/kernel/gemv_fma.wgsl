@@ -1,0 +1,81 @@
+// A few rows of X (TILE_M, 1 to 8) with all of W: float activations, float or decoded weights.
+//
+// A team of LANES invocations splits K and shares TILE_N rows of W, so each activation loaded serves TILE_N weights and
+// each weight TILE_M activations; one reduction ends it.
+//#import core/gemm
+//#import core/fma
+//#import slot:activation_format as a_
+//#import slot:weight_format as w_
+//#import slot:weight_scale as w_
+//#import slot:reduce
+//#import slot:output
+
+const TEAMS: u32 = WORKGROUP / LANES;
+const SPANS: u32 = w_FMT_STEP / SPAN;
+const SPAN_VECTORS: u32 = SPAN / 4u;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
+    let tile = gemm_tile(group);
+    if (tile.n >= params.tiles_n) {
+        return;
+    }
+    let lane = red_lane(input);
+    let first_m = tile.m * TILE_M;
+    let first_n = (tile.n * TEAMS + red_team(input)) * TILE_N;
+
+    var acc: array<f32, TILE_M * TILE_N>;
+    var scale: array<w_scl_t, TILE_N>;
+    //#unroll
+    for (var j = 0u; j < TILE_N; j++) {
+        scale[j] = w_scl_load(gemm_weight_row(tile.batch, first_n + j), 0u);
+    }
+    let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
+    for (var step = lane; step < steps; step += LANES) {
+        var words: array<w_fmt_row_t, TILE_N>;
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            words[j] = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), step);
+        }
+        //#unroll
+        for (var s = 0u; s < SPANS; s++) {
+            if (GROUPED) {
+                //#unroll
+                for (var j = 0u; j < TILE_N; j++) {
+                    scale[j] = w_scl_load(
+                        gemm_weight_row(tile.batch, first_n + j),
+                        (w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
+                    );
+                }
+            }
+            //#unroll
+            for (var t = 0u; t < SPAN_VECTORS; t++) {
+                let at = (w_FMT_STEP * step + SPAN * s) / 4u + t;
+                var x: array<vec4<f32>, TILE_M>;
+                //#unroll
+                for (var m = 0u; m < TILE_M; m++) {
+                    x[m] = fma_inside(a_fmt_at(gemm_activation_row(tile.batch, first_m + m), at), at);
+                }
+                //#unroll
+                for (var j = 0u; j < TILE_N; j++) {
+                    let w = w_scl_apply(w_fmt_values(words[j], SPAN_VECTORS * s + t), scale[j]);
+                    //#unroll
+                    for (var m = 0u; m < TILE_M; m++) {
+                        acc[m * TILE_N + j] += dot(x[m], w);
+                    }
+                }
+            }
+        }
+    }
+
+    //#unroll
+    for (var m = 0u; m < TILE_M; m++) {
+        //#unroll
+        for (var j = 0u; j < TILE_N; j++) {
+            let sum = red_f32(acc[m * TILE_N + j], input);
+            if (lane == (m * TILE_N + j) % LANES) {
+                gemm_store(tile.batch, first_m + m, first_n + j, sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Cross-check of every anybit kernel against its CPU reference.

@@ -1,0 +1,153 @@
+//! The tasks that `anybit-benches` carries out, which alone touches a GPU.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::cli::BenchArguments;
+use crate::process::{self, Failure, cargo};
+use crate::setup;
+
+/// The package, and its binary.
+pub(crate) const PACKAGE: &str = "anybit-benches";
+
+/// Builds `anybit-benches` optimised and runs one of its tasks in the current folder, so that
+/// relative paths mean what the user meant.
+pub(crate) fn forward(
+    task: &str,
+    flags: impl IntoIterator<Item = OsString>,
+) -> Result<(), Failure> {
+    let mut command = cargo();
+    command
+        .args(["run", "--release", "--package", PACKAGE, "--", task])
+        .args(flags);
+    process::run(&mut command)
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
+    // Mistakes that can be seen now should not wait for the end of a build and a long run.
+    for file in [&arguments.json, &arguments.svg].into_iter().flatten() {
+        check_writable_place(file)?;
+    }
+    if let Some(model) = &arguments.model {
+        if !model.is_file() {
+            return Err(Failure::new(format!(
+                "--model {}: there is no such file",
+                model.display()
+            )));
+        }
+    }
+    setup::driver(arguments.choice.backend, true)?;
+    let weights = match (&arguments.model, arguments.synthetic) {
+        (Some(model), _) => Weights::Model(model.clone()),
+        (None, true) => Weights::Synthetic,
+        (None, false) => sample_model()?,
+    };
+    forward("bench", arguments.forwarded(&weights))
+}
+
+fn sample_model() -> Result<Weights, Failure> {
+    match setup::model(true) {
+        Ok(path) => Ok(Weights::Model(path)),
+        // The user named a model: running on something else would be a surprise.
+        Err(failure) if env::var_os(setup::MODEL_VARIABLE).is_some() => Err(failure),
+        Err(failure) => {
+            println!("model: {failure}");
+            println!(
+                "model: going on with SYNTHETIC matrices; use --model FILE.gguf for real ones"
+            );
+            Ok(Weights::Synthetic)
+        }
+    }
+}
+
+fn check_writable_place(file: &Path) -> Result<(), Failure> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if folder.is_dir() && !file.is_dir() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!(
+            "{} cannot be written: its folder does not exist, or it is a folder itself",
+            file.display()
+        )))
+    }
+}
+
+/// Where the benched weights come from.
+#[derive(Debug)]
+enum Weights {
+    Model(PathBuf),
+    Synthetic,
+}
+
+impl BenchArguments {
+    /// The flags as `anybit-benches bench` takes them.
+    fn forwarded(&self, weights: &Weights) -> Vec<OsString> {
+        let mut flags: Vec<OsString> = match weights {
+            Weights::Model(path) => vec!["--model".into(), path.into()],
+            Weights::Synthetic => vec!["--synthetic".into()],
+        };
+        if let Some(contract) = &self.contract {
+            flags.extend(["--contract".into(), contract.into()]);
+        }
+        if !self.shapes.is_empty() {
+            let shapes: Vec<String> = self.shapes.iter().map(ToString::to_string).collect();
+            flags.extend(["--shapes".into(), shapes.join(",").into()]);
+        }
+        if self.quick {
+            flags.push("--quick".into());
+        }
+        if let Some(file) = &self.json {
+            flags.extend(["--json".into(), file.into()]);
+        }
+        if let Some(file) = &self.svg {
+            flags.extend(["--svg".into(), file.into()]);
+        }
+        flags.extend(self.choice.forwarded());
+        if self.all_adapters {
+            flags.push("--all-adapters".into());
+        }
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Task};
+    use clap::Parser;
+
+    fn forwarded(line: &str, weights: &Weights) -> Vec<OsString> {
+        match Cli::try_parse_from(line.split(' ')).map(|cli| cli.task) {
+            Ok(Task::Bench(arguments)) => arguments.forwarded(weights),
+            other => panic!("expected a bench command, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_flag_is_handed_on() {
+        let line = "xtask bench --contract gemm_* --shapes 1x2x3,4x5x6 --shapes 7x8x9 --quick \
+                    --json a.jsonl --svg a.svg --backend gl --adapter NVIDIA";
+        let model = Weights::Model("/cache/a.gguf".into());
+        assert_eq!(
+            forwarded(&line.replace("                    ", ""), &model).join(" ".as_ref()),
+            "--model /cache/a.gguf --contract gemm_* --shapes 1x2x3,4x5x6,7x8x9 --quick \
+             --json a.jsonl --svg a.svg --backend gl --adapter NVIDIA"
+        );
+        assert_eq!(
+            forwarded("xtask bench --all-adapters", &Weights::Synthetic),
+            ["--synthetic", "--all-adapters"]
+        );
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_refused_early() {
+        assert!(check_writable_place(Path::new("rows.jsonl")).is_ok());
+        assert!(check_writable_place(Path::new("no-such-folder/rows.jsonl")).is_err());
+        assert!(check_writable_place(&env::temp_dir()).is_err());
+    }
+}

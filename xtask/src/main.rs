@@ -1,0 +1,43 @@
+//! `cargo xtask`: the developer tasks of anybit.
+//!
+//! This package stays small so that it builds in seconds. Whatever touches a GPU lives in the
+//! package `anybit-benches`, of which xtask spawns an optimised build.
+
+mod bench;
+mod cli;
+mod process;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Task};
+use process::Failure;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    match &cli.task {
+        Task::Bench(arguments) => bench::run(arguments),
+        Task::Test(arguments) => test::run(arguments),
+        Task::Setup { no_install } => setup::run(!no_install),
+        Task::Adapters(choice) => {
+            setup::note_missing_driver(choice.backend);
+            bench::forward("adapters", choice.forwarded())
+        }
+        Task::Docs { check } => bench::forward("docs", check.then(|| "--check".into())),
+        Task::Shaders { print } => {
+            bench::forward("shaders", ["--print".into(), print.clone().into()])
+        }
+    }
+}

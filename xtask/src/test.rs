@@ -1,0 +1,449 @@
+//! `cargo xtask test`: everything that CI runs, step by step, cheapest first.
+//!
+//! All steps build under one profile, `release-checked`, so that no dependency is built twice: the
+//! GPU tests need optimised code, with the checks that catch wrong index arithmetic.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::bench;
+use crate::cli::TestArguments;
+use crate::process::{self, Failure, cargo, repository_root};
+use crate::setup;
+
+const PROFILE: &str = "release-checked";
+const WASM: &str = "wasm32-unknown-unknown";
+
+/// The crates that are published, with their folders.
+const PUBLISHED: [(&str, &str); 5] = [
+    ("anybit", "crates/anybit"),
+    ("anybit-formats", "crates/anybit-formats"),
+    ("anybit-import", "crates/anybit-import"),
+    ("anybit-reference", "crates/anybit-reference"),
+    ("anybit-shaders", "shaders"),
+];
+
+/// `cargo xtask test`.
+pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
+    let root = repository_root();
+    let mut steps = Steps::default();
+    let result = run_steps(arguments, &root, &mut steps);
+    steps.print_summary();
+    result
+}
+
+fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Result<(), Failure> {
+    steps.run("driver", || {
+        let found = setup::driver(arguments.choice.backend, true);
+        match found {
+            Err(failure) if !adapter_required() => Ok(Outcome::Skipped(format!(
+                "GPU tests cannot use Vulkan: {failure}"
+            ))),
+            other => other.map(|()| Outcome::Passed),
+        }
+    })?;
+    let mut model = None;
+    steps.run("sample model", || match setup::model(true) {
+        Ok(path) => {
+            model = Some(path);
+            Ok(Outcome::Passed)
+        }
+        Err(failure) if env::var_os(setup::MODEL_VARIABLE).is_some() => Err(failure),
+        Err(failure) => Ok(Outcome::Skipped(failure.to_string())),
+    })?;
+    steps.cargo("format", root, &["fmt", "--all", "--", "--check"])?;
+    steps.run("package contents", || {
+        PUBLISHED
+            .iter()
+            .try_for_each(|(package, folder)| check_package(root, package, folder))
+            .map(|()| Outcome::Passed)
+    })?;
+    steps.cargo(
+        "lints",
+        root,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--profile",
+            PROFILE,
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    steps.run("documentation", || {
+        let mut command = cargo();
+        command
+            .args(["doc", "--workspace", "--no-deps", "--profile", PROFILE])
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .current_dir(root);
+        process::run(&mut command).map(|()| Outcome::Passed)
+    })?;
+    steps.run("no default features", || {
+        // One by one, since together each would switch on what the other asks of it.
+        for package in ["anybit-formats", "anybit"] {
+            let mut command = cargo();
+            command
+                .args(["check", "--package", package, "--no-default-features"])
+                .args(["--profile", PROFILE])
+                .current_dir(root);
+            process::run(&mut command)?;
+        }
+        Ok(Outcome::Passed)
+    })?;
+    steps.run("WebAssembly", || check_wasm(root))?;
+    // Programs and tests in one go: built apart, they would be built with different features.
+    steps.cargo(
+        "build",
+        root,
+        &[
+            "build",
+            "--workspace",
+            "--bins",
+            "--tests",
+            "--profile",
+            PROFILE,
+        ],
+    )?;
+    steps.run("generated docs", || {
+        process::run(&mut check_docs(root)).map(|()| Outcome::Passed)
+    })?;
+    steps.run("tests", || {
+        let mut command = cargo();
+        command
+            .args(["test", "--workspace", "--profile", PROFILE])
+            .current_dir(root);
+        choose_adapters(&mut command, arguments);
+        if let Some(model) = &model {
+            command.env(setup::MODEL_VARIABLE, model);
+        }
+        process::run(&mut command).map(|()| Outcome::Passed)
+    })
+}
+
+fn adapter_required() -> bool {
+    env::var_os("ANYBIT_REQUIRE_ADAPTER").is_some_and(|value| value == "1")
+}
+
+/// Hands the choices to the GPU tests. What the command line leaves open, the caller's environment
+/// may decide.
+fn choose_adapters(command: &mut Command, arguments: &TestArguments) {
+    if let Some(backend) = arguments.choice.backend {
+        command.env("ANYBIT_BACKEND", backend.name());
+    }
+    if let Some(adapter) = &arguments.choice.adapter {
+        command.env("ANYBIT_ADAPTER", adapter);
+        command.env_remove("ANYBIT_ALL_ADAPTERS");
+    }
+    if arguments.all_adapters {
+        command.env("ANYBIT_ALL_ADAPTERS", "1");
+        command.env_remove("ANYBIT_ADAPTER");
+    }
+    if arguments.full {
+        command.env("ANYBIT_TESTS", "full");
+    }
+}
+
+/// The web build, where the compiler can make one.
+fn check_wasm(root: &Path) -> Result<Outcome, Failure> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let libraries = process::capture(
+        Command::new(rustc)
+            .args(["--print", "target-libdir", "--target", WASM])
+            .current_dir(root),
+    )?;
+    if !Path::new(libraries.trim()).is_dir() {
+        return Ok(Outcome::Skipped(format!(
+            "the compiler lacks the target; run `rustup target add {WASM}`"
+        )));
+    }
+    let mut command = cargo();
+    command
+        .args(["check", "--package", "anybit", "--no-default-features"])
+        .args(["--features", "webgpu", "--target", WASM])
+        .args(["--profile", PROFILE])
+        .current_dir(root);
+    process::run(&mut command).map(|()| Outcome::Passed)
+}
+
+/// `anybit-benches docs --check`, as the step before has built it.
+fn check_docs(root: &Path) -> Command {
+    let mut command = match built_program() {
+        Some(program) => {
+            let mut command = Command::new(program);
+            // As under `cargo run`; otherwise the variable would name xtask's own folder.
+            command.env("CARGO_MANIFEST_DIR", root.join("benches"));
+            command
+        }
+        None => {
+            let mut command = cargo();
+            command.args(["run", "--profile", PROFILE, "--package", bench::PACKAGE]);
+            command.arg("--");
+            command
+        }
+    };
+    command.args(["docs", "--check"]).current_dir(root);
+    command
+}
+
+/// `anybit-benches` in the folder of the profile, next to the folder that this program is in.
+fn built_program() -> Option<PathBuf> {
+    let own = env::current_exe().ok()?;
+    let folder = own.parent()?.with_file_name(PROFILE);
+    let program = folder.join(format!("{}{}", bench::PACKAGE, env::consts::EXE_SUFFIX));
+    program.is_file().then_some(program)
+}
+
+/// Checks that the published crate would contain all its Rust and WGSL sources.
+fn check_package(root: &Path, package: &str, folder: &str) -> Result<(), Failure> {
+    let listed = process::capture(
+        cargo()
+            .args(["package", "--list", "--allow-dirty", "--package", package])
+            .current_dir(root),
+    )?;
+    let folder = root.join(folder);
+    let mut needed = vec!["Cargo.toml".to_owned()];
+    let mut shaders = 0;
+    for file in files_below(&folder)
+        .map_err(|error| Failure::new(format!("cannot list {}: {error}", folder.display())))?
+    {
+        let path = file.strip_prefix(&folder).unwrap_or(&file);
+        let wgsl = path.extension() == Some(OsStr::new("wgsl"));
+        let source = path.starts_with("src") || path.starts_with("examples");
+        if wgsl || source {
+            needed.push(slashes(&path.to_string_lossy()));
+        }
+        shaders += usize::from(wgsl);
+    }
+    if package == "anybit-shaders" && shaders == 0 {
+        return Err(Failure::new(format!(
+            "there is no WGSL file below {}",
+            folder.display()
+        )));
+    }
+    let missing = missing_from(&listed, &needed);
+    if !missing.is_empty() {
+        return Err(Failure::new(format!(
+            "the published crate {package} would lack {}",
+            missing.join(", ")
+        )));
+    }
+    println!(
+        "{package}: {} sources, {shaders} of them WGSL, would all be published",
+        needed.len() - 1
+    );
+    Ok(())
+}
+
+/// The paths in `needed` that are not among the lines of `listed`.
+fn missing_from<'a>(listed: &str, needed: &'a [String]) -> Vec<&'a str> {
+    let listed: Vec<String> = listed.lines().map(slashes).collect();
+    needed
+        .iter()
+        .filter(|path| !listed.contains(path))
+        .map(String::as_str)
+        .collect()
+}
+
+fn slashes(path: &str) -> String {
+    path.replace('\\', "/")
+}
+
+fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
+/// The steps so far, for the summary.
+#[derive(Debug, Default)]
+struct Steps {
+    done: Vec<(&'static str, String, Duration)>,
+    skipped: usize,
+    failed: bool,
+}
+
+impl Steps {
+    fn run(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> Result<Outcome, Failure>,
+    ) -> Result<(), Failure> {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = step();
+        let time = start.elapsed();
+        match result {
+            Ok(Outcome::Passed) => {
+                self.done.push((name, "passed".to_owned(), time));
+                Ok(())
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                println!("SKIP: {reason}");
+                self.skipped += 1;
+                self.done.push((name, format!("SKIPPED: {reason}"), time));
+                Ok(())
+            }
+            Err(failure) => {
+                self.failed = true;
+                self.done.push((name, "FAILED".to_owned(), time));
+                Err(failure.in_step(name))
+            }
+        }
+    }
+
+    fn cargo(
+        &mut self,
+        name: &'static str,
+        root: &Path,
+        arguments: &[&str],
+    ) -> Result<(), Failure> {
+        self.run(name, || {
+            process::run(cargo().args(arguments).current_dir(root)).map(|()| Outcome::Passed)
+        })
+    }
+
+    fn print_summary(&self) {
+        println!("\n== summary");
+        for (name, outcome, time) in &self.done {
+            println!("{name:<20} {:>9}  {outcome}", duration(*time));
+        }
+        let failed = usize::from(self.failed);
+        let total = self.done.iter().map(|(_, _, time)| *time).sum();
+        println!(
+            "{} passed, {} skipped, {failed} failed in {}",
+            self.done.len() - self.skipped - failed,
+            self.skipped,
+            duration(total)
+        );
+    }
+}
+
+fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        seconds => format!("{} m {:02} s", seconds / 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Task};
+    use clap::Parser;
+
+    #[test]
+    fn every_publishable_crate_is_checked() {
+        let root = repository_root();
+        let mut publishable = Vec::new();
+        for folder in ["crates", "."] {
+            for entry in fs::read_dir(root.join(folder)).expect("the repository is readable") {
+                let folder = entry.expect("readable").path();
+                let Ok(manifest) = fs::read_to_string(folder.join("Cargo.toml")) else {
+                    continue;
+                };
+                if !manifest.contains("publish = false") {
+                    publishable.push(folder);
+                }
+            }
+        }
+        publishable.sort();
+        let mut checked = PUBLISHED.map(|(_, folder)| root.join(folder)).to_vec();
+        checked.sort();
+        let plain = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
+            folders.iter().map(|f| f.components().collect()).collect()
+        };
+        assert_eq!(plain(publishable), plain(checked));
+    }
+
+    #[test]
+    fn a_file_that_is_not_packaged_is_found() {
+        let needed = ["src/lib.rs", "wgsl/core/index.wgsl"].map(str::to_owned);
+        let complete = "Cargo.toml\nsrc\\lib.rs\nwgsl\\core\\index.wgsl\n";
+        assert_eq!(missing_from(complete, &needed), [""; 0]);
+        let lacking = "Cargo.toml\nsrc/lib.rs\n";
+        assert_eq!(missing_from(lacking, &needed), ["wgsl/core/index.wgsl"]);
+    }
+
+    #[test]
+    fn choices_reach_the_tests_as_variables() {
+        let variables = |line: &[&str]| -> Vec<(String, Option<String>)> {
+            let Ok(Cli {
+                task: Task::Test(arguments),
+            }) = Cli::try_parse_from(line)
+            else {
+                panic!("{line:?} is a test command");
+            };
+            let mut command = Command::new("cargo");
+            choose_adapters(&mut command, &arguments);
+            let text = |value: &OsStr| value.to_string_lossy().into_owned();
+            command
+                .get_envs()
+                .map(|(name, value)| (text(name), value.map(text)))
+                .collect()
+        };
+        let set = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+        let unset = |name: &str| (name.to_owned(), None);
+        assert_eq!(variables(&["xtask", "test"]), []);
+        assert_eq!(
+            variables(&["xtask", "test", "--adapter", "llvm", "--backend", "vulkan"]),
+            [
+                set("ANYBIT_ADAPTER", "llvm"),
+                unset("ANYBIT_ALL_ADAPTERS"),
+                set("ANYBIT_BACKEND", "vulkan"),
+            ]
+        );
+        assert_eq!(
+            variables(&["xtask", "test", "--all-adapters", "--full"]),
+            [
+                unset("ANYBIT_ADAPTER"),
+                set("ANYBIT_ALL_ADAPTERS", "1"),
+                set("ANYBIT_TESTS", "full"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_first_failing_step_is_named_and_counted() {
+        let mut steps = Steps::default();
+        assert!(steps.run("first", || Ok(Outcome::Passed)).is_ok());
+        let skip = || Ok(Outcome::Skipped("no target".to_owned()));
+        assert!(steps.run("second", skip).is_ok());
+        let failure = steps
+            .run("third", || Err(Failure::new("broken")))
+            .expect_err("the step fails");
+        assert!(failure.to_string().contains("third"), "{failure}");
+        assert_eq!(
+            (steps.done.len(), steps.skipped, steps.failed),
+            (3, 1, true)
+        );
+    }
+
+    #[test]
+    fn durations_are_readable() {
+        assert_eq!(duration(Duration::from_millis(1234)), "1.2 s");
+        assert_eq!(duration(Duration::from_secs(605)), "10 m 05 s");
+    }
+}
