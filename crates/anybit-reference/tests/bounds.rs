@@ -350,6 +350,18 @@ fn shuffled_means_stay_within_the_bound() {
     }
 }
 
+/// One long chain of additions, whose error grows with its length, and no more than the bound does.
+#[test]
+fn long_sums_are_within_the_bound_of_a_mean() {
+    let values = vec![0.1_f32; 100_000];
+    let sum: f32 = values.iter().fold(0.0, |sum, x| sum + x);
+    let bounded = scale_bound(&values, AffineFormat::BINARY, Calibration::AbsMean).unwrap();
+    let mean = sum / values.len() as f32;
+    assert!(bounded.holds(mean));
+    // Far more than the divisions allow.
+    assert!((f64::from(mean) - bounded.value).abs() > 1e-4 * bounded.value);
+}
+
 #[test]
 fn gamma_counts_operations() {
     let model = ErrorModel::NEAREST;

@@ -57,6 +57,21 @@ fn right_results_pass_and_wrong_ones_are_found() {
 }
 
 #[test]
+fn each_seed_has_its_own_vector() {
+    let (x, w) = (
+        matrix(format("i8"), 1, 32, 1),
+        matrix(format("i4"), 3, 32, 2),
+    );
+    let wrong = [1 << 20; 3];
+    let found = |seed| {
+        let row = random_projection(&wrong, &x, &w, Batches::ONE, seed).unwrap();
+        row.unwrap().found
+    };
+    assert_eq!(found(1), found(1));
+    assert_ne!(found(2), found(1));
+}
+
+#[test]
 fn wrong_input_is_refused() {
     let (x, w) = (
         matrix(format("i8"), 2, 32, 1),

@@ -116,6 +116,11 @@ fn away_from_the_edges_one_code_is_allowed() {
     }
     let allowed = codes_allowed(&[-f32::MIN_POSITIVE / 2.0, -0.1], 1.0, AffineFormat::BINARY);
     assert_eq!(allowed, [0..=1, 0..=0]);
+    // Three quarters, unless the value is read as 0.
+    let uint4 = ElementFormat::UINT4.affine().unwrap();
+    let tiny = 0.75 * f32::MIN_POSITIVE;
+    let allowed = codes_allowed(&[tiny], 2_f32.powi(126), uint4);
+    assert_eq!(allowed, [0..=1]);
     // 15 − 1e-30 may be rounded to the float below 15, whose half is below the tie.
     let bipolar = AffineFormat::new(4, anybit_formats::Encoding::Bipolar).unwrap();
     let allowed = codes_allowed(&[-1e-30, 1e-30], 1.0, bipolar);

@@ -332,6 +332,74 @@ fn lanes_change_the_order_of_float_sums_only() {
     assert_eq!(run(1), run(16));
 }
 
+/// Lane l takes items l, l + LANES, …; then every lane adds the lane whose index differs in one bit, bit by bit.
+fn by_lanes(lanes: usize, items: usize, mut add: impl FnMut(f32, usize) -> f32) -> f32 {
+    let mut cells: Vec<f32> = (0..lanes)
+        .map(|lane| (lane..items).step_by(lanes).fold(0.0, &mut add))
+        .collect();
+    let mut bit = 1;
+    while bit < lanes {
+        cells = (0..lanes)
+            .map(|lane| cells[lane] + cells[lane ^ bit])
+            .collect();
+        bit *= 2;
+    }
+    assert!(cells.iter().all(|&cell| cell == cells[0]));
+    cells[0]
+}
+
+#[test]
+fn gemv_sums_lane_by_lane() {
+    let k = 736;
+    let x = matrix(format("f32"), 1, k, 1);
+    let values = x.decode();
+    for (name, step) in [
+        ("f32", 4),
+        ("f16", 8),
+        ("bf16", 8),
+        ("i4g32h", 32),
+        ("b1rf", 32),
+    ] {
+        let w = matrix(format(name), 1, k, 2);
+        let weights = w.decode();
+        for lanes in [1, 2, 8, 32] {
+            let tile = Tile::of(&x, &w).with_lanes(lanes);
+            let y = kernel::gemv_fma(&x, &w, Batches::ONE, tile).unwrap();
+            let expected = by_lanes(lanes, k / step, |mut sum, item| {
+                for first in (item * step..(item + 1) * step).step_by(4) {
+                    let product = |c: usize| values[first + c] * weights[first + c];
+                    sum += product(0) + product(1) + product(2) + product(3);
+                }
+                sum
+            });
+            assert!(expected != 0.0, "{name} would hide the order");
+            assert_eq!(y, [expected], "{name} {lanes}");
+        }
+    }
+
+    let (x, w) = (
+        matrix(format("i8rf"), 1, k, 7),
+        matrix(format("i4g32h"), 1, k, 4),
+    );
+    let (xs, ws) = (x.integer_values().unwrap(), w.integer_values().unwrap());
+    for lanes in [1, 2, 8, 32] {
+        let tile = Tile::of(&x, &w).with_lanes(lanes);
+        let sum = by_lanes(lanes, k / 32, |sum, block| {
+            let span = 32 * block..32 * (block + 1);
+            let product: i32 = span.map(|k| xs[k] * ws[k]).sum();
+            sum + product as f32 * w.scale(0, block)
+        });
+        for kernel in [kernel::gemv_dot4::<f32>, kernel::gemv_bitplane] {
+            let y = kernel(&x, &w, Batches::ONE, tile).unwrap();
+            assert!(
+                sum * x.scale(0, 0) != 0.0,
+                "a scale of 0 would hide the order"
+            );
+            assert_eq!(y, [sum * x.scale(0, 0)]);
+        }
+    }
+}
+
 #[test]
 fn batches_are_products_of_their_parts() {
     let batches = |broadcast_activation, broadcast_weight| Batches {

@@ -1,4 +1,61 @@
 //! Low-bit matrix multiplication on any GPU, through wgpu.
+//!
+//! anybit multiplies activations X (M×K) with packed weights W (N×K): Y = X · Wᵀ. Weights have 1 to 8 bits a code, with
+//! scales per tensor, row or group; activations are floats, or codes of 1 to 8 bits themselves. Integer products are
+//! exact on every adapter; float outputs stay within a bound that `docs/numerics.md` derives.
+//!
+//! The way through the crate:
+//!
+//! 1. a [`Context`], on your own device ([`Context::from_device`]) or one of its own ([`Context::request`]);
+//! 2. a [`Plan`] for a [`Problem`]: which kernel, and the layouts that it reads ([`Context::plan`]);
+//! 3. operands on the device: [`Context::upload`], [`Context::prepare_quantize`] for activations,
+//!    [`Context::output`];
+//! 4. [`Context::prepare`] binds them; [`Prepared::encode`] records the work in your own pass, as often as you like;
+//! 5. [`Context::encode_read`] and [`PendingOutput::read`], or [`Context::run`] for all of it at once.
+//!
+//! ```no_run
+//! use anybit::formats::{ElementFormat, MatrixFormat, quantize};
+//! use anybit::{Context, ContextOptions, Operands, Problem};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (m, n, k) = (4, 256, 512);
+//! let weights = vec![0.01_f32; n * k];
+//! let activations = vec![0.5_f32; m * k];
+//!
+//! // 4-bit weights with an f16 scale every 32 columns; 8-bit activations with a scale a row.
+//! let weight_format = MatrixFormat::weight_default(ElementFormat::INT4);
+//! let activation_format = MatrixFormat::activation_default(ElementFormat::INT8);
+//! let packed = quantize(&weights, n, k, weight_format, None)?;
+//!
+//! let context = Context::request_blocking(&ContextOptions::default())?;
+//! let plan = context.plan(&Problem::new((m, n, k), activation_format, weight_format))?;
+//! let weight = context.upload(&packed, &plan.weight_layout())?;
+//! let input = context.upload_f32(&activations, m, k)?;
+//! let activation = context.allocate(activation_format, m, k, &plan.activation_layout())?;
+//! let output = context.output(plan.problem().output, m, n)?;
+//!
+//! let quantize = context.prepare_quantize(&input, &activation)?;
+//! let multiply = context.prepare(
+//!     &plan,
+//!     Operands { activation: &activation, weight: &weight, output: &output },
+//! )?;
+//! let values = context
+//!     .submit_and_read(&[&quantize.work, &multiply], &output)?
+//!     .read_blocking()?;
+//! # let _ = values;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! `vulkan`, `metal` and `dx12` (default), `gles`, `webgpu`: the backends of wgpu. `noop`: wgpu's backend without a
+//! device, for tests of an application's own logic.
+//!
+//! # Safety of shaders
+//!
+//! All kernels run with wgpu's checks on. There is no `unsafe` in this crate.
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod caps;

@@ -112,12 +112,12 @@ impl DeviceMatrix {
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(problem("it lacks the usage STORAGE".into()));
         }
-        if offset % 256 != 0 {
+        if !offset.is_multiple_of(256) {
             return Err(problem(format!(
                 "the offset {offset} is no multiple of 256"
             )));
         }
-        if row_stride % 4 != 0 || row_stride < columns {
+        if !row_stride.is_multiple_of(4) || row_stride < columns {
             return Err(problem(format!(
                 "the row stride {row_stride} must be a multiple of 4 and at least the {columns} columns"
             )));

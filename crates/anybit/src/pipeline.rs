@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::resolve_now;
 use crate::error::{Error, Result};
-use crate::specialize::Specialization;
+use crate::specialize::{ShaderKey, Specialization};
 
 /// What a binding holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,10 +47,10 @@ pub(crate) struct Pipeline {
     pub(crate) layout: wgpu::BindGroupLayout,
 }
 
-/// Every pipeline made so far, by what decides its shader's text.
+/// Every pipeline made so far, by what decides its shader's text: formats that differ in parameters alone share one.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
-    made: Mutex<HashMap<Specialization, Arc<Pipeline>>>,
+    made: Mutex<HashMap<ShaderKey, Arc<Pipeline>>>,
 }
 
 impl PipelineCache {
@@ -62,18 +62,18 @@ impl PipelineCache {
         specialization: &Specialization,
         bindings: &[Binding],
     ) -> Result<Arc<Pipeline>> {
-        if let Some(pipeline) = self.lock().get(specialization) {
+        if let Some(pipeline) = self.lock().get(&specialization.key) {
             return Ok(Arc::clone(pipeline));
         }
         let pipeline = Arc::new(make(device, specialization, bindings)?);
         Ok(Arc::clone(
             self.lock()
-                .entry(specialization.clone())
+                .entry(specialization.key.clone())
                 .or_insert(pipeline),
         ))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Specialization, Arc<Pipeline>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ShaderKey, Arc<Pipeline>>> {
         // A panic elsewhere leaves a map of whole pipelines.
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +141,7 @@ fn make(
         resolve_now(internal.pop()),
         resolve_now(validation.pop()),
     ];
-    for error in errors.into_iter().flatten() {
+    if let Some(error) = errors.into_iter().flatten().next() {
         return Err(match error {
             wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
                 what: "a pipeline",

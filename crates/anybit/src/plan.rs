@@ -477,21 +477,26 @@ fn supports(row: &KernelRow, tile: &Tile, problem: &Problem) -> Result<(), Reaso
             }
         }
     }
+    // Decoding beside so many sums takes drivers many seconds to compile, for little gain.
+    let decodes = row.engine == Engine::Fma && problem.weight.element().affine().is_some();
+    if decodes && row.skeleton == Skeleton::Subgroup && tile.thread_m * tile.thread_n > 128 {
+        return Err(Reason::Unroll);
+    }
     if row.skeleton == Skeleton::Gemv && problem.m > 8 {
         return Err(Reason::Rows { limit: 8 });
     }
-    if row.engine == Engine::Bitplane {
+    if problem.weight.element().affine().is_some() {
         check_batch_rows(problem.n, problem.batch, problem.batch.broadcast_weight)?;
-        if row.skeleton == Skeleton::Tiled {
-            check_batch_rows(problem.m, problem.batch, problem.batch.broadcast_activation)?;
-        }
+    }
+    if row.engine == Engine::Bitplane && row.skeleton == Skeleton::Tiled {
+        check_batch_rows(problem.m, problem.batch, problem.batch.broadcast_activation)?;
     }
     Ok(())
 }
 
 /// Kernels that read four rows at once need batches to start on such four.
 fn check_batch_rows(rows: usize, batch: Batch, broadcast: bool) -> Result<(), Reason> {
-    if batch.count > 1 && !broadcast && rows % WEIGHT_INTERLEAVE as usize != 0 {
+    if batch.count > 1 && !broadcast && !rows.is_multiple_of(WEIGHT_INTERLEAVE as usize) {
         return Err(Reason::BatchRows(rows));
     }
     Ok(())
@@ -500,6 +505,8 @@ fn check_batch_rows(rows: usize, batch: Batch, broadcast: bool) -> Result<(), Re
 /// What a device's loads cost against its arithmetic: in multiply-adds of one invocation, for one 32-bit word.
 struct Rates {
     load: f64,
+    /// How much dearer a load is whose neighbours go to other rows.
+    scattered: f64,
     workgroup_load: f64,
     barrier: f64,
     multiply_add: f64,
@@ -514,6 +521,7 @@ const fn rates(class: DeviceClass) -> Rates {
         // Measured on lavapipe: a load costs as much as dozens of multiply-adds, wherever it goes.
         DeviceClass::Software => Rates {
             load: 40.0,
+            scattered: 1.0,
             workgroup_load: 40.0,
             barrier: 60.0,
             multiply_add: 1.0,
@@ -523,6 +531,7 @@ const fn rates(class: DeviceClass) -> Rates {
         },
         DeviceClass::Gpu => Rates {
             load: 8.0,
+            scattered: 2.0,
             workgroup_load: 1.0,
             barrier: 20.0,
             multiply_add: 1.0,
@@ -585,7 +594,9 @@ fn cost(
         }
         Skeleton::Subgroup => {
             arithmetic += decode * thread_n;
-            (thread_m / 8.0 * activation_bits + thread_n * (weight_bits + scales)) * rates.load
+            (thread_m / 8.0 * activation_bits + thread_n * (weight_bits + scales))
+                * rates.load
+                * rates.scattered
         }
         Skeleton::Gemv => {
             arithmetic += decode * thread_n;

@@ -14,7 +14,7 @@ use crate::pipeline::{DECODE_BINDINGS, QUANTIZE_BINDINGS};
 use crate::plan::{Reason, Refusal, fold_grid};
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
-use crate::specialize::{Specialization, group_of, log2, operand, piece_constants};
+use crate::specialize::{ShaderKey, Specialization, group_of, log2, operand, piece_constants};
 
 const WORKGROUP: u32 = 64;
 
@@ -149,9 +149,11 @@ pub fn decode_specialization(format: &MatrixFormat, layout: &DeviceLayout) -> Sp
             "decode_{format}_f32__{WORKGROUP}{variant}_r{}",
             layout.interleave
         ),
-        root: "kernel/decode",
-        slots: vec![("format", module), ("scale", scale)],
-        header,
+        key: ShaderKey {
+            root: "kernel/decode",
+            slots: vec![("format", module), ("scale", scale)],
+            header,
+        },
         workgroup: WORKGROUP,
         workgroup_memory: 0,
         subgroup: false,
@@ -217,9 +219,11 @@ fn quantize_plan(
                 "{stem}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}",
                 layout.interleave
             ),
-            root,
-            slots: Vec::new(),
-            header,
+            key: ShaderKey {
+                root,
+                slots: Vec::new(),
+                header,
+            },
             workgroup: WORKGROUP,
             workgroup_memory: if group == 0 { 4 * WORKGROUP } else { 0 },
             subgroup: false,

@@ -12,14 +12,20 @@ use crate::problem::{OutputFormat, Problem};
 /// Rows of packed weights that alternate in memory, so that a vec4 brings whole units of four rows.
 pub(crate) const WEIGHT_INTERLEAVE: u32 = 4;
 
-/// One shader: everything that decides its text. Equal specialisations are one pipeline.
+/// What decides a shader's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Specialization {
-    /// The kernel's id: `gemm_i8rf_u4g32hm_f32__dot4_32x128_subgroup`.
-    pub id: String,
+pub(crate) struct ShaderKey {
     pub(crate) root: &'static str,
     pub(crate) slots: Vec<(&'static str, &'static str)>,
     pub(crate) header: Header,
+}
+
+/// One shader, and what it needs of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Specialization {
+    /// The kernel's id: `gemm_i8rf_u4g32hm_f32__dot4_32x128x32_subgroup`.
+    pub id: String,
+    pub(crate) key: ShaderKey,
     /// Invocations a workgroup.
     pub workgroup: u32,
     /// Bytes of workgroup memory.
@@ -49,9 +55,9 @@ impl Specialization {
 
     fn request(&self) -> LinkRequest<'_> {
         LinkRequest {
-            root: self.root,
-            slots: &self.slots,
-            header: &self.header,
+            root: self.key.root,
+            slots: &self.key.slots,
+            header: &self.key.header,
         }
     }
 }
@@ -127,14 +133,14 @@ pub(crate) fn operand(
     let name = |name: &str| format!("{prefix}{name}");
     let group = group_of(format);
     let mut header = header
-        .constant_u32(&name("INTERLEAVE"), layout.interleave)
-        .constant_u32(&name("GROUP"), group)
+        .constant_u32(name("INTERLEAVE"), layout.interleave)
+        .constant_u32(name("GROUP"), group)
         .constant_u32(
-            &name("GROUP_LENGTH"),
+            name("GROUP_LENGTH"),
             if group == 0 { u32::MAX } else { group },
         )
         .constant_u32(
-            &name("ZERO"),
+            name("ZERO"),
             match format.zero_kind() {
                 ZeroKind::None => 0,
                 ZeroKind::Integer => 1,
@@ -142,7 +148,7 @@ pub(crate) fn operand(
             },
         )
         .constant_bool(
-            &name("SCALE_F16"),
+            name("SCALE_F16"),
             matches!(format.scales(), Some(scales) if scales.scale == ScaleType::F16),
         );
     let scale = if format.scales().is_some() {
@@ -152,7 +158,7 @@ pub(crate) fn operand(
     };
     let module = match format.element() {
         ElementFormat::Affine(element) => {
-            header = header.constant_u32(&name("BITS"), u32::from(element.bits()));
+            header = header.constant_u32(name("BITS"), u32::from(element.bits()));
             if layout.pieces == PieceLayout::Planes {
                 "format/affine_planes"
             } else {
@@ -171,7 +177,7 @@ pub(crate) fn piece_constants(header: Header, prefix: &str, element: ElementForm
     let widths = piece_widths(element, PieceLayout::Pieces);
     (0..3).fold(header, |header, piece| {
         let width = widths.get(piece).copied().unwrap_or(0);
-        header.constant_u32(&format!("{prefix}P{piece}"), width)
+        header.constant_u32(format!("{prefix}P{piece}"), width)
     })
 }
 
@@ -286,14 +292,22 @@ pub(crate) fn specialize(
             } else {
                 variant = "_subgroup";
             }
-            format!("{}x{}x{}", tile.m, tile.n, tile.lanes * span)
+            format!(
+                "{}x{}x{}_t{}",
+                tile.m,
+                tile.n,
+                tile.lanes * span,
+                tile.thread_n
+            )
         }
     };
     Specialization {
         id: format!("{}__{engine}_{shape}{variant}", problem.contract()),
-        root: row.module,
-        slots,
-        header,
+        key: ShaderKey {
+            root: row.module,
+            slots,
+            header,
+        },
         workgroup: tile.workgroup,
         workgroup_memory: memory,
         subgroup: !variant.is_empty(),

@@ -56,6 +56,16 @@ fn gemm_weight_row(batch: u32, n: u32) -> u32 {
     return batch * params.weight.batch_rows + min(n, params.n - 1u);
 }
 
+// A column of X and W for the sake of its scale group: past K, where products are 0, the last one.
+fn gemm_column(k: u32) -> u32 {
+    return min(k, params.k - 1u);
+}
+
+// The first of the four rows of W that hold row n; n is a multiple of four.
+fn gemm_weight_quad(batch: u32, n: u32) -> u32 {
+    return batch * params.weight.batch_rows + (min(n, params.n - 1u) & ~3u);
+}
+
 fn gemm_store(batch: u32, m: u32, n: u32, value: out_t) {
     if (m < params.m && n < params.n) {
         output[params.output_offset + batch * params.output_batch + m * params.output_row + n] = value;

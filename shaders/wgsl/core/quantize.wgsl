@@ -1,5 +1,6 @@
 // Rounding f32 values to packed codes: code = round(clamp((x * inverse + add) * factor, low, high)) + offset, where
-// round goes to nearest, ties to even. Given the scale and inverse that the kernel writes, every code is exact.
+// round goes to nearest, ties to even. Given the scale and inverse that the kernel writes, a code is exact but for
+// bipolar codes of 2 bits or more, where a driver may contract the product and the sum: a tie may fall either way.
 //
 // Reads BITS; P0, P1, P2 (as format/affine) or PLANES; INTERLEAVE; SUMS and SUM_BLOCK: whether, and over how many
 // codes, sums of codes are kept.
@@ -88,7 +89,8 @@ fn quantize_codes(values: vec4<f32>, i: u32, inverse: f32) -> u32 {
         (values * inverse + params.add) * params.factor, vec4<f32>(params.low), vec4<f32>(params.high),
     )) + params.offset;
     if (params.sign == 1u) {
-        code = select(vec4<f32>(0.0), vec4<f32>(1.0), values >= vec4<f32>(0.0));
+        // On the bits, since a comparison may take a negative subnormal for zero.
+        code = select(vec4<f32>(1.0), vec4<f32>(0.0), bitcast<vec4<u32>>(values) > vec4<u32>(0x80000000u));
     }
     let bytes = select(vec4<u32>(0u), vec4<u32>(code), quantize_inside(i));
     return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);

@@ -47,7 +47,7 @@ fn main(
         var w: array<vec4<u32>, SETS_N * W_BITS>;
         //#unroll
         for (var j = 0u; j < SETS_N; j++) {
-            let quad = gemm_weight_row(tile.batch, first_n + 4u * j) / 4u;
+            let quad = gemm_weight_quad(tile.batch, first_n + 4u * j) / 4u;
             //#unroll
             for (var p = 0u; p < W_BITS; p++) {
                 w[W_BITS * j + p] = bitplane_weight(p, quad, block);
@@ -57,7 +57,15 @@ fn main(
         for (var s = 0u; s < SPANS; s++) {
             let first_k = 32u * block + SPAN * s;
             var codes: array<i32, TILE_N>;
-            var scale: array<w_scl_t, TILE_N>;
+            var scale: array<w_scl_quad_t, SETS_N>;
+            if (GROUPED) {
+                //#unroll
+                for (var j = 0u; j < SETS_N; j++) {
+                    scale[j] = w_scl_load_quad(
+                        gemm_weight_quad(tile.batch, first_n + 4u * j), gemm_column(first_k) / W_GROUP_LENGTH,
+                    );
+                }
+            }
             //#unroll
             for (var n = 0u; n < TILE_N; n++) {
                 if (WEIGHT_SUMS) {
@@ -66,9 +74,6 @@ fn main(
                         codes[n] += i32(countOneBits(w[W_BITS * (n / 4u) + p][n % 4u] & bitplane_mask(s)) << p);
                     }
                     weight_codes[n] += codes[n];
-                }
-                if (GROUPED) {
-                    scale[n] = w_scl_load(gemm_weight_row(tile.batch, first_n + n), first_k / W_GROUP_LENGTH);
                 }
             }
             //#unroll
@@ -82,7 +87,7 @@ fn main(
                 if (A_GROUP != 0u || A_ZERO != 0u) {
                     lane_scale = a_scl_load(
                         gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
-                        first_k / A_GROUP_LENGTH,
+                        gemm_column(first_k) / A_GROUP_LENGTH,
                     );
                 }
                 let mine = integer_span(i32(lane_codes), first_k, SPAN, 0, lane_scale.zero, lane_scale.scale);
@@ -119,8 +124,9 @@ fn main(
                         for (var p = 0u; p < POWERS; p++) {
                             sum += power[p] << p;
                         }
-                        acc[(8u * i + r) * TILE_N + n] =
-                            acc_span(acc[(8u * i + r) * TILE_N + n], i32(sum), codes[n], span, scale[n]);
+                        acc[(8u * i + r) * TILE_N + n] = acc_span(
+                            acc[(8u * i + r) * TILE_N + n], i32(sum), codes[n], span, w_scl_pick(scale[n / 4u], n % 4u),
+                        );
                     }
                 }
             }

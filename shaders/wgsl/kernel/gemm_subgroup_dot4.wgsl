@@ -58,7 +58,15 @@ fn main(
         for (var s = 0u; s < SPANS; s++) {
             let first_k = 32u * block + SPAN * s;
             var codes: array<i32, TILE_N>;
-            var scale: array<w_scl_t, TILE_N>;
+            var scale: array<w_scl_quad_t, TILE_N / 4u>;
+            if (GROUPED) {
+                //#unroll
+                for (var j = 0u; j < TILE_N / 4u; j++) {
+                    scale[j] = w_scl_load_quad(
+                        gemm_weight_quad(tile.batch, first_n + 4u * j), gemm_column(first_k) / W_GROUP_LENGTH,
+                    );
+                }
+            }
             //#unroll
             for (var j = 0u; j < TILE_N; j++) {
                 if (WEIGHT_SUMS) {
@@ -67,9 +75,6 @@ fn main(
                         codes[j] += dot4_weight_codes(w[8u * j + SPAN_WORDS * s + t]);
                     }
                     weight_codes[j] += codes[j];
-                }
-                if (GROUPED) {
-                    scale[j] = w_scl_load(gemm_weight_row(tile.batch, first_n + j), first_k / W_GROUP_LENGTH);
                 }
             }
             //#unroll
@@ -83,7 +88,7 @@ fn main(
                 if (A_GROUP != 0u || A_ZERO != 0u) {
                     lane_scale = a_scl_load(
                         gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
-                        first_k / A_GROUP_LENGTH,
+                        gemm_column(first_k) / A_GROUP_LENGTH,
                     );
                 }
                 let mine = integer_span(
@@ -117,8 +122,9 @@ fn main(
                         for (var t = 0u; t < SPAN_WORDS; t++) {
                             sum += dot4I8Packed(y[t], w[8u * j + SPAN_WORDS * s + t]);
                         }
-                        acc[(8u * i + r) * TILE_N + j] =
-                            acc_span(acc[(8u * i + r) * TILE_N + j], sum, codes[j], span, scale[j]);
+                        acc[(8u * i + r) * TILE_N + j] = acc_span(
+                            acc[(8u * i + r) * TILE_N + j], sum, codes[j], span, w_scl_pick(scale[j / 4u], j % 4u),
+                        );
                     }
                 }
             }

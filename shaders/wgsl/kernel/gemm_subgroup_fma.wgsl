@@ -27,10 +27,10 @@ fn main(
     let first_n = (tile.n * WORKGROUP + local) * TILE_N;
 
     var acc: array<f32, TILE_M * TILE_N>;
-    var scale: array<w_scl_t, TILE_N>;
+    var scale: array<w_scl_quad_t, TILE_N / 4u>;
     //#unroll
-    for (var j = 0u; j < TILE_N; j++) {
-        scale[j] = w_scl_load(gemm_weight_row(tile.batch, first_n + j), 0u);
+    for (var j = 0u; j < TILE_N / 4u; j++) {
+        scale[j] = w_scl_load_quad(gemm_weight_quad(tile.batch, first_n + 4u * j), 0u);
     }
     let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
     for (var step = 0u; step < steps; step++) {
@@ -43,21 +43,22 @@ fn main(
         for (var s = 0u; s < SPANS; s++) {
             if (GROUPED) {
                 //#unroll
-                for (var j = 0u; j < TILE_N; j++) {
-                    scale[j] = w_scl_load(
-                        gemm_weight_row(tile.batch, first_n + j),
-                        (w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
+                for (var j = 0u; j < TILE_N / 4u; j++) {
+                    scale[j] = w_scl_load_quad(
+                        gemm_weight_quad(tile.batch, first_n + 4u * j),
+                        gemm_column(w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
                     );
                 }
             }
             // Not unrolled: the body is large enough.
             for (var t = 0u; t < SPAN_VECTORS; t++) {
+                let at = (w_FMT_STEP * step + SPAN * s) / 4u + t;
                 var w: array<vec4<f32>, TILE_N>;
                 //#unroll
                 for (var j = 0u; j < TILE_N; j++) {
-                    w[j] = w_scl_apply(w_fmt_values(words[j], SPAN_VECTORS * s + t), scale[j]);
+                    let values = w_fmt_values(words[j], SPAN_VECTORS * s + t);
+                    w[j] = fma_weight(w_scl_apply(values, w_scl_pick(scale[j / 4u], j % 4u)), at);
                 }
-                let at = (w_FMT_STEP * step + SPAN * s) / 4u + t;
                 //#unroll
                 for (var i = 0u; i < ROW_SETS; i++) {
                     let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);

@@ -88,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     }
                     if (GROUPED) {
                         let column = first_n + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;
-                        scale[n] = w_scl_load(gemm_weight_row(tile.batch, column), first_k / W_GROUP_LENGTH);
+                        scale[n] = w_scl_load(gemm_weight_row(tile.batch, column), gemm_column(first_k) / W_GROUP_LENGTH);
                     }
                 }
                 //#unroll
@@ -110,7 +110,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         if (A_GROUP != 0u || A_ZERO != 0u) {
                             row_scale = a_scl_load(
                                 gemm_activation_row(tile.batch, first_m + 4u * (thread_m + THREADS_M * i) + r),
-                                first_k / A_GROUP_LENGTH,
+                                gemm_column(first_k) / A_GROUP_LENGTH,
                             );
                         }
                         let span = integer_span(

@@ -1,7 +1,7 @@
 // GEMM of packed codes by packed dot products, tiled in workgroup memory. Needs no optional feature.
 //
-// As gemm_tiled_fma, with words of four signed bytes: codes are unpacked once per tile, and the scales and activation
-// sums of the tile's spans lie beside them.
+// As gemm_tiled_fma, with words of four signed bytes: codes are unpacked once per tile, and the scales and sums of the
+// tile's spans lie beside them.
 //#import core/gemm
 //#import core/integer
 //#import core/dot4
@@ -47,59 +47,79 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum_integers: array<i32, THREAD_M>;
     var weight_codes: array<i32, THREAD_N>;
     for (var first_block = 0u; first_block < blocks; first_block += TILE_BLOCKS) {
-        for (var item = local; item < TILE_M * TILE_BLOCKS; item += WORKGROUP) {
-            let row = item / TILE_BLOCKS;
-            let i = item % TILE_BLOCKS;
-            let activation_row = gemm_activation_row(tile.batch, first_m + row);
-            var words: a_fmt_row_t;
-            if (first_block + i < blocks) {
-                words = a_fmt_row(activation_row, first_block + i);
-            }
+        // An invocation brings one word of four rows and writes it as a whole vector: invocations must not share a
+        // vector, since a write to a component may touch all of it.
+        for (var item = local; item < VECTORS_M * TILE_WORDS; item += WORKGROUP) {
+            let t = item % TILE_WORDS;
+            let vector = item / TILE_WORDS;
+            let block = first_block + t / 8u;
+            var word: vec4<u32>;
             //#unroll
-            for (var s = 0u; s < SPANS; s++) {
-                let first_k = 32u * (first_block + i) + SPAN * s;
-                var codes = 0;
-                //#unroll
-                for (var t = 0u; t < SPAN_WORDS; t++) {
-                    let word = dot4_activation(a_fmt_bytes(words, SPAN_WORDS * s + t));
-                    tile_x[(8u * i + SPAN_WORDS * s + t) * VECTORS_M + row / 4u][row % 4u] = word;
-                    codes += dot4I8Packed(word, BYTES_ONE);
+            for (var r = 0u; r < 4u; r++) {
+                var words: a_fmt_row_t;
+                if (block < blocks) {
+                    words = a_fmt_row(gemm_activation_row(tile.batch, first_m + 4u * vector + r), block);
                 }
-                var scale = a_scl_t(1.0, 0, 0.0);
-                if (A_GROUP != 0u || A_ZERO != 0u) {
-                    scale = a_scl_load(activation_row, min(first_k, params.k - 1u) / A_GROUP_LENGTH);
-                }
-                tile_span[(SPANS * i + s) * TILE_M + row] = integer_span(
-                    codes, first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
-                );
+                word[r] = dot4_activation(a_fmt_bytes(words, t % 8u));
             }
+            tile_x[t * VECTORS_M + vector] = word;
         }
-        for (var item = local; item < TILE_N * TILE_BLOCKS; item += WORKGROUP) {
-            let row = item / TILE_BLOCKS;
-            let i = item % TILE_BLOCKS;
-            let weight_row = gemm_weight_row(tile.batch, first_n + row);
-            var words: w_fmt_row_t;
-            if (first_block + i < blocks) {
-                words = w_fmt_row(weight_row, first_block + i);
-            }
+        for (var item = local; item < VECTORS_N * TILE_WORDS; item += WORKGROUP) {
+            let t = item % TILE_WORDS;
+            let vector = item / TILE_WORDS;
+            let block = first_block + t / 8u;
+            var word: vec4<u32>;
             //#unroll
-            for (var s = 0u; s < SPANS; s++) {
-                let first_k = 32u * (first_block + i) + SPAN * s;
-                var codes = 0;
-                //#unroll
-                for (var t = 0u; t < SPAN_WORDS; t++) {
-                    let word = dot4_weight(w_fmt_bytes(words, SPAN_WORDS * s + t));
-                    tile_w[(8u * i + SPAN_WORDS * s + t) * VECTORS_N + row / 4u][row % 4u] = word;
-                    if (WEIGHT_SUMS) {
-                        codes += dot4_weight_codes(word);
-                    }
+            for (var r = 0u; r < 4u; r++) {
+                var words: w_fmt_row_t;
+                if (block < blocks) {
+                    words = w_fmt_row(gemm_weight_row(tile.batch, first_n + 4u * vector + r), block);
+                }
+                word[r] = dot4_weight(w_fmt_bytes(words, t % 8u));
+            }
+            tile_w[t * VECTORS_N + vector] = word;
+        }
+        for (var item = local; item < TILE_M * TILE_SPANS; item += WORKGROUP) {
+            let s = item / TILE_M;
+            let row = gemm_activation_row(tile.batch, first_m + item % TILE_M);
+            let first_k = 32u * first_block + SPAN * s;
+            var words: a_fmt_row_t;
+            if (first_k < 32u * blocks) {
+                words = a_fmt_row(row, first_k / 32u);
+            }
+            var codes = 0;
+            //#unroll
+            for (var t = 0u; t < SPAN_WORDS; t++) {
+                let word = dot4_activation(a_fmt_bytes(words, (SPAN_WORDS * s + t) % 8u));
+                codes += dot4I8Packed(word, BYTES_ONE);
+            }
+            var scale = a_scl_t(1.0, 0, 0.0);
+            if (A_GROUP != 0u || A_ZERO != 0u) {
+                scale = a_scl_load(row, gemm_column(first_k) / A_GROUP_LENGTH);
+            }
+            tile_span[item] = integer_span(
+                codes, first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
+            );
+        }
+        if (GROUPED || WEIGHT_SUMS) {
+            for (var item = local; item < TILE_N * TILE_SPANS; item += WORKGROUP) {
+                let s = item / TILE_N;
+                let row = gemm_weight_row(tile.batch, first_n + item % TILE_N);
+                let first_k = 32u * first_block + SPAN * s;
+                if (GROUPED) {
+                    tile_scale[item] = w_scl_load(row, gemm_column(first_k) / W_GROUP_LENGTH);
                 }
                 if (WEIGHT_SUMS) {
-                    tile_codes[(SPANS * i + s) * TILE_N + row] = codes;
-                }
-                if (GROUPED) {
-                    tile_scale[(SPANS * i + s) * TILE_N + row] =
-                        w_scl_load(weight_row, min(first_k, params.k - 1u) / W_GROUP_LENGTH);
+                    var words: w_fmt_row_t;
+                    if (first_k < 32u * blocks) {
+                        words = w_fmt_row(row, first_k / 32u);
+                    }
+                    var codes = 0;
+                    //#unroll
+                    for (var t = 0u; t < SPAN_WORDS; t++) {
+                        codes += dot4_weight_codes(dot4_weight(w_fmt_bytes(words, (SPAN_WORDS * s + t) % 8u)));
+                    }
+                    tile_codes[item] = codes;
                 }
             }
         }

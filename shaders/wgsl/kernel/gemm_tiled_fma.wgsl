@@ -16,8 +16,7 @@ const VECTORS_M: u32 = TILE_M / 4u;
 const VECTORS_N: u32 = TILE_N / 4u;
 const SETS_M: u32 = THREAD_M / 4u;
 const SETS_N: u32 = THREAD_N / 4u;
-const SPANS: u32 = w_FMT_STEP / SPAN;
-const SPAN_VECTORS: u32 = SPAN / 4u;
+const TILE_VECTORS: u32 = TILE_K / 4u;
 
 var<workgroup> tile_x: array<vec4<f32>, TILE_K * VECTORS_M>;
 var<workgroup> tile_w: array<vec4<f32>, TILE_K * VECTORS_N>;
@@ -35,32 +34,38 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var acc: array<vec4<f32>, THREAD_M * SETS_N>;
     for (var first_k = 0u; first_k < params.k; first_k += TILE_K) {
-        for (var item = local; item < TILE_M * (TILE_K / 4u); item += WORKGROUP) {
-            let row = item / (TILE_K / 4u);
-            let i = item % (TILE_K / 4u);
+        // An invocation brings four values of four rows and writes them as whole vectors of four rows: invocations must
+        // not share a vector, since a write to a component may touch all of it.
+        for (var item = local; item < VECTORS_M * TILE_VECTORS; item += WORKGROUP) {
+            let i = item % TILE_VECTORS;
+            let vector = item / TILE_VECTORS;
             let at = first_k / 4u + i;
-            let values = fma_inside(a_fmt_at(gemm_activation_row(tile.batch, first_m + row), at), at);
+            var x: array<vec4<f32>, 4>;
+            //#unroll
+            for (var r = 0u; r < 4u; r++) {
+                let row = gemm_activation_row(tile.batch, first_m + 4u * vector + r);
+                x[r] = fma_inside(a_fmt_at(row, at), at);
+            }
             //#unroll
             for (var c = 0u; c < 4u; c++) {
-                tile_x[(4u * i + c) * VECTORS_M + row / 4u][row % 4u] = values[c];
+                tile_x[(4u * i + c) * VECTORS_M + vector] = vec4<f32>(x[0][c], x[1][c], x[2][c], x[3][c]);
             }
         }
-        for (var item = local; item < TILE_N * (TILE_K / w_FMT_STEP); item += WORKGROUP) {
-            let row = item / (TILE_K / w_FMT_STEP);
-            let i = item % (TILE_K / w_FMT_STEP);
-            let weight_row = gemm_weight_row(tile.batch, first_n + row);
-            let words = w_fmt_row(weight_row, first_k / w_FMT_STEP + i);
+        for (var item = local; item < VECTORS_N * TILE_VECTORS; item += WORKGROUP) {
+            let i = item % TILE_VECTORS;
+            let vector = item / TILE_VECTORS;
+            let at = first_k / 4u + i;
+            var w: array<vec4<f32>, 4>;
             //#unroll
-            for (var s = 0u; s < SPANS; s++) {
-                let scale = w_scl_load(weight_row, (first_k + w_FMT_STEP * i + SPAN * s) / W_GROUP_LENGTH);
-                //#unroll
-                for (var t = 0u; t < SPAN_VECTORS; t++) {
-                    let values = w_scl_apply(w_fmt_values(words, SPAN_VECTORS * s + t), scale);
-                    //#unroll
-                    for (var c = 0u; c < 4u; c++) {
-                        tile_w[(w_FMT_STEP * i + SPAN * s + 4u * t + c) * VECTORS_N + row / 4u][row % 4u] = values[c];
-                    }
-                }
+            for (var r = 0u; r < 4u; r++) {
+                let row = gemm_weight_row(tile.batch, first_n + 4u * vector + r);
+                let words = w_fmt_row(row, 4u * at / w_FMT_STEP);
+                let scale = w_scl_load(row, gemm_column(4u * at) / W_GROUP_LENGTH);
+                w[r] = fma_weight(w_scl_apply(w_fmt_values(words, at % (w_FMT_STEP / 4u)), scale), at);
+            }
+            //#unroll
+            for (var c = 0u; c < 4u; c++) {
+                tile_w[(4u * i + c) * VECTORS_N + vector] = vec4<f32>(w[0][c], w[1][c], w[2][c], w[3][c]);
             }
         }
         workgroupBarrier();

@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 }
                 var scale = a_scl_t(1.0, 0, 0.0);
                 if (A_GROUP != 0u || A_ZERO != 0u) {
-                    scale = a_scl_load(row, first_k / A_GROUP_LENGTH);
+                    scale = a_scl_load(row, gemm_column(first_k) / A_GROUP_LENGTH);
                 }
                 span[SPANS * m + s] = integer_span(i32(codes), first_k, SPAN, 0, scale.zero, scale.scale);
                 sum_integers[m] += span[SPANS * m + s].integers;
@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         }
         //#unroll
         for (var set = 0u; set < SETS_N; set++) {
-            let quad = gemm_weight_row(tile.batch, first_n + 4u * set) / 4u;
+            let quad = gemm_weight_quad(tile.batch, first_n + 4u * set) / 4u;
             var w: array<vec4<u32>, W_BITS>;
             //#unroll
             for (var plane = 0u; plane < W_BITS; plane++) {
@@ -65,6 +65,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
             }
             //#unroll
             for (var s = 0u; s < SPANS; s++) {
+                var scale: w_scl_quad_t;
+                if (GROUPED) {
+                    scale = w_scl_load_quad(4u * quad, gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH);
+                }
                 //#unroll
                 for (var r = 0u; r < 4u; r++) {
                     var codes = 0;
@@ -74,13 +78,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                             codes += i32(countOneBits(w[plane][r] & bitplane_mask(s)) << plane);
                         }
                         weight_codes[4u * set + r] += codes;
-                    }
-                    var scale = w_scl_t(1.0, 0, 0.0);
-                    if (GROUPED) {
-                        scale = w_scl_load(
-                            gemm_weight_row(tile.batch, first_n + 4u * set + r),
-                            (32u * block + SPAN * s) / W_GROUP_LENGTH,
-                        );
                     }
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
@@ -98,7 +95,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                             sum += power[p] << p;
                         }
                         acc[m * TILE_N + 4u * set + r] = acc_span(
-                            acc[m * TILE_N + 4u * set + r], i32(sum), codes, span[SPANS * m + s], scale,
+                            acc[m * TILE_N + 4u * set + r], i32(sum), codes, span[SPANS * m + s], w_scl_pick(scale, r),
                         );
                     }
                 }

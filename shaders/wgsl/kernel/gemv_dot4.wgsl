@@ -40,6 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
             }
         }
         var span: array<Span, TILE_M * SPANS>;
+        var scale: array<w_scl_quad_t, TILE_N / 4u * SPANS>;
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
             //#unroll
@@ -52,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 }
                 var scale = a_scl_t(1.0, 0, 0.0);
                 if (A_GROUP != 0u || A_ZERO != 0u) {
-                    scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), first_k / A_GROUP_LENGTH);
+                    scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), gemm_column(first_k) / A_GROUP_LENGTH);
                 }
                 span[SPANS * m + s] = integer_span(
                     codes, first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
@@ -61,9 +62,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
             }
         }
         //#unroll
+        for (var s = 0u; s < SPANS; s++) {
+            if (GROUPED) {
+                //#unroll
+                for (var j = 0u; j < TILE_N / 4u; j++) {
+                    scale[SPANS * j + s] = w_scl_load_quad(
+                        gemm_weight_quad(tile.batch, first_n + 4u * j),
+                        gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH,
+                    );
+                }
+            }
+        }
+        //#unroll
         for (var j = 0u; j < TILE_N; j++) {
-            let row = gemm_weight_row(tile.batch, first_n + j);
-            let words = w_fmt_row(row, block);
+            let words = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), block);
             var w: array<u32, 8>;
             //#unroll
             for (var t = 0u; t < 8u; t++) {
@@ -79,10 +91,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                     }
                     weight_codes[j] += codes;
                 }
-                var scale = w_scl_t(1.0, 0, 0.0);
-                if (GROUPED) {
-                    scale = w_scl_load(row, (32u * block + SPAN * s) / W_GROUP_LENGTH);
-                }
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
                     var sum = dot4_start(span[SPANS * m + s].codes);
@@ -90,7 +98,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                     for (var t = 0u; t < SPAN_WORDS; t++) {
                         sum += dot4I8Packed(x[8u * m + SPAN_WORDS * s + t], w[SPAN_WORDS * s + t]);
                     }
-                    acc[m * TILE_N + j] = acc_span(acc[m * TILE_N + j], sum, codes, span[SPANS * m + s], scale);
+                    acc[m * TILE_N + j] = acc_span(
+                        acc[m * TILE_N + j], sum, codes, span[SPANS * m + s],
+                        w_scl_pick(scale[SPANS * (j / 4u) + s], j % 4u),
+                    );
                 }
             }
         }

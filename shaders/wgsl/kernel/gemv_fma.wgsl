@@ -25,10 +25,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     let first_n = (tile.n * TEAMS + red_team(input)) * TILE_N;
 
     var acc: array<f32, TILE_M * TILE_N>;
-    var scale: array<w_scl_t, TILE_N>;
+    var scale: array<w_scl_quad_t, TILE_N / 4u>;
     //#unroll
-    for (var j = 0u; j < TILE_N; j++) {
-        scale[j] = w_scl_load(gemm_weight_row(tile.batch, first_n + j), 0u);
+    for (var j = 0u; j < TILE_N / 4u; j++) {
+        scale[j] = w_scl_load_quad(gemm_weight_quad(tile.batch, first_n + 4u * j), 0u);
     }
     let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
     for (var step = lane; step < steps; step += LANES) {
@@ -41,10 +41,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         for (var s = 0u; s < SPANS; s++) {
             if (GROUPED) {
                 //#unroll
-                for (var j = 0u; j < TILE_N; j++) {
-                    scale[j] = w_scl_load(
-                        gemm_weight_row(tile.batch, first_n + j),
-                        (w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
+                for (var j = 0u; j < TILE_N / 4u; j++) {
+                    scale[j] = w_scl_load_quad(
+                        gemm_weight_quad(tile.batch, first_n + 4u * j),
+                        gemm_column(w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
                     );
                 }
             }
@@ -58,7 +58,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 }
                 //#unroll
                 for (var j = 0u; j < TILE_N; j++) {
-                    let w = w_scl_apply(w_fmt_values(words[j], SPAN_VECTORS * s + t), scale[j]);
+                    let values = w_fmt_values(words[j], SPAN_VECTORS * s + t);
+                    let w = fma_weight(w_scl_apply(values, w_scl_pick(scale[j / 4u], j % 4u)), at);
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
                         acc[m * TILE_N + j] += dot(x[m], w);

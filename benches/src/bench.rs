@@ -1,0 +1,448 @@
+//! `bench`: every problem with every strategy, checked before timing.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anybit::{Caps, Context, DeviceMatrix, Operands, Plan};
+use anybit_formats::{DeviceLayout, PackedMatrix};
+use indicatif::{ProgressBar, ProgressStyle};
+use wildmatch::WildMatch;
+
+use crate::cli::BenchArguments;
+use crate::correctness::{Reference, Verdict};
+use crate::probe::{self, Ceilings};
+use crate::problem::{Precision, Shape, Workload, format_name, synthetic};
+use crate::report::{self, Row};
+use crate::strategy::Strategy;
+use crate::timing::{Budget, Timer, Timing};
+use crate::{Error, adapters, chart, model};
+
+/// `anybit-benches bench`.
+///
+/// # Errors
+///
+/// [`Error::Failed`] if a row failed its check; the others before anything has run, or for a lost device.
+pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
+    let adapters = adapters::find(&arguments.choice)?;
+    let count = if arguments.all_adapters {
+        adapters.len()
+    } else {
+        1
+    };
+    let workloads = workloads(arguments)?;
+    let selection = Selection::new(arguments.contract.as_deref(), &workloads)?;
+
+    let mut rows = Vec::new();
+    for adapter in adapters.iter().take(count) {
+        let context = pollster::block_on(Context::from_adapter(adapter))?;
+        let timer = Timer::new(&context);
+        let ceilings = probe::ceilings(&context, &timer)?;
+        report::print_header(context.caps(), timer.method(), &ceilings, arguments);
+        let bench = Bench {
+            context,
+            timer,
+            ceilings,
+            selection: &selection,
+            strategy: if arguments.quick {
+                Strategy::Planned
+            } else {
+                Strategy::EveryKind
+            },
+            budget: if arguments.quick {
+                Budget::QUICK
+            } else {
+                Budget::FULL
+            },
+        };
+        let mut measured = bench.run(&workloads)?;
+        report::compare(&mut measured);
+        measured.retain(|row| row.selected || row.checked.failed());
+        report::print_table(&measured);
+        report::print_summary(&measured);
+        rows.extend(measured);
+    }
+
+    if let Some(path) = &arguments.json {
+        report::write_json(&rows, path)?;
+        println!("\nJSON lines: {}", path.display());
+    }
+    if let Some(path) = &arguments.svg {
+        chart::draw(&rows, path)?;
+        println!("chart: {}", path.display());
+    }
+    let failed = rows.iter().filter(|row| row.checked.failed()).count();
+    println!("\n{} rows checked, {failed} failed", rows.len());
+    if failed > 0 {
+        return Err(Error::Failed {
+            failed,
+            rows: rows.len(),
+        });
+    }
+    Ok(())
+}
+
+/// What the arguments ask for.
+fn workloads(arguments: &BenchArguments) -> Result<Vec<Workload>, Error> {
+    if !arguments.shapes.is_empty() {
+        return arguments
+            .shapes
+            .iter()
+            .map(|&shape| synthetic(shape.to_string(), shape, Precision::all(shape.k)?))
+            .collect();
+    }
+    let mut workloads = match &arguments.model {
+        Some(path) => model::workloads(path)?,
+        None => Vec::new(),
+    };
+    let square = Shape::new(1024, 1024, 1024);
+    workloads.push(synthetic("square", square, Precision::of_square()?)?);
+    if arguments.synthetic {
+        let shape = Shape::new(1, 4096, 4096);
+        workloads.push(synthetic("GEMV", shape, Precision::all(shape.k)?)?);
+        // Off every tile and block; the last off the usual group, too.
+        for shape in [
+            Shape::new(7, 515, 544),
+            Shape::new(133, 257, 608),
+            Shape::new(65, 129, 333),
+        ] {
+            workloads.push(synthetic("ragged", shape, Precision::all(shape.k)?)?);
+        }
+    }
+    Ok(workloads)
+}
+
+/// Which contracts run.
+struct Selection {
+    glob: Option<WildMatch>,
+}
+
+impl Selection {
+    fn new(glob: Option<&str>, workloads: &[Workload]) -> Result<Self, Error> {
+        let selection = Self {
+            glob: glob.map(WildMatch::new),
+        };
+        let mut contracts: Vec<String> = workloads
+            .iter()
+            .flat_map(|workload| {
+                workload.ms.iter().flat_map(move |&m| {
+                    let contract = move |precision| workload.problem(m, precision).contract();
+                    workload.precisions.iter().map(contract)
+                })
+            })
+            .collect();
+        if contracts.iter().any(|contract| selection.takes(contract)) {
+            return Ok(selection);
+        }
+        contracts.sort();
+        contracts.dedup();
+        Err(Error::NoContract {
+            glob: glob.unwrap_or_default().to_owned(),
+            contracts,
+        })
+    }
+
+    fn takes(&self, contract: &str) -> bool {
+        self.glob.as_ref().is_none_or(|glob| glob.matches(contract))
+    }
+}
+
+/// One adapter, and how it is benched.
+struct Bench<'a> {
+    context: Context,
+    timer: Timer,
+    ceilings: Ceilings,
+    selection: &'a Selection,
+    strategy: Strategy,
+    budget: Budget,
+}
+
+/// A packed pair of operands with its reference, and the weights as they are on the device.
+struct Operand {
+    activations: PackedMatrix,
+    weights: PackedMatrix,
+    reference: Reference,
+    device: Option<DeviceMatrix>,
+}
+
+impl Bench<'_> {
+    fn run(&self, workloads: &[Workload]) -> Result<Vec<Row>, Error> {
+        let problems = workloads.iter().flat_map(|workload| {
+            let each = move |precision| self.rows_of(workload, precision).len();
+            workload.precisions.iter().map(each)
+        });
+        let progress = Progress::new(problems.sum());
+        let mut rows = Vec::new();
+        for workload in workloads {
+            let before = rows.len();
+            for precision in &workload.precisions {
+                let ms = self.rows_of(workload, precision);
+                if ms.is_empty() {
+                    continue;
+                }
+                let mut operand = match Operand::new(workload, precision) {
+                    Ok(operand) => operand,
+                    Err(error) => {
+                        // Data that a format cannot hold, say. The other rows are worth having.
+                        for &m in &ms {
+                            let mut row = self.row(workload, precision, m, None);
+                            row.checked = Verdict::Failed(error.to_string());
+                            rows.push(row);
+                            progress.step();
+                        }
+                        continue;
+                    }
+                };
+                for &m in &ms {
+                    progress.now(&workload.problem(m, precision).contract());
+                    self.problem(workload, precision, m, &mut operand, &mut rows)?;
+                    progress.step();
+                }
+            }
+            // The precisions in turn of each M, as the table shows them.
+            rows[before..].sort_by_key(|row| row.m);
+            progress.done(&workload.name, rows.len() - before);
+        }
+        progress.finish();
+        Ok(rows)
+    }
+
+    /// The Ms of a workload that are run in a precision: those selected, and for the baseline those of which any
+    /// precision is, because the ratio needs it.
+    fn rows_of(&self, workload: &Workload, precision: &Precision) -> Vec<usize> {
+        let selected = |m, precision: &Precision| {
+            self.selection
+                .takes(&workload.problem(m, precision).contract())
+        };
+        let baseline = *precision == Precision::BASELINE;
+        let ms = workload.ms.iter().copied();
+        ms.filter(|&m| {
+            selected(m, precision)
+                || (baseline && workload.precisions.iter().any(|other| selected(m, other)))
+        })
+        .collect()
+    }
+
+    /// Runs one problem with every strategy and adds its rows.
+    fn problem(
+        &self,
+        workload: &Workload,
+        precision: &Precision,
+        m: usize,
+        operand: &mut Operand,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), Error> {
+        let problem = workload.problem(m, precision);
+        let plans = match self.strategy.plans(&self.context, &problem) {
+            Ok(plans) => plans,
+            Err(error) => {
+                let mut row = self.row(workload, precision, m, None);
+                row.checked = Verdict::Failed(error.to_string());
+                rows.push(row);
+                return Ok(());
+            }
+        };
+        for plan in &plans {
+            let mut row = self.row(workload, precision, m, Some(plan));
+            match self.measure(plan, m, operand) {
+                Ok((verdict, timing)) => {
+                    row.checked = verdict;
+                    if let Some((timing, bytes)) = timing {
+                        self.fill(&mut row, plan, timing, bytes);
+                    }
+                }
+                Err(error @ Error::Anybit(anybit::Error::DeviceLost { .. })) => return Err(error),
+                Err(error) => row.checked = Verdict::Failed(error.to_string()),
+            }
+            rows.push(row);
+        }
+        Ok(())
+    }
+
+    /// Checks a plan, then times it. The bytes are those that it must move at least.
+    fn measure(
+        &self,
+        plan: &Plan,
+        m: usize,
+        operand: &mut Operand,
+    ) -> Result<(Verdict, Option<(Timing, u64)>), Error> {
+        let context = &self.context;
+        let weights = operand.on_device(context, &plan.weight_layout())?;
+        let activations = operand.activations.row_range(0..m)?;
+        let activations = context.upload(&activations, &plan.activation_layout())?;
+        let n = weights.rows();
+        let output = context.output(plan.problem().output, m, n)?;
+        let prepared = context.prepare(
+            plan,
+            Operands {
+                activation: &activations,
+                weight: &weights,
+                output: &output,
+            },
+        )?;
+        let values = context.run(&prepared, &output)?;
+        let verdict = operand.reference.check(&values, n)?;
+        if verdict.failed() {
+            return Ok((verdict, None));
+        }
+        let timing = self
+            .timer
+            .measure(self.budget, |pass| prepared.encode(pass))?;
+        let bytes = activations.bytes() + weights.bytes() + 4 * m as u64 * n as u64;
+        Ok((verdict, Some((timing, bytes))))
+    }
+
+    fn row(
+        &self,
+        workload: &Workload,
+        precision: &Precision,
+        m: usize,
+        plan: Option<&Plan>,
+    ) -> Row {
+        let caps: &Caps = self.context.caps();
+        let contract = workload.problem(m, precision).contract();
+        let Shape { n, k, .. } = workload.shape(m);
+        Row {
+            selected: self.selection.takes(&contract),
+            workload: workload.name.clone(),
+            precision: precision.short_name(),
+            baseline: *precision == Precision::BASELINE,
+            adapter: caps.name.clone(),
+            backend: adapters::backend_name(caps.backend),
+            contract,
+            kernel: plan.map_or_else(String::new, |plan| plan.id().to_owned()),
+            activation: format_name(&precision.activation),
+            weight: format_name(&precision.weight),
+            activation_bits: precision.activation.element().bits(),
+            weight_bits: precision.weight.element().bits(),
+            m,
+            n,
+            k,
+            source: workload.source.name(),
+            checked: Verdict::Failed("not run".to_owned()),
+            seconds: None,
+            cpu_seconds: None,
+            gops: None,
+            gbps: None,
+            ratio_f32: None,
+            ceiling: None,
+        }
+    }
+
+    fn fill(&self, row: &mut Row, plan: &Plan, timing: Timing, bytes: u64) {
+        let gops = Shape::new(row.m, row.n, row.k).operations() / timing.seconds / 1e9;
+        let ceiling = self
+            .ceilings
+            .of(plan.engine(), row.activation_bits, row.weight_bits);
+        row.seconds = Some(timing.seconds);
+        row.cpu_seconds = timing.cpu_seconds;
+        row.gops = Some(gops);
+        row.gbps = Some(bytes as f64 / timing.seconds / 1e9);
+        row.ceiling = ceiling.map(|ceiling| gops / ceiling);
+    }
+}
+
+impl Operand {
+    fn new(workload: &Workload, precision: &Precision) -> Result<Self, Error> {
+        let activations = workload.activations_in(precision)?;
+        let weights = workload.weights_in(precision)?;
+        Ok(Self {
+            reference: Reference::new(&activations, &weights, precision.output)?,
+            activations,
+            weights,
+            device: None,
+        })
+    }
+
+    /// The weights in a layout; uploaded only if the last plan had another.
+    fn on_device(
+        &mut self,
+        context: &Context,
+        layout: &DeviceLayout,
+    ) -> Result<DeviceMatrix, Error> {
+        if let Some(device) = self.device.take_if(|device| device.layout() != *layout) {
+            // Freed before the next upload, not after.
+            drop(device);
+        }
+        match &self.device {
+            Some(device) => Ok(device.clone()),
+            None => {
+                let device = context.upload(&self.weights, layout)?;
+                Ok(self.device.insert(device).clone())
+            }
+        }
+    }
+}
+
+/// A bar on a terminal; elsewhere a line for each workload, so that a log shows life.
+struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+}
+
+impl Progress {
+    fn new(problems: usize) -> Self {
+        let bar = ProgressBar::new(problems as u64);
+        let template = "{bar:30} {pos}/{len} [{elapsed}] {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        let terminal = std::io::stderr().is_terminal();
+        if terminal {
+            bar.enable_steady_tick(Duration::from_millis(500));
+        }
+        Self { bar, terminal }
+    }
+
+    fn now(&self, contract: &str) {
+        self.bar.set_message(contract.to_owned());
+    }
+
+    fn step(&self) {
+        self.bar.inc(1);
+    }
+
+    fn done(&self, workload: &str, rows: usize) {
+        if !self.terminal {
+            eprintln!(
+                "{}/{} problems: {workload} done, {rows} rows",
+                self.bar.position(),
+                self.bar.length().unwrap_or_default()
+            );
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn squares() -> Vec<Workload> {
+        let shape = Shape::new(4, 8, 64);
+        let precisions = Precision::of_square().expect("formats");
+        vec![synthetic("test", shape, precisions).expect("a workload")]
+    }
+
+    #[test]
+    fn globs_select_contracts() {
+        let workloads = squares();
+        let selection = Selection::new(Some("gemm_i8rf_*"), &workloads).expect("some match");
+        assert!(selection.takes("gemm_i8rf_u4g32hm_f32"));
+        assert!(!selection.takes("gemm_f32_f32_f32"));
+        assert!(!selection.takes("gemv_i8rf_u4g32hm_f32"));
+        let everything = Selection::new(None, &workloads).expect("no glob");
+        assert!(everything.takes("gemm_f32_f32_f32"));
+    }
+
+    #[test]
+    fn a_glob_that_matches_nothing_lists_the_contracts() {
+        let Err(Error::NoContract { contracts, .. }) = Selection::new(Some("gemv_*"), &squares())
+        else {
+            panic!("M is 4: there is no GEMV");
+        };
+        assert!(contracts.contains(&"gemm_i8rf_u4g32hm_f32".to_owned()));
+    }
+}

@@ -1,0 +1,254 @@
+//! The results as an SVG chart: GOP/s of each precision, for each group of problems.
+
+use std::path::Path;
+
+use plotters::coord::ranged1d::IntoSegmentedCoord;
+use plotters::prelude::*;
+
+use crate::Error;
+use crate::report::Row;
+
+/// Problems that are drawn together.
+#[derive(Clone, Debug, PartialEq)]
+struct Bar {
+    precision: String,
+    group: String,
+    gops: f64,
+}
+
+/// Draws the rows of every adapter, one below the other.
+///
+/// # Errors
+///
+/// [`Error::Chart`].
+pub(crate) fn draw(rows: &[Row], path: &Path) -> Result<(), Error> {
+    draw_into(rows, path).map_err(|message| Error::Chart {
+        path: path.to_owned(),
+        message,
+    })
+}
+
+fn draw_into(rows: &[Row], path: &Path) -> Result<(), String> {
+    let mut adapters: Vec<(&str, &str)> = Vec::new();
+    for row in rows {
+        let adapter = (row.adapter.as_str(), row.backend);
+        if !adapters.contains(&adapter) {
+            adapters.push(adapter);
+        }
+    }
+    let size = (1280, 560 * adapters.len().max(1) as u32);
+    let root = SVGBackend::new(path, size).into_drawing_area();
+    root.fill(&WHITE).map_err(|error| error.to_string())?;
+    for (area, (adapter, backend)) in root.split_evenly((adapters.len(), 1)).iter().zip(&adapters) {
+        let bars = bars(
+            rows.iter()
+                .filter(|row| row.adapter == *adapter && row.backend == *backend),
+        );
+        let title = format!("{adapter} ({backend}): GOP/s, 2 a multiply-accumulate");
+        draw_bars(area, &title, &bars)?;
+    }
+    root.present().map_err(|error| error.to_string())
+}
+
+fn draw_bars(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    title: &str,
+    bars: &[Bar],
+) -> Result<(), String> {
+    let precisions = distinct(bars.iter().map(|bar| bar.precision.as_str()));
+    let groups = distinct(bars.iter().map(|bar| bar.group.as_str()));
+    if bars.is_empty() {
+        return Ok(());
+    }
+    let highest = bars.iter().map(|bar| bar.gops).fold(0.0, f64::max);
+    let lowest = bars
+        .iter()
+        .map(|bar| bar.gops)
+        .fold(f64::INFINITY, f64::min);
+    // Whole decades, on a logarithmic scale: 1-bit products and single rows of f32 are far apart.
+    let bottom = 10f64.powf(lowest.log10().floor());
+    let top = 10f64.powf(highest.log10().ceil()).max(bottom * 10.0);
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 20))
+        .margin(10)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(
+            (0..precisions.len() as i32 - 1).into_segmented(),
+            (bottom..top).log_scale(),
+        )
+        .map_err(|error| error.to_string())?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(precisions.len())
+        .x_label_formatter(&|position| match position {
+            SegmentValue::CenterOf(index) => precisions
+                .get(*index as usize)
+                .map_or_else(String::new, |name| (*name).to_owned()),
+            _ => String::new(),
+        })
+        .x_label_style(("sans-serif", 11))
+        .y_desc("GOP/s")
+        .y_label_formatter(&|value| format!("{value}"))
+        .draw()
+        .map_err(|error| error.to_string())?;
+
+    // Bars stand in pixels beside the centre of their precision; the chart's own axis has no such fractions.
+    let plot = chart.plotting_area().clone();
+    let (width, _) = plot.dim_in_pixel();
+    let bar_width =
+        (f64::from(width) * 0.8 / (precisions.len() * groups.len()).max(1) as f64).max(1.0);
+    let corner = plot.get_base_pixel();
+    let pixels = plot.strip_coord_spec();
+    for (series, group) in groups.iter().enumerate() {
+        let color = Palette99::pick(series).filled();
+        for bar in bars.iter().filter(|bar| bar.group == *group) {
+            let Some(index) = precisions.iter().position(|name| *name == bar.precision) else {
+                continue;
+            };
+            let centre = SegmentValue::CenterOf(index as i32);
+            let (x, y) = plot.map_coordinate(&(centre.clone(), bar.gops));
+            let (_, floor) = plot.map_coordinate(&(centre, bottom));
+            let left =
+                f64::from(x - corner.0) + (series as f64 - groups.len() as f64 / 2.0) * bar_width;
+            let rectangle = [
+                (left as i32, y - corner.1),
+                ((left + bar_width * 0.9) as i32, floor - corner.1),
+            ];
+            pixels
+                .draw(&Rectangle::new(rectangle, color))
+                .map_err(|error| error.to_string())?;
+        }
+    }
+    // Only for the legend.
+    for (series, group) in groups.iter().enumerate() {
+        let color = Palette99::pick(series).filled();
+        chart
+            .draw_series(std::iter::empty::<Rectangle<(SegmentValue<i32>, f64)>>())
+            .map_err(|error| error.to_string())?
+            .label(*group)
+            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], color));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .label_font(("sans-serif", 13))
+        .draw()
+        .map_err(|error| error.to_string())
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut kept = Vec::new();
+    for name in names {
+        if !kept.contains(&name) {
+            kept.push(name);
+        }
+    }
+    kept
+}
+
+/// GOP/s of each precision and group: the operations of its problems over the sum of their times, of each problem its
+/// fastest kernel.
+fn bars<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Bar> {
+    let mut best: Vec<&Row> = Vec::new();
+    for row in rows.filter(|row| row.seconds.is_some()) {
+        let same = |other: &&mut &Row| {
+            (&other.workload, &other.contract, other.shape())
+                == (&row.workload, &row.contract, row.shape())
+        };
+        match best.iter_mut().find(same) {
+            Some(other) if other.seconds <= row.seconds => {}
+            Some(other) => *other = row,
+            None => best.push(row),
+        }
+    }
+    let mut sums: Vec<(Bar, f64, f64)> = Vec::new();
+    for row in best {
+        let (Some(seconds), operations) = (row.seconds, row.shape().operations()) else {
+            continue;
+        };
+        let (precision, group) = (row.label(), group(row));
+        let found = sums
+            .iter_mut()
+            .find(|(bar, _, _)| bar.precision == precision && bar.group == group);
+        match found {
+            Some((_, all, total)) => {
+                *all += operations;
+                *total += seconds;
+            }
+            None => {
+                let bar = Bar {
+                    precision,
+                    group,
+                    gops: 0.0,
+                };
+                sums.push((bar, operations, seconds));
+            }
+        }
+    }
+    sums.into_iter()
+        .map(|(bar, operations, seconds)| Bar {
+            gops: operations / seconds / 1e9,
+            ..bar
+        })
+        .collect()
+}
+
+fn group(row: &Row) -> String {
+    if row.workload.starts_with("blk.0.") {
+        format!("block 0, M = {}", row.m)
+    } else if row.source == "model" {
+        format!("LM head, M = {}", row.m)
+    } else {
+        row.shape().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::row;
+
+    #[test]
+    fn matrices_of_a_block_are_summed_and_the_fastest_kernel_counts() {
+        let rows = [
+            row("blk.0.a", 1, false, Some(2.0)),
+            row("blk.0.a", 1, false, Some(1.0)),
+            row("blk.0.b", 1, false, Some(2.0)),
+            row("blk.0.b", 1, false, None),
+            row("square", 4, true, Some(1.0)),
+        ];
+        let bars = bars(rows.iter());
+        let found: Vec<(&str, &str, f64)> = bars
+            .iter()
+            .map(|bar| (bar.precision.as_str(), bar.group.as_str(), bar.gops * 1e9))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("W8A8 int8", "block 0, M = 1", 8.0),
+                ("W8A8 f32", "4x2x3", 48.0)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_chart_is_drawn_without_system_fonts() {
+        let path = std::env::temp_dir().join(format!("anybit-chart-{}.svg", std::process::id()));
+        let rows = [
+            row("blk.0.a", 1, false, Some(1e-9)),
+            row("square", 4, true, Some(1e-9)),
+        ];
+        draw(&rows, &path).expect("a chart");
+        let svg = std::fs::read_to_string(&path).expect("a file");
+        std::fs::remove_file(&path).expect("the file is ours");
+        for text in ["<svg", "block 0, M = 1", "W8A8 int8", "GOP/s"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        draw(&[], &path).expect("an empty chart");
+        std::fs::remove_file(&path).expect("the file is ours");
+    }
+}

@@ -1,1 +1,0 @@
-//! Benchmarks of anybit: problem x strategy, checked before timing.

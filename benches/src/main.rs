@@ -1,0 +1,48 @@
+//! Benchmarks of anybit, and the tasks that need a GPU or the kernel table besides: `cargo xtask` calls this program.
+//!
+//! A *problem* (shape, formats, data) meets a *strategy* (which kernel); the result is checked against the CPU
+//! reference before anything is timed.
+
+mod adapters;
+mod bench;
+mod chart;
+mod cli;
+mod correctness;
+mod cpu_time;
+mod docs;
+mod error;
+mod model;
+mod probe;
+mod problem;
+mod report;
+mod shaders;
+mod strategy;
+mod timing;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Task};
+pub(crate) use error::Error;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Adapters(choice) => adapters::list(&choice),
+        Task::Docs { check } => docs::run(check),
+        Task::Shaders { print } => shaders::print(&print),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

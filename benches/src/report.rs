@@ -1,0 +1,395 @@
+//! Rows of results: on the terminal and as JSON lines.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anybit::{Caps, DeviceClass};
+use serde::{Serialize, Serializer};
+
+use crate::cli::BenchArguments;
+use crate::correctness::Verdict;
+use crate::probe::Ceilings;
+use crate::problem::Shape;
+use crate::timing::Method;
+use crate::{Error, adapters};
+
+/// One kernel on one problem. The fields that are serialised are the JSON keys, in this order.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) adapter: String,
+    pub(crate) backend: &'static str,
+    pub(crate) contract: String,
+    pub(crate) kernel: String,
+    pub(crate) activation: &'static str,
+    pub(crate) weight: &'static str,
+    pub(crate) activation_bits: u32,
+    pub(crate) weight_bits: u32,
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) source: &'static str,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) checked: Verdict,
+    pub(crate) seconds: Option<f64>,
+    pub(crate) cpu_seconds: Option<f64>,
+    /// 2·M·N·K / seconds / 10⁹.
+    pub(crate) gops: Option<f64>,
+    /// Operands and output, each once, / seconds / 10⁹.
+    pub(crate) gbps: Option<f64>,
+    /// Speed against the best f32 row of the same shape on the same adapter.
+    pub(crate) ratio_f32: Option<f64>,
+    /// Fraction of what the adapter's arithmetic allows for the kernel's engine.
+    pub(crate) ceiling: Option<f64>,
+    #[serde(skip)]
+    pub(crate) workload: String,
+    #[serde(skip)]
+    pub(crate) precision: String,
+    /// f32 activations and f32 weights.
+    #[serde(skip)]
+    pub(crate) baseline: bool,
+    /// Whether the user asked for it; a baseline may run for the sake of ratios alone.
+    #[serde(skip)]
+    pub(crate) selected: bool,
+}
+
+fn as_text<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(verdict)
+}
+
+impl Row {
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::new(self.m, self.n, self.k)
+    }
+
+    /// `W4A8 q4_1`: the precision as people say it.
+    pub(crate) fn label(&self) -> String {
+        if self.activation == self.weight {
+            format!("{} {}", self.precision, self.weight)
+        } else {
+            format!("{} {} x {}", self.precision, self.activation, self.weight)
+        }
+    }
+}
+
+/// Fills in the ratios of the rows of one adapter.
+pub(crate) fn compare(rows: &mut [Row]) {
+    let baselines: Vec<(Shape, f64)> = rows
+        .iter()
+        .filter(|row| row.baseline)
+        .filter_map(|row| Some((row.shape(), row.seconds?)))
+        .collect();
+    for row in rows {
+        let shape = row.shape();
+        let best = baselines
+            .iter()
+            .filter(|(other, _)| *other == shape)
+            .map(|(_, seconds)| *seconds)
+            .min_by(f64::total_cmp);
+        row.ratio_f32 = best.zip(row.seconds).map(|(best, seconds)| best / seconds);
+    }
+}
+
+/// What is measured, and the ceilings.
+pub(crate) fn print_header(
+    caps: &Caps,
+    method: Method,
+    ceilings: &Ceilings,
+    arguments: &BenchArguments,
+) {
+    println!(
+        "\n== {} ({})",
+        caps.name,
+        adapters::backend_name(caps.backend)
+    );
+    println!("driver:  {}", caps.driver);
+    println!("timing:  {method}; medians");
+    println!(
+        "input:   {}",
+        match (&arguments.model, arguments.shapes.is_empty()) {
+            (Some(path), true) => format!(
+                "block 0 and LM head of {}; random square matrices",
+                path.display()
+            ),
+            (None, true) => "SYNTHETIC: random matrices, no model".to_owned(),
+            (_, false) => "SYNTHETIC: random matrices of the shapes asked for".to_owned(),
+        }
+    );
+    println!(
+        "kernels: {}",
+        if arguments.quick {
+            "the planner's choice"
+        } else {
+            "the planner's choice, then the best of every other kind"
+        }
+    );
+    println!("ceilings:");
+    for (name, unit, ceiling) in ceilings.named() {
+        let per_core = ceiling
+            .rate_per_core
+            .map_or_else(String::new, |rate| format!("   ({rate:.1} a core)"));
+        println!("  {name:<20} {:>9.1} {unit}{per_core}", ceiling.rate);
+    }
+    if caps.class == DeviceClass::Software {
+        println!("  (a core: for each second of CPU time)");
+    }
+}
+
+/// Every row.
+pub(crate) fn print_table(rows: &[Row]) {
+    let width = |text: &dyn Fn(&Row) -> usize, title: &str| {
+        rows.iter().map(text).max().unwrap_or(0).max(title.len())
+    };
+    let contract = width(&|row| row.contract.len(), "contract");
+    let kernel = width(&|row| row.kernel.len(), "kernel id");
+    let shape = width(&|row| row.shape().to_string().len(), "shape");
+    println!();
+    println!(
+        "{:<contract$}  {:<kernel$}  {:<shape$}  {:>9}  {:>8}  {:>8}  {:>7}  {:>6}  checked",
+        "contract", "kernel id", "shape", "time", "GOP/s", "GB/s", "x f32", "% ceil",
+    );
+    let mut workload = None;
+    for row in rows {
+        if workload != Some((&row.workload, row.shape())) {
+            workload = Some((&row.workload, row.shape()));
+            println!("-- {}, {}", row.workload, row.source);
+        }
+        let number = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        println!(
+            "{:<contract$}  {:<kernel$}  {:<shape$}  {:>9}  {:>8}  {:>8}  {:>7}  {:>6}  {}",
+            row.contract,
+            row.kernel,
+            row.shape(),
+            row.seconds.map_or_else(|| "-".to_owned(), duration),
+            number(row.gops, 1),
+            number(row.gbps, 2),
+            number(row.ratio_f32, 2),
+            number(row.ceiling.map(|ceiling| 100.0 * ceiling), 1),
+            if row.checked.failed() {
+                format!("FAILED: {}", row.checked)
+            } else {
+                row.checked.to_string()
+            },
+        );
+    }
+}
+
+/// The rows of several matrices that are run one after the other, in one precision.
+#[derive(Debug, PartialEq)]
+struct Sum {
+    label: String,
+    m: usize,
+    matrices: usize,
+    seconds: f64,
+    baseline: f64,
+}
+
+/// Sums over the matrices of the block, of each its fastest kernel.
+fn block_sums(rows: &[Row]) -> Vec<Sum> {
+    let mut best: Vec<&Row> = Vec::new();
+    for row in rows.iter().filter(|row| row.workload.starts_with("blk.0.")) {
+        let (Some(seconds), Some(_)) = (row.seconds, row.ratio_f32) else {
+            continue;
+        };
+        let same = |other: &&mut &Row| {
+            other.workload == row.workload && other.contract == row.contract && other.m == row.m
+        };
+        match best.iter_mut().find(same) {
+            Some(other) if other.seconds.is_some_and(|other| other <= seconds) => {}
+            Some(other) => *other = row,
+            None => best.push(row),
+        }
+    }
+    let mut sums: Vec<Sum> = Vec::new();
+    for row in best {
+        let (Some(seconds), Some(ratio)) = (row.seconds, row.ratio_f32) else {
+            continue;
+        };
+        let label = row.label();
+        let found = sums
+            .iter_mut()
+            .find(|sum| sum.label == label && sum.m == row.m);
+        let sum = match found {
+            Some(sum) => sum,
+            None => {
+                sums.push(Sum {
+                    label,
+                    m: row.m,
+                    matrices: 0,
+                    seconds: 0.0,
+                    baseline: 0.0,
+                });
+                let last = sums.len() - 1;
+                &mut sums[last]
+            }
+        };
+        sum.matrices += 1;
+        sum.seconds += seconds;
+        sum.baseline += seconds * ratio;
+    }
+    sums
+}
+
+/// What the rows come to.
+pub(crate) fn print_summary(rows: &[Row]) {
+    let sums = block_sums(rows);
+    let mut ms: Vec<usize> = sums.iter().map(|sum| sum.m).collect();
+    ms.sort_unstable();
+    ms.dedup();
+    for m in ms {
+        println!("\nblock 0, M = {m}: all its matrices, one after the other, against f32");
+        for sum in sums.iter().filter(|sum| sum.m == m) {
+            println!(
+                "  {:<24} {:>2} matrices {:>9}  {:>6.2}x",
+                sum.label,
+                sum.matrices,
+                duration(sum.seconds),
+                sum.baseline / sum.seconds
+            );
+        }
+    }
+    let mut workload = None;
+    for row in rows
+        .iter()
+        .filter(|row| !row.workload.starts_with("blk.0."))
+    {
+        let (Some(gops), Some(ratio)) = (row.gops, row.ratio_f32) else {
+            continue;
+        };
+        if workload != Some((&row.workload, row.shape())) {
+            workload = Some((&row.workload, row.shape()));
+            println!("\n{} {}, against f32", row.workload, row.shape());
+        }
+        println!("  {:<24} {gops:>8.1} GOP/s  {ratio:>6.2}x", row.label());
+    }
+}
+
+/// One JSON object a line.
+///
+/// # Errors
+///
+/// [`Error::File`].
+pub(crate) fn write_json(rows: &[Row], path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+    for row in rows {
+        serde_json::to_writer(&mut file, row).map_err(|error| failed(error.into()))?;
+        file.write_all(b"\n").map_err(failed)?;
+    }
+    file.flush().map_err(failed)
+}
+
+fn duration(seconds: f64) -> String {
+    if seconds < 1e-3 {
+        format!("{:.1} us", seconds * 1e6)
+    } else if seconds < 1.0 {
+        format!("{:.2} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2} s")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn row(workload: &str, m: usize, baseline: bool, seconds: Option<f64>) -> Row {
+        let format = if baseline { "f32" } else { "int8" };
+        Row {
+            adapter: "a".to_owned(),
+            backend: "vulkan",
+            contract: format!("gemm_{format}"),
+            kernel: "k".to_owned(),
+            activation: format,
+            weight: format,
+            activation_bits: 8,
+            weight_bits: 8,
+            m,
+            n: 2,
+            k: 3,
+            source: "model",
+            checked: Verdict::Bounded,
+            seconds,
+            cpu_seconds: None,
+            gops: seconds.map(|seconds| Shape::new(m, 2, 3).operations() / seconds / 1e9),
+            gbps: None,
+            ratio_f32: None,
+            ceiling: None,
+            workload: workload.to_owned(),
+            precision: "W8A8".to_owned(),
+            baseline,
+            selected: true,
+        }
+    }
+
+    #[test]
+    fn json_has_exactly_the_promised_keys() {
+        let mut failed = row("w", 1, false, None);
+        failed.checked = Verdict::Failed("3 elements are wrong".to_owned());
+        let value = serde_json::to_value(&failed).expect("a row");
+        let object = value.as_object().expect("an object");
+        let promised = "adapter backend contract kernel activation weight activation_bits weight_bits m n k source \
+                        checked seconds cpu_seconds gops gbps ratio_f32 ceiling";
+        let mut promised: Vec<&str> = promised.split_whitespace().collect();
+        promised.sort_unstable();
+        let mut found: Vec<&str> = object.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, promised);
+        assert_eq!(object["checked"], "3 elements are wrong");
+        assert!(object["seconds"].is_null());
+        let right = serde_json::to_value(row("w", 1, false, Some(0.5))).expect("a row");
+        assert_eq!(right["checked"], "bounded");
+    }
+
+    #[test]
+    fn ratios_are_to_the_best_baseline_of_the_shape() {
+        let mut rows = vec![
+            row("blk.0.a", 1, true, Some(4.0)),
+            row("blk.0.b", 1, true, Some(3.0)),
+            row("blk.0.a", 1, false, Some(1.0)),
+            row("blk.0.a", 8, false, Some(1.0)),
+            row("blk.0.b", 1, false, None),
+        ];
+        compare(&mut rows);
+        let ratios: Vec<Option<f64>> = rows.iter().map(|row| row.ratio_f32).collect();
+        assert_eq!(ratios, [Some(0.75), Some(1.0), Some(3.0), None, None]);
+    }
+
+    #[test]
+    fn sums_take_the_fastest_kernel_of_each_matrix() {
+        let mut rows = vec![
+            row("blk.0.a", 1, true, Some(4.0)),
+            row("blk.0.a", 1, false, Some(2.0)),
+            row("blk.0.a", 1, false, Some(1.0)),
+            row("blk.0.b", 1, true, Some(4.0)),
+            row("blk.0.b", 1, false, Some(3.0)),
+            row("square", 1, false, Some(3.0)),
+        ];
+        compare(&mut rows);
+        let sums = block_sums(&rows);
+        let int8 = sums.iter().find(|sum| sum.label == "W8A8 int8");
+        assert_eq!(
+            int8,
+            Some(&Sum {
+                label: "W8A8 int8".to_owned(),
+                m: 1,
+                matrices: 2,
+                seconds: 4.0,
+                baseline: 8.0,
+            })
+        );
+    }
+
+    #[test]
+    fn durations_are_readable() {
+        assert_eq!(duration(1.25e-5), "12.5 us");
+        assert_eq!(duration(0.0123), "12.30 ms");
+        assert_eq!(duration(2.0), "2.00 s");
+    }
+}

@@ -1,0 +1,137 @@
+//! One comparison of a kernel with the reference.
+
+use std::fmt;
+
+use anybit::{
+    Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates,
+};
+
+use crate::operand::Fill;
+
+/// A kernel of the table in one of its tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// How it multiplies.
+    pub engine: Engine,
+    /// How it shares the work out.
+    pub skeleton: Skeleton,
+    /// Its sizes.
+    pub tile: Tile,
+    /// Whether it is to run on a device without optional features and with WebGPU's default limits.
+    pub floor: bool,
+}
+
+impl Kernel {
+    /// The kernels that can do a problem, as `candidates` lists them; without those that the options rule out.
+    ///
+    /// # Panics
+    ///
+    /// If the problem itself is refused.
+    pub fn all_for(problem: &Problem, caps: &Caps, floor: bool) -> Vec<Self> {
+        let (accepted, _) = candidates(problem, caps, &PlanOptions::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
+        accepted
+            .into_iter()
+            .map(|candidate| Self {
+                engine: candidate.engine,
+                skeleton: candidate.skeleton,
+                tile: candidate.tile,
+                floor,
+            })
+            .collect()
+    }
+
+    /// The id of this kernel for a problem; `None` if it cannot do it.
+    pub fn id(&self, problem: &Problem, caps: &Caps) -> Option<String> {
+        let (accepted, _) = candidates(problem, caps, &PlanOptions::engine(self.engine)).ok()?;
+        accepted
+            .into_iter()
+            .find(|candidate| candidate.skeleton == self.skeleton && candidate.tile == self.tile)
+            .map(|candidate| candidate.specialization.id)
+    }
+
+    /// Codes of K that one step of the kernel takes.
+    pub fn step(&self, problem: &Problem) -> usize {
+        let span = match problem.weight.element().bits() {
+            32 => 4,
+            16 => 8,
+            _ => 32,
+        };
+        match self.skeleton {
+            Skeleton::Tiled => self.tile.k as usize,
+            _ => span * self.tile.lanes as usize,
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tile { m, n, k, .. } = self.tile;
+        write!(formatter, "{} {:?} {m}x{n}x{k}", self.engine, self.skeleton)?;
+        if self.floor {
+            formatter.write_str(" on the floor")?;
+        }
+        Ok(())
+    }
+}
+
+/// A problem with its operands, for one kernel.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is computed.
+    pub problem: Problem,
+    /// By which kernel.
+    pub kernel: Kernel,
+    /// How X and W are filled.
+    pub fills: (Fill, Fill),
+    /// Decides the operands, and whether they and the output lie in buffers of the caller.
+    pub seed: u64,
+}
+
+impl Case {
+    /// A case of random operands.
+    pub fn new(problem: Problem, kernel: Kernel, seed: u64) -> Self {
+        Self {
+            problem,
+            kernel,
+            fills: (Fill::Random, Fill::Random),
+            seed,
+        }
+    }
+
+    /// The same, filled otherwise.
+    #[must_use]
+    pub fn with_fills(mut self, activation: Fill, weight: Fill) -> Self {
+        self.fills = (activation, weight);
+        self
+    }
+
+    /// Where an output index stands: batch, row, column, and the workgroup's tile.
+    pub fn place(&self, index: usize) -> String {
+        let (m, n) = (self.problem.m.max(1), self.problem.n.max(1));
+        let (batch, row, column) = (index / (m * n), index / n % m, index % n);
+        let (tile_m, tile_n) = (self.kernel.tile.m as usize, self.kernel.tile.n as usize);
+        format!(
+            "batch {batch}, row {row}, column {column}: element ({}, {}) of tile ({}, {})",
+            row % tile_m,
+            column % tile_n,
+            row / tile_m,
+            column / tile_n
+        )
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem { m, n, k, batch, .. } = &self.problem;
+        write!(formatter, "M {m}, N {n}, K {k}")?;
+        if batch.count != 1 {
+            write!(formatter, ", {batch:?}")?;
+        }
+        write!(
+            formatter,
+            ", X {:?}, W {:?}, seed {:#x}",
+            self.fills.0, self.fills.1, self.seed
+        )
+    }
+}

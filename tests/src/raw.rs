@@ -1,0 +1,258 @@
+//! Runs a GEMM shader without anybit's host code: for shaders that are wrong on purpose, and as a second opinion on the
+//! parameters, which are written here by the names that the shader gives them.
+
+use anybit::{Context, Engine, Plan, Values, wgpu};
+use anybit_formats::{DeviceImage, ElementFormat, Granularity, PackedMatrix};
+use naga::{Module, TypeInner};
+
+use crate::rig::buffer_of;
+use crate::shader::Shader;
+
+/// Y = X · Wᵀ by the shader `wgsl`, made for `plan`: one batch, no chunks. Activations of dot4 have 8 bits.
+///
+/// # Errors
+///
+/// What naga or anybit says.
+///
+/// # Panics
+///
+/// If a parameter of the shader is not known here, or wgpu rejects the shader.
+pub fn multiply(
+    context: &Context,
+    plan: &Plan,
+    wgsl: &str,
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+) -> Result<Values, Box<dyn std::error::Error>> {
+    let problem = plan.problem();
+    let shader = Shader::new(wgsl, context.device().features())?;
+    let (m, n) = (problem.m as u32, problem.n as u32);
+    let tile = plan.tile();
+    let tiles = [m.div_ceil(tile.m), n.div_ceil(tile.n)];
+    let activation = x.to_device(&plan.activation_layout())?;
+    let weight = w.to_device(&plan.weight_layout())?;
+
+    let mut params = Params::new(&shader.module);
+    for (name, value) in [
+        ("m", m),
+        ("n", n),
+        ("k", problem.k as u32),
+        ("tiles_m", tiles[0]),
+        ("tiles_n", tiles[1]),
+        ("grid_x", tiles[0] * tiles[1]),
+        ("output_offset", 0),
+        ("output_row", n),
+        ("output_batch", m * n),
+    ] {
+        params.set(name, value);
+    }
+    let centre = if plan.engine() == Engine::Dot4 {
+        assert_eq!(x.format().element().bits(), 8, "the centre of 8-bit codes is known");
+        128
+    } else {
+        0
+    };
+    params.operand("activation", x, &activation, centre);
+    params.operand("weight", w, &weight, 0);
+
+    let output_words = (m * n).next_multiple_of(4) as usize;
+    let output = buffer_of(context, (0..output_words).map(|_| 0));
+    let buffers = [
+        params.buffer(context),
+        buffer_of(context, activation.codes.iter().copied()),
+        buffer_of(context, activation.side.iter().copied()),
+        buffer_of(context, weight.codes.iter().copied()),
+        buffer_of(context, weight.side.iter().copied()),
+    ];
+    dispatch(context, wgsl, buffers.iter().chain([&output]), tiles[0] * tiles[1]);
+
+    let view = anybit::OutputMatrix::from_buffer(
+        &output,
+        0,
+        problem.output,
+        (1, (m * n) as usize),
+        output_words,
+    )?;
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    let pending = context.encode_read(&mut encoder, &view)?;
+    context.queue().submit([encoder.finish()]);
+    Ok(pending.read_blocking()?)
+}
+
+fn dispatch<'a>(
+    context: &Context,
+    wgsl: &str,
+    buffers: impl Iterator<Item = &'a wgpu::Buffer>,
+    workgroups: u32,
+) {
+    let device = context.device();
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: None,
+        source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+    });
+    let entries: Vec<wgpu::BindGroupEntry<'_>> = buffers
+        .zip(0..)
+        .map(|(buffer, binding)| wgpu::BindGroupEntry {
+            binding,
+            resource: buffer.as_entire_binding(),
+        })
+        .collect();
+    let layout_entries: Vec<_> = entries
+        .iter()
+        .map(|entry| wgpu::BindGroupLayoutEntry {
+            binding: entry.binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match entry.binding {
+                    0 => wgpu::BufferBindingType::Uniform,
+                    binding => wgpu::BufferBindingType::Storage { read_only: binding != 5 },
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: None,
+        entries: &layout_entries,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: Some(&device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        })),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &layout,
+        entries: &entries,
+    });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    let mut pass = encoder.begin_compute_pass(&Default::default());
+    pass.set_pipeline(&pipeline);
+    pass.set_bind_group(0, &bind_group, &[]);
+    pass.dispatch_workgroups(workgroups, 1, 1);
+    drop(pass);
+    context.queue().submit([encoder.finish()]);
+}
+
+/// The words of a uniform struct, by the path of their member.
+struct Params {
+    members: Vec<(String, usize)>,
+    words: Vec<Option<u32>>,
+}
+
+impl Params {
+    fn new(module: &Module) -> Self {
+        let uniform = module
+            .global_variables
+            .iter()
+            .find(|(_, global)| global.space == naga::AddressSpace::Uniform)
+            .map(|(_, global)| global.ty)
+            .unwrap_or_else(|| panic!("the shader has no parameters"));
+        let mut members = Vec::new();
+        collect(module, uniform, String::new(), 0, &mut members);
+        let words = module.types[uniform].inner.size(module.to_ctx()) / 4;
+        Self {
+            members,
+            words: vec![None; words as usize],
+        }
+    }
+
+    fn set(&mut self, name: &str, value: u32) {
+        let at = self
+            .members
+            .iter()
+            .find(|(path, _)| path == name)
+            .unwrap_or_else(|| panic!("the shader has no parameter {name}"))
+            .1;
+        self.words[at / 4] = Some(value);
+    }
+
+    fn operand(&mut self, name: &str, matrix: &PackedMatrix, image: &DeviceImage, centre: i32) {
+        let (format, columns) = (matrix.format(), matrix.columns());
+        let sections = &image.sections;
+        for piece in 0..4 {
+            let start = sections.pieces.get(piece).copied().unwrap_or(0);
+            self.set(&format!("{name}.pieces.{piece}"), start);
+        }
+        let (multiplier, offset) = match format.element() {
+            ElementFormat::Affine(element) => element.coefficients(),
+            _ => (1, 0),
+        };
+        let tensor = format
+            .scales()
+            .is_none_or(|layout| layout.granularity == Granularity::Tensor);
+        let row_words = match format.element() {
+            ElementFormat::Float(float) => columns.div_ceil(32) as u32 * float.bits(),
+            _ => 0,
+        };
+        for (member, value) in [
+            ("rows", matrix.rows() as u32),
+            ("batch_rows", 0),
+            ("row_words", row_words),
+            ("blocks", columns.div_ceil(32) as u32),
+            ("scales", sections.scales),
+            ("zeros", sections.zeros),
+            ("sums", sections.sums),
+            ("groups", if tensor { 0 } else { format.groups(columns) as u32 }),
+            ("multiplier", multiplier.cast_unsigned()),
+            ("offset", offset.cast_unsigned()),
+            ("centre", centre.cast_unsigned()),
+        ] {
+            self.set(&format!("{name}.{member}"), value);
+        }
+    }
+
+    fn buffer(&self, context: &Context) -> wgpu::Buffer {
+        for (path, at) in &self.members {
+            assert!(
+                self.words[at / 4].is_some() || path.contains("padding"),
+                "the parameter {path} is not known to the tests"
+            );
+        }
+        let bytes: Vec<u8> =
+            self.words.iter().flat_map(|word| word.unwrap_or(0).to_le_bytes()).collect();
+        let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        context.queue().write_buffer(&buffer, 0, &bytes);
+        buffer
+    }
+}
+
+/// The 32-bit members of a type, with their byte offsets.
+fn collect(
+    module: &Module,
+    ty: naga::Handle<naga::Type>,
+    path: String,
+    offset: usize,
+    members: &mut Vec<(String, usize)>,
+) {
+    let join = |name: &str| match path.is_empty() {
+        true => name.to_owned(),
+        false => format!("{path}.{name}"),
+    };
+    match &module.types[ty].inner {
+        TypeInner::Struct { members: inner, .. } => {
+            for (index, member) in inner.iter().enumerate() {
+                let name = member.name.clone().unwrap_or_else(|| index.to_string());
+                collect(module, member.ty, join(&name), offset + member.offset as usize, members);
+            }
+        }
+        TypeInner::Vector { size, .. } => {
+            members.extend((0..*size as usize).map(|index| (join(&index.to_string()), offset + 4 * index)));
+        }
+        _ => members.push((path, offset)),
+    }
+}

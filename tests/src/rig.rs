@@ -1,0 +1,447 @@
+//! Runs cases on an adapter and collects what is wrong.
+
+use std::collections::HashSet;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use anybit::{
+    Context, DeviceMatrix, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions, Problem,
+    Skeleton, Values, wgpu,
+};
+use anybit_formats::{ElementFormat, FloatFormat, MatrixFormat, PackedMatrix};
+use anybit_reference::bound::{Accumulation, ErrorModel};
+use anybit_reference::{Batches, exact};
+
+use crate::adapter;
+use crate::case::{Case, Kernel};
+use crate::compare::{self, Wrong};
+use crate::operand::operand;
+use crate::random::Random;
+
+/// Contexts that may be alive at once. Drivers compile on the calling thread, so two are faster than one; more would
+/// only take memory.
+const CONTEXTS: usize = 2;
+
+/// Pipelines after which a context is replaced: software drivers give their memory back only then.
+const PIPELINES: usize = 40;
+
+/// Failures after which a test ends.
+const FAILURES: usize = 12;
+
+/// Around every output in a buffer of the caller, and in it before the kernel runs. A NaN as f32.
+const CANARY: u32 = 0x7fc0_beef;
+
+/// An adapter with what has been run on it.
+#[derive(Debug)]
+pub struct Rig {
+    test: String,
+    adapter: wgpu::Adapter,
+    best: Option<Context>,
+    floor: Option<Context>,
+    pipelines: HashSet<String>,
+    made: usize,
+    cases: usize,
+    bounded: usize,
+    sharp: usize,
+    failures: Vec<String>,
+}
+
+/// Runs a test on every selected adapter.
+///
+/// # Panics
+///
+/// If a case failed, no case was run, or no adapter fits although one is required.
+pub fn on_each_adapter(test: &str, body: impl Fn(&mut Rig)) {
+    for adapter in adapter::selected(test) {
+        let _permit = Permit::take();
+        let mut rig = Rig {
+            test: test.to_owned(),
+            adapter,
+            best: None,
+            floor: None,
+            pipelines: HashSet::new(),
+            made: 0,
+            cases: 0,
+            bounded: 0,
+            sharp: 0,
+            failures: Vec::new(),
+        };
+        body(&mut rig);
+        rig.finish();
+    }
+}
+
+impl Rig {
+    /// The adapter.
+    pub fn adapter(&self) -> &wgpu::Adapter {
+        &self.adapter
+    }
+
+    /// A context with all that the adapter has.
+    pub fn best(&mut self) -> Context {
+        let make = || pollster::block_on(Context::from_adapter(&self.adapter));
+        self.best
+            .get_or_insert_with(|| make().unwrap_or_else(|error| panic!("{error}")))
+            .clone()
+    }
+
+    /// A context without optional features, within WebGPU's default limits.
+    pub fn floor(&mut self) -> Context {
+        let make = || device(&self.adapter, wgpu::Features::empty(), wgpu::Limits::default());
+        self.floor.get_or_insert_with(make).clone()
+    }
+
+    /// The context that a kernel runs on.
+    pub fn context(&mut self, kernel: &Kernel) -> Context {
+        if kernel.floor { self.floor() } else { self.best() }
+    }
+
+    /// The kernels for a problem: all that the adapter can run, and those that only run where features are missing.
+    pub fn kernels(&mut self, problem: &Problem) -> Vec<Kernel> {
+        let mut kernels = Kernel::all_for(problem, self.best().caps(), false);
+        // What differs without features is how teams join their sums.
+        let floor = Kernel::all_for(problem, self.floor().caps(), true);
+        let subgroups = self.best().caps().subgroup.is_some();
+        kernels.extend(
+            floor
+                .into_iter()
+                .filter(|kernel| subgroups && kernel.skeleton == Skeleton::Gemv),
+        );
+        kernels
+    }
+
+    /// Compares a case with the reference. A difference is noted and fails the test in the end. A kernel that cannot do
+    /// the problem is no case.
+    pub fn check(&mut self, case: &Case) {
+        let context = self.context(&case.kernel);
+        let Some(id) = case.kernel.id(&case.problem, context.caps()) else {
+            return;
+        };
+        self.note_pipeline(&id, case.kernel.floor);
+        let context = self.context(&case.kernel);
+        let result = context
+            .plan_with(&case.problem, &PlanOptions::kernel(&id))
+            .map_err(|error| error.to_string())
+            .and_then(|plan| self.run(&context, &plan, case));
+        self.note(result.map_err(|reason| format!("{id}: {case}: {reason}")));
+    }
+
+    /// Counts a case, and notes what is wrong with it.
+    pub fn note(&mut self, result: Result<(), String>) {
+        self.cases += 1;
+        if let Err(reason) = result {
+            self.failures.push(reason);
+            assert!(self.failures.len() < FAILURES, "{}", self.summary());
+        }
+    }
+
+    /// [`note`](Self::note) of a comparison.
+    pub fn note_wrong(&mut self, what: &str, wrong: Option<Wrong>) {
+        self.note(match wrong {
+            None => Ok(()),
+            Some(wrong) => Err(format!("{what}: {wrong}")),
+        });
+    }
+
+    /// Counts a pipeline, and replaces the contexts when there are too many.
+    pub fn note_pipeline(&mut self, id: &str, floor: bool) {
+        if self.pipelines.insert(format!("{id} {floor}")) {
+            self.made += 1;
+            if self.pipelines.len() > PIPELINES {
+                self.pipelines.clear();
+                (self.best, self.floor) = (None, None);
+            }
+        }
+    }
+
+    fn run(&mut self, context: &Context, plan: &Plan, case: &Case) -> Result<(), String> {
+        let problem = &case.problem;
+        let mut random = Random::new(case.seed);
+        let x = operand(
+            &problem.activation,
+            (problem.activation_rows(), problem.k),
+            case.fills.0,
+            &mut random,
+        );
+        let w = operand(
+            &problem.weight,
+            (problem.weight_rows(), problem.k),
+            case.fills.1,
+            &mut random,
+        );
+        let values = multiply(context, plan, &x, &w, &mut random).map_err(|error| error.to_string())?;
+        let wrong = match values {
+            Values::I32(found) => {
+                let expected = exact::gemm_i64_batched(&x, &w, batches(problem));
+                compare::exact(&found, &expected.map_err(|error| error.to_string())?)
+            }
+            Values::F32(found) => {
+                let (expected, bounds) = reference(problem, &x, &w)?;
+                self.bounded += 1;
+                self.sharp += usize::from(compare::resolution(&expected, &bounds) < 1e-2);
+                compare::bounded(&found, &expected, &bounds)
+            }
+        };
+        match wrong {
+            None => Ok(()),
+            Some(wrong) => Err(format!("{}; {wrong}", case.place(wrong.index))),
+        }
+    }
+
+    fn summary(&self) -> String {
+        format!(
+            "{} on {}: {} of {} cases failed:\n  {}",
+            self.test,
+            adapter::describe(&self.adapter),
+            self.failures.len(),
+            self.cases,
+            self.failures.join("\n  ")
+        )
+    }
+
+    fn finish(self) {
+        assert!(self.failures.is_empty(), "{}", self.summary());
+        assert!(self.cases > 0, "{}: no case was run", self.test);
+        assert!(
+            2 * self.sharp >= self.bounded,
+            "{}: only {} of {} bounds are under a hundredth of the values",
+            self.test,
+            self.sharp,
+            self.bounded
+        );
+        println!(
+            "{}: {} cases and {} pipelines on {}",
+            self.test,
+            self.cases,
+            self.made,
+            adapter::describe(&self.adapter)
+        );
+    }
+}
+
+/// A context on a device with these features and limits.
+///
+/// # Panics
+///
+/// If the adapter makes no such device.
+pub fn device(adapter: &wgpu::Adapter, features: wgpu::Features, limits: wgpu::Limits) -> Context {
+    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        label: Some("anybit-tests"),
+        required_features: features,
+        required_limits: limits,
+        ..Default::default()
+    }))
+    .unwrap_or_else(|error| panic!("{}: {error}", adapter::describe(adapter)));
+    Context::from_device(device, queue)
+}
+
+/// The reference's view of a problem's batches.
+pub fn batches(problem: &Problem) -> Batches {
+    Batches {
+        count: problem.batch.count,
+        broadcast_activation: problem.batch.broadcast_activation,
+        broadcast_weight: problem.batch.broadcast_weight,
+    }
+}
+
+/// The exact f64 outputs of a problem, and how far f32 outputs may be from them.
+///
+/// # Errors
+///
+/// What the reference refuses.
+pub fn reference(
+    problem: &Problem,
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+) -> Result<(Vec<f64>, Vec<f64>), String> {
+    let batches = batches(problem);
+    let model = ErrorModel::WGSL;
+    let bounds = match problem.activation.element() {
+        ElementFormat::Affine(_) => {
+            let accumulation = Accumulation::of(&problem.activation, &problem.weight);
+            model.gemm_integer(x, w, batches, accumulation)
+        }
+        _ => model.gemm_fma(x, w, batches),
+    };
+    let expected = exact::gemm_f64_batched(x, w, batches);
+    Ok((
+        expected.map_err(|error| error.to_string())?,
+        bounds.map_err(|error| error.to_string())?,
+    ))
+}
+
+/// Runs a plan on packed operands. Whether f32 activations and the output lie in buffers of the caller, with canaries
+/// round them, is left to chance.
+///
+/// # Errors
+///
+/// Those of anybit, and a damaged canary.
+pub fn multiply(
+    context: &Context,
+    plan: &Plan,
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    random: &mut Random,
+) -> Result<Values, Box<dyn std::error::Error>> {
+    let problem = plan.problem();
+    let activation = if *x.format() == MatrixFormat::F32 && random.one_in(2) {
+        upload_strided(context, x, random)?
+    } else {
+        context.upload(x, &plan.activation_layout())?
+    };
+    let weight = context.upload(w, &plan.weight_layout())?;
+    let shape = (problem.m * problem.batch.count, problem.n);
+    if problem.is_empty() || random.one_in(2) {
+        let output = context.output(problem.output, shape.0, shape.1)?;
+        let prepared = context.prepare(
+            plan,
+            Operands {
+                activation: &activation,
+                weight: &weight,
+                output: &output,
+            },
+        )?;
+        return Ok(context.run(&prepared, &output)?);
+    }
+    let framed = Framed::new(context, problem.output, shape, random)?;
+    let prepared = context.prepare(
+        plan,
+        Operands {
+            activation: &activation,
+            weight: &weight,
+            output: &framed.output,
+        },
+    )?;
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    prepared.encode_pass(&mut encoder);
+    let pending = context.encode_read(&mut encoder, &framed.whole)?;
+    context.queue().submit([encoder.finish()]);
+    framed.unframe(pending.read_blocking()?)
+}
+
+/// An f32 matrix in a larger buffer: NaN before, between and after its rows, which no kernel may use.
+fn upload_strided(
+    context: &Context,
+    matrix: &PackedMatrix,
+    random: &mut Random,
+) -> Result<DeviceMatrix, Box<dyn std::error::Error>> {
+    let (rows, columns) = (matrix.rows(), matrix.columns());
+    let values = matrix.decode();
+    let stride = columns.next_multiple_of(4) + 4 * random.below(3);
+    let offset = 64 * (1 + random.below(2));
+    let mut words = vec![f32::from_bits(CANARY); offset + rows * stride + 4];
+    for (row, values) in values.chunks(columns.max(1)).enumerate() {
+        words[offset + row * stride..][..columns].copy_from_slice(values);
+    }
+    let buffer = buffer_of(context, words.iter().map(|value| value.to_bits()));
+    Ok(DeviceMatrix::from_buffer(&buffer, 4 * offset as u64, (rows, columns), stride)?)
+}
+
+/// A storage buffer of these words.
+pub fn buffer_of(context: &Context, words: impl Iterator<Item = u32>) -> wgpu::Buffer {
+    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("a buffer of the tests"),
+        size: bytes.len() as u64,
+        usage: wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    context.queue().write_buffer(&buffer, 0, &bytes);
+    buffer
+}
+
+/// An output inside a larger buffer of canaries.
+struct Framed {
+    output: OutputMatrix,
+    /// All of the buffer, as a single row of integers.
+    whole: OutputMatrix,
+    offset: usize,
+    stride: usize,
+}
+
+impl Framed {
+    fn new(
+        context: &Context,
+        format: OutputFormat,
+        (rows, columns): (usize, usize),
+        random: &mut Random,
+    ) -> Result<Self, anybit::Error> {
+        let stride = columns.next_multiple_of(4) + 4 * random.below(3);
+        let offset = 64 * (1 + random.below(2));
+        let words = offset + rows * stride + 64;
+        let buffer = buffer_of(context, (0..words).map(|_| CANARY));
+        Ok(Self {
+            output: OutputMatrix::from_buffer(
+                &buffer,
+                4 * offset as u64,
+                format,
+                (rows, columns),
+                stride,
+            )?,
+            whole: OutputMatrix::from_buffer(&buffer, 0, OutputFormat::I32, (1, words), words)?,
+            offset,
+            stride,
+        })
+    }
+
+    /// The output's values, if everything around them is as it was.
+    fn unframe(&self, whole: Values) -> Result<Values, Box<dyn std::error::Error>> {
+        let words = whole.into_i32().ok_or("the whole buffer is read as integers")?;
+        let (rows, columns) = (self.output.rows(), self.output.columns());
+        let mut values = Vec::with_capacity(rows * columns);
+        for (index, &word) in words.iter().enumerate() {
+            let place = index.checked_sub(self.offset).map(|at| (at / self.stride, at % self.stride));
+            if place.is_some_and(|(row, column)| row < rows && column < columns) {
+                values.push(word);
+            } else if word.cast_unsigned() != CANARY {
+                return Err(format!(
+                    "the canary at word {index} was overwritten with {word:#x}; the output has {rows} x {columns} \
+                     elements from word {} at a stride of {}",
+                    self.offset, self.stride
+                )
+                .into());
+            }
+        }
+        Ok(match self.output.format() {
+            OutputFormat::I32 => Values::I32(values),
+            OutputFormat::F32 => Values::F32(
+                values.into_iter().map(|word| f32::from_bits(word.cast_unsigned())).collect(),
+            ),
+        })
+    }
+}
+
+/// The same values as a matrix of another float format: f32 activations for a kernel that takes f16 or bf16.
+///
+/// # Panics
+///
+/// If a value does not fit the format.
+pub fn as_float(matrix: &PackedMatrix, element: FloatFormat) -> PackedMatrix {
+    PackedMatrix::from_f32(element, matrix.rows(), matrix.columns(), &matrix.decode())
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A place among the contexts that may be alive at once.
+struct Permit;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Permit {
+    fn take() -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = FREED
+            .wait_while(taken, |taken| *taken >= CONTEXTS)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FREED.notify_one();
+    }
+}

@@ -1,0 +1,1 @@
+//! f32 outputs lie within the bounds of the error model.

@@ -1,0 +1,4 @@
+//! The GPU against the reference.
+
+mod contracts;
+mod exact;

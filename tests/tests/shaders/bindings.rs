@@ -1,0 +1,154 @@
+//! Validation, reflection, translation and lints of every shader.
+
+use anybit::GEMM_PARAMS_BYTES;
+use anybit_tests::lint::lint;
+use anybit_tests::shader::{Bound, Shader, features};
+use naga::back::glsl::Version;
+use naga::back::hlsl::ShaderModel;
+
+use super::every::{Text, decoders, gemms, quantizers};
+
+/// How many problems a failing test prints.
+const SHOWN: usize = 8;
+
+/// Checks every shader on all cores, and panics with what is wrong.
+fn check_all(what: &str, texts: &[Text], check: impl Fn(&Text) -> Result<(), String> + Sync) {
+    assert!(!texts.is_empty(), "no {what}");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = texts.len().div_ceil(threads);
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = texts
+            .chunks(part)
+            .map(|texts| {
+                scope.spawn(|| {
+                    texts
+                        .iter()
+                        .filter_map(|text| {
+                            let error = check(text).err()?;
+                            Some(format!("{}: {error}", text.specialization.id))
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, Vec<String>>| {
+            worker.join().expect("a worker does not panic")
+        };
+        workers.into_iter().flat_map(join).collect()
+    });
+    println!("{}: {} {what}", failures.len(), texts.len());
+    assert!(
+        failures.is_empty(),
+        "{} of {} {what} fail:\n{}",
+        failures.len(),
+        texts.len(),
+        failures.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n")
+    );
+}
+
+/// Everything that holds of every shader. The first binding's size is compared where it is known.
+fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), String> {
+    let specialization = &text.specialization;
+    let shader = Shader::new(&text.wgsl, features(specialization))?;
+    shader.entry_point()?;
+
+    let mut expected = bindings.to_vec();
+    let found = shader.bindings()?;
+    if let (None, Some(Bound::Uniform(size))) = (params, found.first()) {
+        // Its Rust twin is private; wgpu compares them when the GPU tests bind it.
+        expected[0] = Bound::Uniform(*size);
+    }
+    if found != expected {
+        return Err(format!("has the bindings {found:?}; the pipeline layout, {expected:?}"));
+    }
+    if shader.workgroup_memory() > specialization.workgroup_memory {
+        return Err(format!(
+            "uses {} bytes of workgroup memory and declares {}",
+            shader.workgroup_memory(),
+            specialization.workgroup_memory
+        ));
+    }
+    if shader.invocations() != specialization.workgroup {
+        return Err(format!(
+            "has {} invocations a workgroup and declares {}",
+            shader.invocations(),
+            specialization.workgroup
+        ));
+    }
+
+    shader.spirv(true)?;
+    shader.spirv(false)?;
+    shader.msl()?;
+    shader.hlsl(ShaderModel::V6_4)?;
+    if !specialization.subgroup {
+        shader.hlsl(ShaderModel::V5_1)?;
+        shader.glsl(Version::new_gles(310))?;
+        shader.glsl(Version::Desktop(430))?;
+    }
+    let broken = lint(&shader);
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(broken.join("\n    ")),
+    }
+}
+
+#[test]
+fn gemm_shaders() {
+    let params = GEMM_PARAMS_BYTES as u32;
+    let bindings = [
+        Bound::Uniform(params),
+        Bound::Read,
+        Bound::Read,
+        Bound::Read,
+        Bound::Read,
+        Bound::Write,
+    ];
+    check_all("GEMM shaders", &gemms(), |text| check(text, Some(params), &bindings));
+}
+
+#[test]
+fn quantizing_shaders() {
+    let bindings = [Bound::Uniform(0), Bound::Read, Bound::Write, Bound::Write, Bound::Write];
+    check_all("quantising shaders", &quantizers(), |text| check(text, None, &bindings));
+}
+
+#[test]
+fn decoding_shaders() {
+    let bindings = [Bound::Uniform(0), Bound::Read, Bound::Read, Bound::Write];
+    check_all("decoding shaders", &decoders(), |text| check(text, None, &bindings));
+}
+
+#[test]
+fn subgroup_shaders_are_refused_without_the_feature() {
+    let texts = gemms();
+    let subgroup = texts
+        .iter()
+        .find(|text| text.specialization.subgroup)
+        .expect("some shader uses subgroups");
+    let error = Shader::new(&subgroup.wgsl, anybit::wgpu::Features::empty());
+    assert!(error.is_err(), "{} validates without subgroups", subgroup.specialization.id);
+}
+
+#[test]
+fn packed_dot_products_reach_the_hardware() {
+    // OpSDot and OpUDot of SPIR-V.
+    const DOTS: [u32; 2] = [4450, 4451];
+    let texts = gemms();
+    let text = texts
+        .iter()
+        .find(|text| text.specialization.id.contains("__dot4_"))
+        .expect("some shader uses dot4");
+    let shader = Shader::new(&text.wgsl, features(&text.specialization)).expect("it validates");
+    let uses = |words: Vec<u32>| {
+        // A header of five words, then instructions: length and opcode, operands.
+        let mut at = 5;
+        let mut found = false;
+        while let Some(&word) = words.get(at) {
+            found |= DOTS.contains(&(word & 0xffff));
+            at += (word >> 16).max(1) as usize;
+        }
+        found
+    };
+    assert!(uses(shader.spirv(true).expect("SPIR-V")));
+    assert!(!uses(shader.spirv(false).expect("SPIR-V")));
+}
