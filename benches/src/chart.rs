@@ -95,7 +95,7 @@ fn draw_bars(
         .map_err(|error| error.to_string())?;
 
     // Bars stand in pixels beside the centre of their precision; the chart's own axis has no such fractions.
-    let plot = chart.plotting_area().clone();
+    let plot = chart.plotting_area();
     let (width, _) = plot.dim_in_pixel();
     let bar_width =
         (f64::from(width) * 0.8 / (precisions.len() * groups.len()).max(1) as f64).max(1.0);

@@ -28,7 +28,10 @@ pub fn selected(test: &str) -> Vec<wgpu::Adapter> {
         assert!(
             !required && backend.is_none() && name.is_none(),
             "{test}: no adapter (backend {backend:?}, name {name:?}); found {:?}",
-            names(&pollster::block_on(anybit::adapters(&ContextOptions::default())).unwrap_or_default()),
+            names(
+                &pollster::block_on(anybit::adapters(&ContextOptions::default()))
+                    .unwrap_or_default()
+            ),
         );
         skip(test, "there is no adapter with compute shaders");
     }
@@ -49,7 +52,10 @@ pub fn skip(test: &str, reason: &str) {
 /// An adapter's name with its backend and driver.
 pub fn describe(adapter: &wgpu::Adapter) -> String {
     let info = adapter.get_info();
-    format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info)
+    format!(
+        "{} ({}, {} {})",
+        info.name, info.backend, info.driver, info.driver_info
+    )
 }
 
 fn names(adapters: &[wgpu::Adapter]) -> Vec<String> {
@@ -58,6 +64,9 @@ fn names(adapters: &[wgpu::Adapter]) -> Vec<String> {
 
 fn parse_backend(name: &str) -> wgpu::Backends {
     let backends = wgpu::Backends::from_comma_list(name);
-    assert!(!backends.is_empty(), "ANYBIT_BACKEND={name}: no such backend");
+    assert!(
+        !backends.is_empty(),
+        "ANYBIT_BACKEND={name}: no such backend"
+    );
     backends
 }

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use anybit::{
-    Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates,
-};
+use anybit::{Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates};
 
 use crate::operand::Fill;
 

@@ -95,7 +95,11 @@ fn compare(
 /// The largest bound as a part of the largest exact value: what a comparison can see. 0 if all bounds are 0, infinite if
 /// all values are.
 pub fn resolution(expected: &[f64], bounds: &[f64]) -> f64 {
-    let largest = |values: &[f64]| values.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
+    let largest = |values: &[f64]| {
+        values
+            .iter()
+            .fold(0.0, |max: f64, value| max.max(value.abs()))
+    };
     let bound = largest(bounds);
     if bound == 0.0 {
         0.0

@@ -19,6 +19,7 @@ pub mod random;
 pub mod raw;
 pub mod rig;
 pub mod shader;
+pub mod uniform;
 
 /// Whether every combination is to be tested (`ANYBIT_TESTS=full`), not just covering ones.
 pub fn full() -> bool {

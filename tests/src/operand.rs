@@ -86,7 +86,11 @@ fn floats(
     random: &mut Random,
 ) -> Vec<f32> {
     // Sums of products of such values stay far from overflow.
-    let large = if element == FloatFormat::F16 { 60_000.0 } else { 1.0e9 };
+    let large = if element == FloatFormat::F16 {
+        60_000.0
+    } else {
+        1.0e9
+    };
     (0..count)
         .map(|index| match fill {
             Fill::Smallest => -large,
@@ -130,7 +134,9 @@ fn zeros(
             (points, Vec::new())
         }
         (ZeroKind::Minimum, Fill::LargestZeros) => {
-            let minima = (0..count).map(|index| [largest, -largest][index % 2]).collect();
+            let minima = (0..count)
+                .map(|index| [largest, -largest][index % 2])
+                .collect();
             (Vec::new(), minima)
         }
         (ZeroKind::Minimum, _) => {
@@ -142,7 +148,12 @@ fn zeros(
 
 /// Every affine encoding of a width: unsigned, two's complement, bipolar.
 pub fn encodings(bits: u8) -> [ElementFormat; 3] {
-    [Encoding::Unsigned, Encoding::TwosComplement, Encoding::Bipolar].map(|encoding| {
+    [
+        Encoding::Unsigned,
+        Encoding::TwosComplement,
+        Encoding::Bipolar,
+    ]
+    .map(|encoding| {
         let element = anybit_formats::AffineFormat::new(bits, encoding);
         ElementFormat::Affine(element.unwrap_or_else(|error| panic!("{bits} bits: {error}")))
     })

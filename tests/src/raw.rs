@@ -47,7 +47,11 @@ pub fn multiply(
         params.set(name, value);
     }
     let centre = if plan.engine() == Engine::Dot4 {
-        assert_eq!(x.format().element().bits(), 8, "the centre of 8-bit codes is known");
+        assert_eq!(
+            x.format().element().bits(),
+            8,
+            "the centre of 8-bit codes is known"
+        );
         128
     } else {
         0
@@ -64,7 +68,12 @@ pub fn multiply(
         buffer_of(context, weight.codes.iter().copied()),
         buffer_of(context, weight.side.iter().copied()),
     ];
-    dispatch(context, wgsl, buffers.iter().chain([&output]), tiles[0] * tiles[1]);
+    dispatch(
+        context,
+        wgsl,
+        buffers.iter().chain([&output]),
+        tiles[0] * tiles[1],
+    );
 
     let view = anybit::OutputMatrix::from_buffer(
         &output,
@@ -105,7 +114,9 @@ fn dispatch<'a>(
             ty: wgpu::BindingType::Buffer {
                 ty: match entry.binding {
                     0 => wgpu::BufferBindingType::Uniform,
-                    binding => wgpu::BufferBindingType::Storage { read_only: binding != 5 },
+                    binding => wgpu::BufferBindingType::Storage {
+                        read_only: binding != 5,
+                    },
                 },
                 has_dynamic_offset: false,
                 min_binding_size: None,
@@ -119,11 +130,13 @@ fn dispatch<'a>(
     });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: None,
-        layout: Some(&device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        })),
+        layout: Some(
+            &device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            }),
+        ),
         module: &module,
         entry_point: Some("main"),
         compilation_options: wgpu::PipelineCompilationOptions::default(),
@@ -202,7 +215,14 @@ impl Params {
             ("scales", sections.scales),
             ("zeros", sections.zeros),
             ("sums", sections.sums),
-            ("groups", if tensor { 0 } else { format.groups(columns) as u32 }),
+            (
+                "groups",
+                if tensor {
+                    0
+                } else {
+                    format.groups(columns) as u32
+                },
+            ),
             ("multiplier", multiplier.cast_unsigned()),
             ("offset", offset.cast_unsigned()),
             ("centre", centre.cast_unsigned()),
@@ -218,8 +238,11 @@ impl Params {
                 "the parameter {path} is not known to the tests"
             );
         }
-        let bytes: Vec<u8> =
-            self.words.iter().flat_map(|word| word.unwrap_or(0).to_le_bytes()).collect();
+        let bytes: Vec<u8> = self
+            .words
+            .iter()
+            .flat_map(|word| word.unwrap_or(0).to_le_bytes())
+            .collect();
         let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size: bytes.len() as u64,
@@ -247,11 +270,19 @@ fn collect(
         TypeInner::Struct { members: inner, .. } => {
             for (index, member) in inner.iter().enumerate() {
                 let name = member.name.clone().unwrap_or_else(|| index.to_string());
-                collect(module, member.ty, join(&name), offset + member.offset as usize, members);
+                collect(
+                    module,
+                    member.ty,
+                    join(&name),
+                    offset + member.offset as usize,
+                    members,
+                );
             }
         }
         TypeInner::Vector { size, .. } => {
-            members.extend((0..*size as usize).map(|index| (join(&index.to_string()), offset + 4 * index)));
+            members.extend(
+                (0..*size as usize).map(|index| (join(&index.to_string()), offset + 4 * index)),
+            );
         }
         _ => members.push((path, offset)),
     }

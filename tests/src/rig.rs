@@ -1,11 +1,12 @@
 //! Runs cases on an adapter and collects what is wrong.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use anybit::{
     Context, DeviceMatrix, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions, Problem,
-    Skeleton, Values, wgpu,
+    Skeleton, Specialization, Values, wgpu,
 };
 use anybit_formats::{ElementFormat, FloatFormat, MatrixFormat, PackedMatrix};
 use anybit_reference::bound::{Accumulation, ErrorModel};
@@ -37,7 +38,9 @@ pub struct Rig {
     adapter: wgpu::Adapter,
     best: Option<Context>,
     floor: Option<Context>,
-    pipelines: HashSet<String>,
+    /// Hashes of the texts of the shaders, by kernel id and whether on the floor.
+    texts: HashMap<(String, bool), u64>,
+    pipelines: HashSet<(u64, bool)>,
     made: usize,
     cases: usize,
     bounded: usize,
@@ -58,6 +61,7 @@ pub fn on_each_adapter(test: &str, body: impl Fn(&mut Rig)) {
             adapter,
             best: None,
             floor: None,
+            texts: HashMap::new(),
             pipelines: HashSet::new(),
             made: 0,
             cases: 0,
@@ -86,13 +90,18 @@ impl Rig {
 
     /// A context without optional features, within WebGPU's default limits.
     pub fn floor(&mut self) -> Context {
-        let make = || device(&self.adapter, wgpu::Features::empty(), wgpu::Limits::default());
+        let limits = wgpu::Limits::default().or_worse_values_from(&self.adapter.limits());
+        let make = || device(&self.adapter, wgpu::Features::empty(), limits);
         self.floor.get_or_insert_with(make).clone()
     }
 
     /// The context that a kernel runs on.
     pub fn context(&mut self, kernel: &Kernel) -> Context {
-        if kernel.floor { self.floor() } else { self.best() }
+        if kernel.floor {
+            self.floor()
+        } else {
+            self.best()
+        }
     }
 
     /// The kernels for a problem: all that the adapter can run, and those that only run where features are missing.
@@ -116,12 +125,14 @@ impl Rig {
         let Some(id) = case.kernel.id(&case.problem, context.caps()) else {
             return;
         };
-        self.note_pipeline(&id, case.kernel.floor);
-        let context = self.context(&case.kernel);
         let result = context
             .plan_with(&case.problem, &PlanOptions::kernel(&id))
             .map_err(|error| error.to_string())
-            .and_then(|plan| self.run(&context, &plan, case));
+            .and_then(|plan| {
+                self.note_pipeline(plan.specialization(), case.kernel.floor);
+                let context = self.context(&case.kernel);
+                self.run(&context, &plan, case)
+            });
         self.note(result.map_err(|reason| format!("{id}: {case}: {reason}")));
     }
 
@@ -142,9 +153,19 @@ impl Rig {
         });
     }
 
-    /// Counts a pipeline, and replaces the contexts when there are too many.
-    pub fn note_pipeline(&mut self, id: &str, floor: bool) {
-        if self.pipelines.insert(format!("{id} {floor}")) {
+    /// Counts a pipeline, and replaces the contexts when there are too many. Contexts from before must not be used.
+    pub fn note_pipeline(&mut self, specialization: &Specialization, floor: bool) {
+        let text = *self
+            .texts
+            .entry((specialization.id.clone(), floor))
+            .or_insert_with(|| {
+                let wgsl = specialization
+                    .link()
+                    .map(|linked| linked.wgsl)
+                    .unwrap_or_default();
+                BuildHasherDefault::<DefaultHasher>::default().hash_one(wgsl)
+            });
+        if self.pipelines.insert((text, floor)) {
             self.made += 1;
             if self.pipelines.len() > PIPELINES {
                 self.pipelines.clear();
@@ -168,7 +189,8 @@ impl Rig {
             case.fills.1,
             &mut random,
         );
-        let values = multiply(context, plan, &x, &w, &mut random).map_err(|error| error.to_string())?;
+        let values =
+            multiply(context, plan, &x, &w, &mut random).map_err(|error| error.to_string())?;
         let wrong = match values {
             Values::I32(found) => {
                 let expected = exact::gemm_i64_batched(&x, &w, batches(problem));
@@ -333,7 +355,12 @@ fn upload_strided(
         words[offset + row * stride..][..columns].copy_from_slice(values);
     }
     let buffer = buffer_of(context, words.iter().map(|value| value.to_bits()));
-    Ok(DeviceMatrix::from_buffer(&buffer, 4 * offset as u64, (rows, columns), stride)?)
+    Ok(DeviceMatrix::from_buffer(
+        &buffer,
+        4 * offset as u64,
+        (rows, columns),
+        stride,
+    )?)
 }
 
 /// A storage buffer of these words.
@@ -387,11 +414,15 @@ impl Framed {
 
     /// The output's values, if everything around them is as it was.
     fn unframe(&self, whole: Values) -> Result<Values, Box<dyn std::error::Error>> {
-        let words = whole.into_i32().ok_or("the whole buffer is read as integers")?;
+        let words = whole
+            .into_i32()
+            .ok_or("the whole buffer is read as integers")?;
         let (rows, columns) = (self.output.rows(), self.output.columns());
         let mut values = Vec::with_capacity(rows * columns);
         for (index, &word) in words.iter().enumerate() {
-            let place = index.checked_sub(self.offset).map(|at| (at / self.stride, at % self.stride));
+            let place = index
+                .checked_sub(self.offset)
+                .map(|at| (at / self.stride, at % self.stride));
             if place.is_some_and(|(row, column)| row < rows && column < columns) {
                 values.push(word);
             } else if word.cast_unsigned() != CANARY {
@@ -406,7 +437,10 @@ impl Framed {
         Ok(match self.output.format() {
             OutputFormat::I32 => Values::I32(values),
             OutputFormat::F32 => Values::F32(
-                values.into_iter().map(|word| f32::from_bits(word.cast_unsigned())).collect(),
+                values
+                    .into_iter()
+                    .map(|word| f32::from_bits(word.cast_unsigned()))
+                    .collect(),
             ),
         })
     }

@@ -46,8 +46,8 @@ impl Shader {
     pub fn new(wgsl: &str, features: Features) -> Result<Self, String> {
         let module =
             naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
-        // Without flags beyond compute, as on the weakest adapter.
-        let downlevel = DownlevelFlags::COMPUTE_SHADERS;
+        // WebGPU's floor.
+        let downlevel = DownlevelFlags::compliant();
         let info = wgpu_naga_bridge::create_validator(features, downlevel, ValidationFlags::all())
             .validate(&module)
             .map_err(|error| error.emit_to_string(wgsl))?;
@@ -62,7 +62,10 @@ impl Shader {
     pub fn entry_point(&self) -> Result<&EntryPoint, String> {
         match &self.module.entry_points[..] {
             [entry] if entry.name == "main" && entry.stage == ShaderStage::Compute => Ok(entry),
-            entries => Err(format!("{} entry points; one, main, is expected", entries.len())),
+            entries => Err(format!(
+                "{} entry points; one, main, is expected",
+                entries.len()
+            )),
         }
     }
 
@@ -92,7 +95,11 @@ impl Shader {
             }
         }
         (0..found.len() as u32)
-            .map(|index| found.remove(&index).ok_or(format!("there is no binding {index}")))
+            .map(|index| {
+                found
+                    .remove(&index)
+                    .ok_or(format!("there is no binding {index}"))
+            })
             .collect()
     }
 
@@ -162,9 +169,13 @@ impl Shader {
             fake_missing_bindings: true,
             ..msl::Options::default()
         };
-        let (text, info) =
-            msl::write_string(&self.module, &self.info, &options, &msl::PipelineOptions::default())
-                .map_err(|error| format!("MSL: {error}"))?;
+        let (text, info) = msl::write_string(
+            &self.module,
+            &self.info,
+            &options,
+            &msl::PipelineOptions::default(),
+        )
+        .map_err(|error| format!("MSL: {error}"))?;
         for name in info.entry_point_names {
             name.map_err(|error| format!("MSL: {error}"))?;
         }

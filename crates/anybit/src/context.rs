@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::PipelineCache;
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::problem::Problem;
+#[cfg(not(target_arch = "wasm32"))]
 use crate::readback::Poller;
 
 /// Which adapter to take.
@@ -92,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) queue: wgpu::Queue,
     pub(crate) caps: Caps,
     pub(crate) pipelines: PipelineCache,
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) poller: Poller,
 }
 
@@ -107,10 +109,18 @@ impl fmt::Debug for Context {
 impl Context {
     /// A context on a device of the caller, with its queue. anybit uses of it what it has and requires nothing; ask for
     /// [`wanted_features`] and [`wanted_limits`] when making it.
+    #[cfg_attr(
+        target_arch = "wasm32",
+        expect(
+            clippy::arc_with_non_send_sync,
+            reason = "a browser has one thread; Arc is what the other targets share"
+        )
+    )]
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let caps = Caps::of_device(&device);
         Self {
             inner: Arc::new(Inner {
+                #[cfg(not(target_arch = "wasm32"))]
                 poller: Poller::new(device.clone()),
                 device,
                 queue,

@@ -11,7 +11,7 @@
 //! 3. operands on the device: [`Context::upload`], [`Context::prepare_quantize`] for activations,
 //!    [`Context::output`];
 //! 4. [`Context::prepare`] binds them; [`Prepared::encode`] records the work in your own pass, as often as you like;
-//! 5. [`Context::encode_read`] and [`PendingOutput::read`], or [`Context::run`] for all of it at once.
+//! 5. [`Context::encode_read`] and [`PendingRead::read`], or [`Context::run`] for all of it at once.
 //!
 //! ```no_run
 //! use anybit::formats::{ElementFormat, MatrixFormat, quantize};
@@ -76,11 +76,10 @@ pub use caps::{Caps, DeviceClass, wanted_features, wanted_limits};
 pub use context::{Context, ContextOptions, adapters};
 pub use error::{Error, Result};
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
-pub use matrix::{DeviceMatrix, OutputMatrix, PendingOutput, Values};
+pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
 pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan};
 pub use prepare::{GEMM_PARAMS_BYTES, Operands, Prepared};
 pub use problem::{Batch, OutputFormat, Problem};
-pub use readback::PendingRead;
 pub use row_kernels::{PreparedQuantize, decode_specialization, quantize_specialization};
 pub use specialize::Specialization;
 pub use wgpu;

@@ -9,7 +9,7 @@ use anybit_formats::{
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::problem::OutputFormat;
-use crate::readback::PendingRead;
+use crate::readback::PendingWords;
 
 const BLOCK: usize = anybit_formats::layout::BLOCK;
 
@@ -359,7 +359,7 @@ impl Context {
         encoder: &mut wgpu::CommandEncoder,
         buffer: &wgpu::Buffer,
         bytes: Range<u64>,
-    ) -> Result<PendingRead> {
+    ) -> Result<PendingWords> {
         let length = bytes.end - bytes.start;
         let staging = self.buffer(
             "a staging buffer",
@@ -367,7 +367,7 @@ impl Context {
             wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         )?;
         encoder.copy_buffer_to_buffer(buffer, bytes.start, &staging, 0, length);
-        Ok(PendingRead::new(self, staging, (length / 4) as usize))
+        Ok(PendingWords::new(self, staging, (length / 4) as usize))
     }
 }
 
@@ -520,7 +520,7 @@ impl Context {
         &self,
         encoder: &mut wgpu::CommandEncoder,
         output: &OutputMatrix,
-    ) -> Result<PendingOutput> {
+    ) -> Result<PendingRead> {
         let read = match &output.buffer {
             None => None,
             Some(buffer) if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) => {
@@ -531,7 +531,7 @@ impl Context {
             }
             Some(buffer) => Some(self.copy_out(encoder, buffer, output.bytes())?),
         };
-        Ok(PendingOutput {
+        Ok(PendingRead {
             read,
             output: output.clone(),
         })
@@ -541,12 +541,12 @@ impl Context {
 /// An output on its way to the host.
 #[derive(Debug)]
 #[must_use = "the values are lost unless they are read"]
-pub struct PendingOutput {
-    read: Option<PendingRead>,
+pub struct PendingRead {
+    read: Option<PendingWords>,
     output: OutputMatrix,
 }
 
-impl PendingOutput {
+impl PendingRead {
     /// The values, row-major without padding, once the submit that holds the copy is done.
     ///
     /// # Errors

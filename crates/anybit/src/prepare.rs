@@ -7,7 +7,9 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
-use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingOutput, Values};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::matrix::Values;
+use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingRead};
 use crate::pipeline::{Binding, GEMM_BINDINGS, Pipeline};
 use crate::plan::Plan;
 use crate::specialize::{Specialization, centre};
@@ -373,7 +375,7 @@ impl Context {
         &self,
         prepared: &[&Prepared],
         output: &OutputMatrix,
-    ) -> Result<PendingOutput> {
+    ) -> Result<PendingRead> {
         let mut encoder = self
             .inner
             .device

@@ -1,7 +1,5 @@
 //! Reading results back: a copy recorded by the caller, then a future that the caller awaits after the submit.
 
-use std::sync::Arc;
-
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
 use crate::context::Context;
@@ -10,28 +8,29 @@ use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use native::Poller;
 
-#[cfg(target_arch = "wasm32")]
-pub(crate) struct Poller;
-
-#[cfg(target_arch = "wasm32")]
-impl Poller {
-    pub(crate) fn new(_device: wgpu::Device) -> Self {
-        Self
-    }
-}
-
 /// A copy on its way to the host. Submit the encoder that recorded it, then call [`read`](Self::read).
 #[derive(Debug)]
 #[must_use = "the words are lost unless they are read"]
-pub struct PendingRead {
+pub(crate) struct PendingWords {
+    /// Keeps somebody polling. In a browser nobody needs to.
+    #[cfg(not(target_arch = "wasm32"))]
     context: Context,
     staging: wgpu::Buffer,
     words: usize,
 }
 
-impl PendingRead {
-    pub(crate) fn new(context: &Context, staging: wgpu::Buffer, words: usize) -> Self {
+impl PendingWords {
+    pub(crate) fn new(
+        #[cfg_attr(
+            target_arch = "wasm32",
+            expect(unused_variables, reason = "nobody polls there")
+        )]
+        context: &Context,
+        staging: wgpu::Buffer,
+        words: usize,
+    ) -> Self {
         Self {
+            #[cfg(not(target_arch = "wasm32"))]
             context: context.clone(),
             staging,
             words,
@@ -43,7 +42,7 @@ impl PendingRead {
     /// # Errors
     ///
     /// [`Error::DeviceLost`] if the device is gone.
-    pub async fn read(self) -> Result<Vec<u32>> {
+    pub(crate) async fn read(self) -> Result<Vec<u32>> {
         if self.words == 0 {
             return Ok(Vec::new());
         }
@@ -82,114 +81,114 @@ impl PendingRead {
         self.staging.unmap();
         Ok(words)
     }
-
-    /// As [`read`](Self::read), waiting for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DeviceLost`] if the device is gone.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn read_blocking(self) -> Result<Vec<u32>> {
-        pollster::block_on(self.read())
-    }
 }
 
 #[cfg(not(target_arch = "wasm32"))]
 mod native {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use std::sync::{Condvar, Mutex, PoisonError, Weak};
+    use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
 
-    use super::Arc;
-
-    /// Polls the device on a thread of its own while reads are pending, and sleeps otherwise.
+    /// Polls the device on a thread of its own while reads are pending. The thread starts with the first read, sleeps
+    /// between reads and ends with the poller.
     pub(crate) struct Poller {
-        state: Arc<State>,
+        shared: Arc<Shared>,
     }
 
-    struct State {
+    struct Shared {
         device: wgpu::Device,
-        pending: AtomicUsize,
-        external: AtomicBool,
-        running: Mutex<bool>,
-        wake: Condvar,
+        state: Mutex<State>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct State {
+        pending: usize,
+        external: bool,
+        running: bool,
+        closed: bool,
+    }
+
+    impl Shared {
+        fn lock(&self) -> MutexGuard<'_, State> {
+            // Plain counters and flags: whole after any panic.
+            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        }
     }
 
     /// A read under way.
     pub(crate) struct Pending {
-        state: Arc<State>,
+        shared: Arc<Shared>,
     }
 
     impl Drop for Pending {
         fn drop(&mut self) {
-            self.state.pending.fetch_sub(1, Ordering::AcqRel);
+            self.shared.lock().pending -= 1;
         }
     }
 
-    /// How long one poll may wait: short enough that a dropped context ends its thread soon.
+    /// How long one poll may wait: short enough that a closed poller ends soon.
     const WAIT: Duration = Duration::from_millis(100);
 
     impl Poller {
         pub(crate) fn new(device: wgpu::Device) -> Self {
             Self {
-                state: Arc::new(State {
+                shared: Arc::new(Shared {
                     device,
-                    pending: AtomicUsize::new(0),
-                    external: AtomicBool::new(false),
-                    running: Mutex::new(false),
-                    wake: Condvar::new(),
+                    state: Mutex::default(),
+                    changed: Condvar::new(),
                 }),
             }
         }
 
         pub(crate) fn set_external(&self, external: bool) {
-            self.state.external.store(external, Ordering::Release);
+            self.shared.lock().external = external;
+            self.shared.changed.notify_one();
         }
 
         /// Notes a read, and sees to it that somebody polls.
         pub(crate) fn pending(&self) -> Pending {
-            self.state.pending.fetch_add(1, Ordering::AcqRel);
-            if !self.state.external.load(Ordering::Acquire) {
-                let mut running = self
-                    .state
-                    .running
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                if *running {
-                    self.state.wake.notify_one();
-                } else {
-                    let weak = Arc::downgrade(&self.state);
-                    *running = std::thread::Builder::new()
-                        .name("anybit-poll".into())
-                        .spawn(move || run(&weak))
-                        .is_ok();
-                }
+            let mut state = self.shared.lock();
+            state.pending += 1;
+            if !state.running && !state.external {
+                let shared = Arc::clone(&self.shared);
+                state.running = std::thread::Builder::new()
+                    .name("anybit-poll".into())
+                    .spawn(move || run(&shared))
+                    .is_ok();
             }
+            drop(state);
+            self.shared.changed.notify_one();
             Pending {
-                state: Arc::clone(&self.state),
+                shared: Arc::clone(&self.shared),
             }
         }
     }
 
     impl Drop for Poller {
         fn drop(&mut self) {
-            self.state.wake.notify_one();
+            self.shared.lock().closed = true;
+            self.shared.changed.notify_one();
         }
     }
 
-    fn run(state: &Weak<State>) {
-        while let Some(state) = state.upgrade() {
-            if state.pending.load(Ordering::Acquire) > 0 {
-                // A time-out is no failure, and of a lost device the map callback tells.
-                let _ = state.device.poll(wgpu::PollType::Wait {
-                    submission_index: None,
-                    timeout: Some(WAIT),
-                });
-            } else {
-                let running = state.running.lock().unwrap_or_else(PoisonError::into_inner);
-                // Spurious wakes only check again.
-                drop(state.wake.wait_timeout(running, WAIT));
+    fn run(shared: &Shared) {
+        loop {
+            let mut state = shared.lock();
+            while !state.closed && (state.pending == 0 || state.external) {
+                state = shared
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
+            if state.closed {
+                return;
+            }
+            drop(state);
+            // A time-out is no failure, and of a lost device the map callback tells.
+            let _ = shared.device.poll(wgpu::PollType::Wait {
+                submission_index: None,
+                timeout: Some(WAIT),
+            });
         }
     }
 }

@@ -1,1 +1,211 @@
 //! f32 outputs lie within the bounds of the error model.
+
+use anybit::{Caps, DeviceClass, Engine, Problem};
+use anybit_formats::{
+    AffineFormat, ElementFormat, Encoding, Granularity, MatrixFormat, ScaleLayout, ScaleType,
+    ZeroKind,
+};
+use anybit_tests::case::{Case, Kernel};
+use anybit_tests::cover::pairwise;
+use anybit_tests::full;
+use anybit_tests::operand::{Fill, format};
+use anybit_tests::rig::{Rig, on_each_adapter};
+
+const GRANULARITIES: [Granularity; 7] = [
+    Granularity::Tensor,
+    Granularity::Row,
+    Granularity::Group(16),
+    Granularity::Group(32),
+    Granularity::Group(64),
+    Granularity::Group(96),
+    Granularity::Group(128),
+];
+const SCALES: [ScaleType; 2] = [ScaleType::F32, ScaleType::F16];
+const ZEROS: [ZeroKind; 3] = [ZeroKind::None, ZeroKind::Integer, ZeroKind::Minimum];
+const ENCODINGS: [Encoding; 3] = [
+    Encoding::Unsigned,
+    Encoding::TwosComplement,
+    Encoding::Bipolar,
+];
+
+/// Levels of a coded operand: bits, encoding, granularity, scale type, zero.
+const OPERAND: [usize; 5] = [8, 3, 7, 2, 3];
+
+fn coded(levels: &[usize]) -> MatrixFormat {
+    let element = AffineFormat::new(levels[0] as u8 + 1, ENCODINGS[levels[1]]).expect("a format");
+    let layout = ScaleLayout {
+        granularity: GRANULARITIES[levels[2]],
+        scale: SCALES[levels[3]],
+        zero: ZEROS[levels[4]],
+    };
+    MatrixFormat::new(ElementFormat::Affine(element), Some(layout)).expect("a format")
+}
+
+/// K that whole groups of both operands divide, and whole steps do not where it can be.
+fn k_of(problem: &Problem, step: usize) -> [usize; 2] {
+    let group = |format: &MatrixFormat| match format.scales() {
+        Some(ScaleLayout {
+            granularity: Granularity::Group(group),
+            ..
+        }) => group as usize,
+        _ => 1,
+    };
+    let unit = lcm(group(&problem.activation), group(&problem.weight));
+    let odd = |length: usize| length.div_ceil(unit) * unit;
+    [odd(step - 1), odd(2 * step + 3)]
+}
+
+const fn lcm(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
+}
+
+/// Checks a kernel on a few shapes and fills.
+fn check_shapes(
+    rig: &mut Rig,
+    kernel: Kernel,
+    activation: MatrixFormat,
+    weight: MatrixFormat,
+    seed: u64,
+) {
+    let sample = Problem::new((1, 1, 1), activation, weight);
+    let fills = Fill::ALL[seed as usize % Fill::ALL.len()];
+    for (index, k) in k_of(&sample, kernel.step(&sample)).into_iter().enumerate() {
+        let (m, n) = (kernel.tile.m as usize + 1, kernel.tile.n as usize + 3);
+        let problem = match index {
+            0 => Problem::new((m.min(8), n, k), activation, weight),
+            // Gemv kernels take up to eight rows.
+            _ => Problem::new(
+                (m.min(if kernel.tile.k == 0 { 8 } else { m }), n / 2 + 1, k),
+                activation,
+                weight,
+            ),
+        };
+        let fills = if index == 0 {
+            (Fill::Random, Fill::Random)
+        } else {
+            (Fill::Random, fills)
+        };
+        rig.check(&Case::new(problem, kernel, seed).with_fills(fills.0, fills.1));
+    }
+}
+
+/// The kernels that an engine may choose from on an adapter, whatever the formats: those for narrow operands.
+fn kernels(rig: &mut Rig, engine: Engine) -> Vec<Kernel> {
+    let sample = match engine {
+        Engine::Fma => Problem::new((1, 64, 128), format("f32"), format("u2f")),
+        _ => Problem::new((1, 64, 128), format("u2f"), format("u2f")),
+    };
+    let mut kernels = rig.kernels(&sample);
+    kernels.retain(|kernel| kernel.engine == engine);
+    kernels
+}
+
+fn check_integer_engine(test: &str, engine: Engine) {
+    on_each_adapter(test, |rig| {
+        let kernels = kernels(rig, engine);
+        let mut levels = vec![kernels.len()];
+        levels.extend(OPERAND);
+        levels.extend(OPERAND);
+        let caps = Caps {
+            class: DeviceClass::Gpu,
+            ..rig.best().caps().clone()
+        };
+        let rows = pairwise(&levels, |row| {
+            let (activation, weight) = (coded(&row[1..6]), coded(&row[6..11]));
+            let problem = Problem::new((1, 64, 384), activation, weight);
+            // Unrolled products of many planes compile for seconds; the exact tests have them.
+            let bits = activation.element().bits() * weight.element().bits();
+            let heavy = engine == Engine::Bitplane
+                && bits * kernels[row[0]].tile.thread_m * kernels[row[0]].tile.thread_n > 600;
+            (full() || !heavy) && kernels[row[0]].id(&problem, &caps).is_some()
+        });
+        for (index, row) in rows.iter().enumerate() {
+            let (activation, weight) = (coded(&row[1..6]), coded(&row[6..11]));
+            check_shapes(rig, kernels[row[0]], activation, weight, index as u64);
+        }
+    });
+}
+
+#[test]
+fn dot4_stays_within_the_bounds() {
+    check_integer_engine("dot4_stays_within_the_bounds", Engine::Dot4);
+}
+
+#[test]
+fn bitplane_stays_within_the_bounds() {
+    check_integer_engine("bitplane_stays_within_the_bounds", Engine::Bitplane);
+}
+
+#[test]
+fn fma_of_codes_stays_within_the_bounds() {
+    on_each_adapter("fma_of_codes_stays_within_the_bounds", |rig| {
+        let kernels = kernels(rig, Engine::Fma);
+        let activations = ["f32", "f16", "bf16"].map(format);
+        let mut levels = vec![kernels.len(), activations.len()];
+        levels.extend(OPERAND);
+        for (index, row) in pairwise(&levels, |_| true).iter().enumerate() {
+            check_shapes(
+                rig,
+                kernels[row[0]],
+                activations[row[1]],
+                coded(&row[2..]),
+                index as u64,
+            );
+        }
+    });
+}
+
+#[test]
+fn fma_of_floats_stays_within_the_bounds() {
+    on_each_adapter("fma_of_floats_stays_within_the_bounds", |rig| {
+        let kernels = kernels(rig, Engine::Fma);
+        let floats = ["f32", "f16", "bf16"].map(format);
+        let levels = [kernels.len(), floats.len(), floats.len()];
+        for (index, row) in pairwise(&levels, |_| true).iter().enumerate() {
+            check_shapes(
+                rig,
+                kernels[row[0]],
+                floats[row[1]],
+                floats[row[2]],
+                index as u64,
+            );
+        }
+    });
+}
+
+/// Ternary and binary, the named formats of GGUF, and every width against f32 and against itself, on the kernels that
+/// the planner takes.
+#[test]
+fn usual_contracts_stay_within_the_bounds() {
+    on_each_adapter("usual_contracts_stay_within_the_bounds", |rig| {
+        let mut pairs: Vec<(String, String)> = [
+            ("i8rf", "tg32h"),
+            ("i8rf", "b1rh"),
+            ("trf", "trf"),
+            ("b1rf", "b1rf"),
+            ("i8rf", "i4g32h"),
+            ("i8rf", "u4g32hm"),
+            ("i8rf", "u5g32hm"),
+            ("i8rf", "i5g32h"),
+            ("i8rf", "i8g32h"),
+            ("f32", "tg64f"),
+        ]
+        .map(|(x, w)| (x.to_owned(), w.to_owned()))
+        .into();
+        for bits in 1..=8 {
+            pairs.push(("f32".to_owned(), format!("i{bits}g32h")));
+            pairs.push((format!("i{bits}rf"), format!("i{bits}g32h")));
+        }
+        for (index, (x, w)) in pairs.iter().enumerate() {
+            for (m, n, k) in [(1, 70, 192), (8, 33, 384), (33, 65, 192)] {
+                let problem = Problem::new((m, n, k), format(x), format(w));
+                let kernel = Kernel::all_for(&problem, rig.best().caps(), false)[0];
+                rig.check(&Case::new(problem, kernel, index as u64));
+            }
+        }
+    });
+}

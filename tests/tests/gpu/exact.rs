@@ -1,11 +1,13 @@
 //! i32 outputs equal the integers of the reference, bit for bit.
 
-use anybit::{Engine, OutputFormat, Problem, Skeleton};
+use anybit::{Engine, OutputFormat, PlanOptions, Problem, Skeleton};
 use anybit_formats::{ElementFormat, MatrixFormat};
 use anybit_tests::case::{Case, Kernel};
+use anybit_tests::compare::equal;
 use anybit_tests::full;
-use anybit_tests::operand::{Fill, encodings};
-use anybit_tests::rig::{Rig, on_each_adapter};
+use anybit_tests::operand::{Fill, encodings, format, operand};
+use anybit_tests::random::Random;
+use anybit_tests::rig::{Rig, multiply, on_each_adapter};
 
 /// Ragged against every tile and step.
 const SHAPES: [(usize, usize, usize); 3] = [(5, 37, 75), (1, 9, 33), (9, 21, 160)];
@@ -42,7 +44,8 @@ fn check_mixes(rig: &mut Rig, kernel: Kernel, (p, q): (u8, u8), every_mix: bool)
                 continue;
             }
             for (index, shape) in SHAPES.into_iter().enumerate() {
-                let seed = u64::from(p) << 24 | u64::from(q) << 16 | (16 * i + 4 * j + index) as u64;
+                let seed =
+                    u64::from(p) << 24 | u64::from(q) << 16 | (16 * i + 4 * j + index) as u64;
                 let fill = [Fill::Random, Fill::Alternating, Fill::Largest][(i + j + index) % 3];
                 let problem = problem(shape, x, w);
                 rig.check(&Case::new(problem, kernel, seed).with_fills(fill, Fill::Random));
@@ -79,5 +82,107 @@ fn bitplane_is_exact_for_all_pairs_of_widths() {
 fn dot4_is_exact_for_all_pairs_of_widths() {
     on_each_adapter("dot4_is_exact_for_all_pairs_of_widths", |rig| {
         check_pairs(rig, Engine::Dot4, 0, &all_pairs());
+    });
+}
+
+/// Every tile of every skeleton on one mix of formats each, and all engines on the same operands.
+#[test]
+fn every_tile_is_exact() {
+    on_each_adapter("every_tile_is_exact", |rig| {
+        let mixes = [
+            ("u4", "i4"),
+            ("i8", "b3"),
+            ("b2", "u2"),
+            ("i1", "i8"),
+            ("t", "b1"),
+        ];
+        for (index, (x, w)) in mixes.into_iter().enumerate() {
+            if !full() && index > 1 {
+                break;
+            }
+            let [x, w] = [x, w].map(|name| format(name).element());
+            for m in [1, 70] {
+                let sample = problem((m, 140, 100), x, w);
+                for (turn, kernel) in rig.kernels(&sample).into_iter().enumerate() {
+                    let seed = (index * 1000 + turn) as u64;
+                    rig.check(&Case::new(sample.clone(), kernel, seed));
+                }
+            }
+        }
+    });
+}
+
+/// The largest sums that fit an i32: extreme codes at the largest K.
+#[test]
+fn accumulators_hold_the_largest_products() {
+    on_each_adapter("accumulators_hold_the_largest_products", |rig| {
+        // The largest K follows from the formats: i32::MAX over the largest product of two integers.
+        let cases = [
+            ("u8", "u8", 33_025),
+            ("u8", "i8", 65_793),
+            ("i8", "i8", 131_071),
+            ("b8", "b8", 33_025),
+            ("u8rfz", "u8rfz", 8_256),
+        ];
+        for (index, (x, w, k)) in cases.into_iter().enumerate() {
+            let (x, w) = (format(x), format(w));
+            let sample = Problem::new((3, 5, k), x, w).with_output(OutputFormat::I32);
+            let mut problems = vec![sample.clone()];
+            // A longer sum is refused, and says how long it may be.
+            let longer = Problem {
+                k: k + 1,
+                ..sample.clone()
+            };
+            let refused = rig.best().plan(&longer);
+            rig.note(match refused {
+                Err(anybit::Error::AccumulatorOverflow { max_k, .. }) if max_k == k => Ok(()),
+                other => Err(format!("K = {}: {other:?}", k + 1)),
+            });
+            problems.push(Problem { m: 1, ..sample });
+            let ends = [Fill::Smallest, Fill::Largest, Fill::LargestZeros];
+            for problem in problems {
+                for engine in [Engine::Dot4, Engine::Bitplane] {
+                    for kernel in one_of_each(rig, &problem, engine, index) {
+                        // Unrolled 8 × 8 planes compile for long; one skeleton shows the sums.
+                        if !full()
+                            && engine == Engine::Bitplane
+                            && kernel.skeleton != Skeleton::Gemv
+                        {
+                            continue;
+                        }
+                        for (a, b) in ends.iter().flat_map(|&a| ends.map(|b| (a, b))) {
+                            rig.check(&Case::new(problem.clone(), kernel, 7).with_fills(a, b));
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The same operands through both engines.
+#[test]
+fn engines_agree() {
+    on_each_adapter("engines_agree", |rig| {
+        for (index, (x, w)) in [("u4", "b4"), ("i3", "u5"), ("b7", "i2")]
+            .into_iter()
+            .enumerate()
+        {
+            let sample =
+                Problem::new((6, 40, 90), format(x), format(w)).with_output(OutputFormat::I32);
+            let mut outputs = Vec::new();
+            let context = rig.best();
+            for engine in [Engine::Dot4, Engine::Bitplane] {
+                let plan = context
+                    .plan_with(&sample, &PlanOptions::engine(engine))
+                    .expect("a plan");
+                let mut random = Random::new(index as u64);
+                let x = operand(&sample.activation, (6, 90), Fill::Random, &mut random);
+                let w = operand(&sample.weight, (40, 90), Fill::Random, &mut random);
+                let values = multiply(&context, &plan, &x, &w, &mut random).expect("a product");
+                outputs.push(values.into_i32().expect("integers"));
+            }
+            rig.note_wrong(&sample.contract(), equal(&outputs[0], &outputs[1]));
+        }
     });
 }

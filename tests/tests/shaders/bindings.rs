@@ -42,7 +42,12 @@ fn check_all(what: &str, texts: &[Text], check: impl Fn(&Text) -> Result<(), Str
         "{} of {} {what} fail:\n{}",
         failures.len(),
         texts.len(),
-        failures.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n")
+        failures
+            .iter()
+            .take(SHOWN)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n")
     );
 }
 
@@ -59,7 +64,9 @@ fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), Str
         expected[0] = Bound::Uniform(*size);
     }
     if found != expected {
-        return Err(format!("has the bindings {found:?}; the pipeline layout, {expected:?}"));
+        return Err(format!(
+            "has the bindings {found:?}; the pipeline layout, {expected:?}"
+        ));
     }
     if shader.workgroup_memory() > specialization.workgroup_memory {
         return Err(format!(
@@ -103,19 +110,31 @@ fn gemm_shaders() {
         Bound::Read,
         Bound::Write,
     ];
-    check_all("GEMM shaders", &gemms(), |text| check(text, Some(params), &bindings));
+    check_all("GEMM shaders", &gemms(), |text| {
+        check(text, Some(params), &bindings)
+    });
 }
 
 #[test]
 fn quantizing_shaders() {
-    let bindings = [Bound::Uniform(0), Bound::Read, Bound::Write, Bound::Write, Bound::Write];
-    check_all("quantising shaders", &quantizers(), |text| check(text, None, &bindings));
+    let bindings = [
+        Bound::Uniform(0),
+        Bound::Read,
+        Bound::Write,
+        Bound::Write,
+        Bound::Write,
+    ];
+    check_all("quantising shaders", &quantizers(), |text| {
+        check(text, None, &bindings)
+    });
 }
 
 #[test]
 fn decoding_shaders() {
     let bindings = [Bound::Uniform(0), Bound::Read, Bound::Read, Bound::Write];
-    check_all("decoding shaders", &decoders(), |text| check(text, None, &bindings));
+    check_all("decoding shaders", &decoders(), |text| {
+        check(text, None, &bindings)
+    });
 }
 
 #[test]
@@ -126,7 +145,11 @@ fn subgroup_shaders_are_refused_without_the_feature() {
         .find(|text| text.specialization.subgroup)
         .expect("some shader uses subgroups");
     let error = Shader::new(&subgroup.wgsl, anybit::wgpu::Features::empty());
-    assert!(error.is_err(), "{} validates without subgroups", subgroup.specialization.id);
+    assert!(
+        error.is_err(),
+        "{} validates without subgroups",
+        subgroup.specialization.id
+    );
 }
 
 #[test]

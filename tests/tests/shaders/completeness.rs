@@ -11,7 +11,9 @@ const ROW_KERNELS: [&str; 3] = ["decode", "quantize_groups", "quantize_rows"];
 
 /// The stems of the files with an extension in a folder of the repository.
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(folder);
     fs::read_dir(&path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         .map(|entry| entry.expect("an entry of the folder").path())
@@ -36,7 +38,10 @@ fn every_kernel_has_its_row_and_every_row_its_module() {
         assert_eq!(row.module, format!("kernel/{}", row.stem));
         assert!(!row.tiles.is_empty(), "{} has no tile", row.stem);
     }
-    assert_eq!(with_row_kernels(table()), stems("shaders/wgsl/kernel", "wgsl"));
+    assert_eq!(
+        with_row_kernels(table()),
+        stems("shaders/wgsl/kernel", "wgsl")
+    );
 }
 
 #[test]
