@@ -470,7 +470,8 @@ fn supports(row: &KernelRow, tile: &Tile, problem: &Problem) -> Result<(), Reaso
             if problem.output == OutputFormat::I32 && (grouped || minimum) {
                 return Err(Reason::Output(problem.output));
             }
-            let products = u32::from(activation.bits()) * u32::from(weight.bits());
+            let products =
+                u32::from(activation.bits()) * u32::from(weight.bits()) * (32 / span(problem));
             if engine == Engine::Bitplane && tile.thread_m * tile.thread_n * products > UNROLL_LIMIT
             {
                 return Err(Reason::Unroll);
@@ -606,7 +607,12 @@ fn cost(
     let tiles = (problem.m as f64 / f64::from(tile.m)).ceil()
         * (problem.n as f64 / f64::from(tile.n)).ceil()
         * problem.batch.count as f64;
-    let steps = (blocks / f64::from(tile.lanes)).ceil();
+    // A team's lanes take turns by what one load of the weights brings: a span of floats, or a block of codes.
+    let turn = match problem.weight.element() {
+        ElementFormat::Float(_) => f64::from(span(problem)) / 32.0,
+        _ => 1.0,
+    };
+    let steps = (blocks / turn / f64::from(tile.lanes)).ceil() * turn;
     let mut each = (arithmetic + loads) * steps;
     if row.skeleton == Skeleton::Gemv {
         let joins = thread_m * thread_n * f64::from(tile.lanes).log2();
