@@ -56,9 +56,10 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
         };
         let mut measured = bench.run(&workloads)?;
         report::compare(&mut measured);
+        let sums = report::block_sums(&measured);
         measured.retain(|row| row.selected || row.checked.failed());
         report::print_table(&measured);
-        report::print_summary(&measured);
+        report::print_summary(&measured, &sums);
         rows.extend(measured);
     }
 
@@ -329,15 +330,15 @@ impl Bench<'_> {
     }
 
     fn fill(&self, row: &mut Row, plan: &Plan, timing: Timing, bytes: u64) {
-        let gops = Shape::new(row.m, row.n, row.k).operations() / timing.seconds / 1e9;
-        let ceiling = self
-            .ceilings
-            .of(plan.engine(), row.activation_bits, row.weight_bits);
+        let operations = Shape::new(row.m, row.n, row.k).operations();
+        let bits = (row.activation_bits, row.weight_bits);
         row.seconds = Some(timing.seconds);
         row.cpu_seconds = timing.cpu_seconds;
-        row.gops = Some(gops);
+        row.gops = Some(operations / timing.seconds / 1e9);
         row.gbps = Some(bytes as f64 / timing.seconds / 1e9);
-        row.ceiling = ceiling.map(|ceiling| gops / ceiling);
+        row.ceiling = self
+            .ceilings
+            .fraction(plan.engine(), bits, operations, timing);
     }
 }
 

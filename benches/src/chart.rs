@@ -36,7 +36,12 @@ fn draw_into(rows: &[Row], path: &Path) -> Result<(), String> {
             adapters.push(adapter);
         }
     }
-    let size = (1280, 560 * adapters.len().max(1) as u32);
+    let labels: Vec<String> = rows.iter().map(Row::label).collect();
+    let precisions = distinct(labels.iter().map(String::as_str)).len();
+    let size = (
+        1280.max(110 * precisions as u32),
+        560 * adapters.len().max(1) as u32,
+    );
     let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE).map_err(|error| error.to_string())?;
     for (area, (adapter, backend)) in root.split_evenly((adapters.len(), 1)).iter().zip(&adapters) {
@@ -69,7 +74,7 @@ fn draw_bars(
     let bottom = 10f64.powf(lowest.log10().floor());
     let top = 10f64.powf(highest.log10().ceil()).max(bottom * 10.0);
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 20))
+        .caption(title, ("sans-serif", 26))
         .margin(10)
         .x_label_area_size(40)
         .y_label_area_size(60)
@@ -88,7 +93,9 @@ fn draw_bars(
                 .map_or_else(String::new, |name| (*name).to_owned()),
             _ => String::new(),
         })
-        .x_label_style(("sans-serif", 11))
+        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 15))
+        .x_label_style(("sans-serif", 14))
         .y_desc("GOP/s")
         .y_label_formatter(&|value| format!("{value}"))
         .draw()
@@ -135,7 +142,7 @@ fn draw_bars(
         .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
-        .label_font(("sans-serif", 13))
+        .label_font(("sans-serif", 16))
         .draw()
         .map_err(|error| error.to_string())
 }

@@ -171,7 +171,7 @@ fn engines(page: &mut String) {
                 "as `dot4`",
                 "as `dot4`",
                 "as `dot4`",
-                "and or xor over the bit planes of p × q bits, bit counts, shifted sums",
+                "every plane of X and every plane of W: and, bit count; sums of equal p + q are shifted once",
             ),
             _ => ("", "", "", "see the kernel's file"),
         };

@@ -229,6 +229,6 @@ mod tests {
     fn spaces_follow_the_vocabulary() {
         assert_eq!(tokenize("a a", &vocabulary(&["a", "▁", "▁a"])), [0, 2]);
         assert_eq!(tokenize("a a", &vocabulary(&["a", " a"])), [0, 1]);
-        assert_eq!(tokenize("a", &[]), []);
+        assert!(tokenize("a", &[]).is_empty());
     }
 }

@@ -30,17 +30,28 @@ pub(crate) struct Ceilings {
 }
 
 impl Ceilings {
-    /// 10⁹ operations a second that an engine's arithmetic allows for codes of so many bits.
-    pub(crate) fn of(&self, engine: Engine, activation_bits: u32, weight_bits: u32) -> Option<f64> {
-        match engine {
-            Engine::Fma => Some(self.multiply_add.rate),
-            Engine::Dot4 => Some(self.dot4_signed.rate),
+    /// The fraction that some work reaches of what the adapter's arithmetic allows for an engine and codes of so many
+    /// bits. On software adapters both are for each second of CPU time, since wall time there depends on what else the
+    /// machine does.
+    pub(crate) fn fraction(
+        &self,
+        engine: Engine,
+        (activation_bits, weight_bits): (u32, u32),
+        operations: f64,
+        timing: Timing,
+    ) -> Option<f64> {
+        let (ceiling, products) = match engine {
+            Engine::Fma => (self.multiply_add, 1),
+            Engine::Dot4 => (self.dot4_signed, 1),
             // A product of p and q bits is p·q one-bit products.
-            Engine::Bitplane => {
-                Some(self.bit_count.rate / f64::from(activation_bits * weight_bits))
-            }
-            _ => None,
-        }
+            Engine::Bitplane => (self.bit_count, activation_bits * weight_bits),
+            _ => return None,
+        };
+        let found = rate(f64::from(products) * operations, timing);
+        Some(match (found.rate_per_core, ceiling.rate_per_core) {
+            (Some(found), Some(ceiling)) => found / ceiling,
+            _ => found.rate / ceiling.rate,
+        })
     }
 
     /// Name, unit and ceiling of each, for the report.
@@ -177,7 +188,7 @@ impl Probes<'_> {
                 iterations *= if timing.seconds > 1e-3 { 4 } else { 16 };
             };
             let steps = f64::from(invocations) * f64::from(iterations * unroll * accumulators);
-            let found = ceiling(probe.operations * steps, timing);
+            let found = rate(probe.operations * steps, timing);
             if best.is_none_or(|best| found.rate > best.rate) {
                 best = Some(found);
             }
@@ -215,7 +226,7 @@ impl Probes<'_> {
         let ready = self.prepare(name, wgsl, written, Some(bytes))?;
         let iterations = u32::try_from(iterations).unwrap_or(u32::MAX);
         let timing = self.time(&ready, iterations, workgroups)?;
-        Ok(ceiling((crossings * bytes) as f64, timing))
+        Ok(rate((crossings * bytes) as f64, timing))
     }
 
     /// Enough to fill the device.
@@ -328,7 +339,7 @@ impl Probes<'_> {
     }
 }
 
-fn ceiling(amount: f64, timing: Timing) -> Ceiling {
+fn rate(amount: f64, timing: Timing) -> Ceiling {
     Ceiling {
         rate: amount / timing.seconds / 1e9,
         rate_per_core: timing.cpu_seconds.map(|seconds| amount / seconds / 1e9),
@@ -340,22 +351,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_product_of_planes_is_as_many_one_bit_products() {
-        let rate = |rate| Ceiling {
+    fn fractions_compare_like_with_like() {
+        let ceiling = |rate, rate_per_core| Ceiling {
             rate,
-            rate_per_core: None,
+            rate_per_core,
         };
-        let ceilings = Ceilings {
-            multiply_add: rate(10.0),
-            dot4_signed: rate(20.0),
-            dot4_unsigned: rate(30.0),
-            bit_count: rate(600.0),
-            swar: rate(40.0),
-            load: rate(1.0),
-            copy: rate(1.0),
+        let mut ceilings = Ceilings {
+            multiply_add: ceiling(10.0, Some(5.0)),
+            dot4_signed: ceiling(20.0, None),
+            dot4_unsigned: ceiling(30.0, None),
+            bit_count: ceiling(600.0, None),
+            swar: ceiling(40.0, None),
+            load: ceiling(1.0, None),
+            copy: ceiling(1.0, None),
         };
-        assert_eq!(ceilings.of(Engine::Fma, 32, 4), Some(10.0));
-        assert_eq!(ceilings.of(Engine::Dot4, 8, 4), Some(20.0));
-        assert_eq!(ceilings.of(Engine::Bitplane, 2, 3), Some(100.0));
+        let timing = |cpu_seconds| Timing {
+            seconds: 2.0,
+            cpu_seconds,
+        };
+        let fraction = |ceilings: &Ceilings, engine, bits, cpu_seconds| {
+            ceilings.fraction(engine, bits, 1e10, timing(cpu_seconds))
+        };
+        assert_eq!(fraction(&ceilings, Engine::Fma, (32, 4), None), Some(0.5));
+        assert_eq!(fraction(&ceilings, Engine::Dot4, (8, 4), None), Some(0.25));
+        assert_eq!(
+            fraction(&ceilings, Engine::Bitplane, (2, 3), None),
+            Some(0.05)
+        );
+        // One core was busy, at 4 of its 5.
+        assert_eq!(
+            fraction(&ceilings, Engine::Fma, (32, 4), Some(2.5)),
+            Some(0.8)
+        );
+        ceilings.multiply_add.rate_per_core = None;
+        assert_eq!(
+            fraction(&ceilings, Engine::Fma, (32, 4), Some(2.5)),
+            Some(0.5)
+        );
     }
 }

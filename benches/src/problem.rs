@@ -301,7 +301,7 @@ fn synthetic_four_bits(k: usize) -> Result<MatrixFormat, Error> {
 }
 
 fn weight_format(element: ElementFormat, k: usize, zero: ZeroKind) -> Result<MatrixFormat, Error> {
-    let granularity = if k % 32 == 0 {
+    let granularity = if k.is_multiple_of(32) {
         Granularity::Group(32)
     } else {
         Granularity::Row

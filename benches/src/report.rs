@@ -131,7 +131,7 @@ pub(crate) fn print_header(
         println!("  {name:<20} {:>9.1} {unit}{per_core}", ceiling.rate);
     }
     if caps.class == DeviceClass::Software {
-        println!("  (a core: for each second of CPU time)");
+        println!("  (a core: for each second of CPU time, which % ceil goes by)");
     }
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn print_table(rows: &[Row]) {
     for row in rows {
         if workload != Some((&row.workload, row.shape())) {
             workload = Some((&row.workload, row.shape()));
-            println!("-- {}, {}", row.workload, row.source);
+            println!("-- {} ({}), M = {}", row.workload, row.source, row.m);
         }
         let number = |value: Option<f64>, digits: usize| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
@@ -176,71 +176,72 @@ pub(crate) fn print_table(rows: &[Row]) {
     }
 }
 
-/// The rows of several matrices that are run one after the other, in one precision.
+/// The matrices of the block, run one after the other in one precision.
 #[derive(Debug, PartialEq)]
-struct Sum {
+pub(crate) struct Sum {
     label: String,
     m: usize,
     matrices: usize,
     seconds: f64,
+    /// Of the same matrices in f32.
     baseline: f64,
+    selected: bool,
 }
 
 /// Sums over the matrices of the block, of each its fastest kernel.
-fn block_sums(rows: &[Row]) -> Vec<Sum> {
-    let mut best: Vec<&Row> = Vec::new();
-    for row in rows.iter().filter(|row| row.workload.starts_with("blk.0.")) {
-        let (Some(seconds), Some(_)) = (row.seconds, row.ratio_f32) else {
-            continue;
-        };
-        let same = |other: &&mut &Row| {
-            other.workload == row.workload && other.contract == row.contract && other.m == row.m
-        };
-        match best.iter_mut().find(same) {
-            Some(other) if other.seconds.is_some_and(|other| other <= seconds) => {}
-            Some(other) => *other = row,
-            None => best.push(row),
-        }
-    }
+pub(crate) fn block_sums(rows: &[Row]) -> Vec<Sum> {
+    let block = || rows.iter().filter(|row| row.workload.starts_with("blk.0."));
+    let best = |workload: &str, m, label: Option<&str>| {
+        block()
+            .filter(|row| row.workload == workload && row.m == m)
+            .filter(|row| label.map_or(row.baseline, |label| row.label() == label))
+            .filter_map(|row| row.seconds)
+            .min_by(f64::total_cmp)
+    };
     let mut sums: Vec<Sum> = Vec::new();
-    for row in best {
-        let (Some(seconds), Some(ratio)) = (row.seconds, row.ratio_f32) else {
+    let mut seen = Vec::new();
+    for row in block() {
+        let label = row.label();
+        let key = (&row.workload, row.m, label.clone());
+        if seen.contains(&key) {
+            continue;
+        }
+        seen.push(key);
+        let times = best(&row.workload, row.m, Some(&label)).zip(best(&row.workload, row.m, None));
+        let Some((seconds, baseline)) = times else {
             continue;
         };
-        let label = row.label();
-        let found = sums
+        match sums
             .iter_mut()
-            .find(|sum| sum.label == label && sum.m == row.m);
-        let sum = match found {
-            Some(sum) => sum,
-            None => {
-                sums.push(Sum {
-                    label,
-                    m: row.m,
-                    matrices: 0,
-                    seconds: 0.0,
-                    baseline: 0.0,
-                });
-                let last = sums.len() - 1;
-                &mut sums[last]
+            .find(|sum| sum.label == label && sum.m == row.m)
+        {
+            Some(sum) => {
+                sum.matrices += 1;
+                sum.seconds += seconds;
+                sum.baseline += baseline;
             }
-        };
-        sum.matrices += 1;
-        sum.seconds += seconds;
-        sum.baseline += seconds * ratio;
+            None => sums.push(Sum {
+                label,
+                m: row.m,
+                matrices: 1,
+                seconds,
+                baseline,
+                selected: row.selected,
+            }),
+        }
     }
     sums
 }
 
 /// What the rows come to.
-pub(crate) fn print_summary(rows: &[Row]) {
-    let sums = block_sums(rows);
-    let mut ms: Vec<usize> = sums.iter().map(|sum| sum.m).collect();
+pub(crate) fn print_summary(rows: &[Row], sums: &[Sum]) {
+    let sums = || sums.iter().filter(|sum| sum.selected);
+    let mut ms: Vec<usize> = sums().map(|sum| sum.m).collect();
     ms.sort_unstable();
     ms.dedup();
     for m in ms {
         println!("\nblock 0, M = {m}: all its matrices, one after the other, against f32");
-        for sum in sums.iter().filter(|sum| sum.m == m) {
+        for sum in sums().filter(|sum| sum.m == m) {
             println!(
                 "  {:<24} {:>2} matrices {:>9}  {:>6.2}x",
                 sum.label,
@@ -313,7 +314,11 @@ pub(crate) mod tests {
             m,
             n: 2,
             k: 3,
-            source: "model",
+            source: if workload.starts_with("blk.0.") {
+                "model"
+            } else {
+                "synthetic"
+            },
             checked: Verdict::Bounded,
             seconds,
             cpu_seconds: None,
@@ -371,7 +376,7 @@ pub(crate) mod tests {
             row("blk.0.b", 1, false, Some(3.0)),
             row("square", 1, false, Some(3.0)),
         ];
-        compare(&mut rows);
+        rows[1].selected = false;
         let sums = block_sums(&rows);
         let int8 = sums.iter().find(|sum| sum.label == "W8A8 int8");
         assert_eq!(
@@ -382,6 +387,7 @@ pub(crate) mod tests {
                 matrices: 2,
                 seconds: 4.0,
                 baseline: 8.0,
+                selected: false,
             })
         );
     }

@@ -122,18 +122,28 @@ impl Rig {
     /// the problem is no case.
     pub fn check(&mut self, case: &Case) {
         let context = self.context(&case.kernel);
-        let Some(id) = case.kernel.id(&case.problem, context.caps()) else {
-            return;
+        if case.kernel.id(&case.problem, context.caps()).is_some() {
+            let result = self.try_check(case);
+            self.note(result);
+        }
+    }
+
+    /// Compares a case with the reference.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and what reproduces it.
+    pub fn try_check(&mut self, case: &Case) -> Result<(), String> {
+        let caps = self.context(&case.kernel).caps().clone();
+        let Some(id) = case.kernel.id(&case.problem, &caps) else {
+            return Err(format!("{} cannot do {}: {case}", case.kernel, case.problem.contract()));
         };
-        let result = context
-            .plan_with(&case.problem, &PlanOptions::kernel(&id))
-            .map_err(|error| error.to_string())
-            .and_then(|plan| {
-                self.note_pipeline(plan.specialization(), case.kernel.floor);
-                let context = self.context(&case.kernel);
-                self.run(&context, &plan, case)
-            });
-        self.note(result.map_err(|reason| format!("{id}: {case}: {reason}")));
+        let explain = |reason: String| format!("{id}: {case}: {reason}");
+        let plan = anybit::plan(&case.problem, &caps, &PlanOptions::kernel(&id))
+            .map_err(|error| explain(error.to_string()))?;
+        self.note_pipeline(plan.specialization(), case.kernel.floor);
+        let context = self.context(&case.kernel);
+        self.run(&context, &plan, case).map_err(explain)
     }
 
     /// Counts a case, and notes what is wrong with it.

@@ -241,6 +241,22 @@ impl Context {
         self.inner.poller.set_external(external);
     }
 
+    /// Calls wgpu where only a lost device can make it complain: everything else was checked before. Without the scope a
+    /// complaint would reach the application's handler, which panics by default.
+    pub(crate) fn guard<T>(&self, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+        let device = &self.inner.device;
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let output = call(device);
+        let errors = [resolve_now(internal.pop()), resolve_now(validation.pop())];
+        match errors.into_iter().flatten().next() {
+            Some(error) => Err(Error::DeviceLost {
+                reason: error.to_string(),
+            }),
+            None => Ok(output),
+        }
+    }
+
     /// A buffer, or the error that says why there is none.
     pub(crate) fn buffer(
         &self,
@@ -252,27 +268,22 @@ impl Context {
         if bytes > limit {
             return Err(Error::BindingTooLarge { what, bytes, limit });
         }
-        let device = &self.inner.device;
-        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(what),
-            size: bytes,
-            usage,
-            mapped_at_creation: false,
+        let memory = self
+            .inner
+            .device
+            .push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.guard(|device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(what),
+                size: bytes,
+                usage,
+                mapped_at_creation: false,
+            })
         });
-        let invalid = resolve_now(validation.pop());
-        let exhausted = resolve_now(memory.pop());
-        if exhausted.is_some() {
+        if resolve_now(memory.pop()).is_some() {
             return Err(Error::OutOfMemory { what, bytes });
         }
-        match invalid {
-            // Sizes and usages were checked: what is left is a device that is gone.
-            Some(error) => Err(Error::DeviceLost {
-                reason: error.to_string(),
-            }),
-            None => Ok(buffer),
-        }
+        buffer
     }
 }
 

@@ -185,20 +185,22 @@ impl Context {
             } else {
                 matrix.row_range(chunk.rows.clone())?.to_device(layout)?
             };
-            self.write(chunk, chunk.codes.start, &image.codes);
-            self.write(chunk, chunk.side.start, &image.side);
+            self.write(&chunk.buffer, chunk.codes.start, &image.codes)?;
+            self.write(&chunk.buffer, chunk.side.start, &image.side)?;
         }
         Ok(device)
     }
 
-    fn write(&self, chunk: &Chunk, offset: u64, words: &[u32]) {
+    fn write(&self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
         let queue = &self.inner.queue;
-        if cfg!(target_endian = "little") {
-            queue.write_buffer(&chunk.buffer, offset, bytemuck::cast_slice(words));
-        } else {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            queue.write_buffer(&chunk.buffer, offset, &bytes);
-        }
+        self.guard(|_| {
+            if cfg!(target_endian = "little") {
+                queue.write_buffer(buffer, offset, bytemuck::cast_slice(words));
+            } else {
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                queue.write_buffer(buffer, offset, &bytes);
+            }
+        })
     }
 
     /// An f32 matrix from row-major values.

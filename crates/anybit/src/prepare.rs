@@ -322,12 +322,23 @@ impl Context {
         grid: [u32; 3],
     ) -> Result<Dispatch> {
         debug_assert_eq!(layout.len(), bindings.len() + 1);
+        let limit = self.inner.caps.max_binding;
+        let sizes = bindings
+            .iter()
+            .filter_map(|binding| binding.size.map(wgpu::BufferSize::get));
+        if let Some(bytes) = sizes.max().filter(|&bytes| bytes > limit) {
+            return Err(Error::BindingTooLarge {
+                what: "an operand",
+                bytes,
+                limit,
+            });
+        }
         let buffer = self.buffer(
             "parameters",
             params.len() as u64,
             wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
         )?;
-        self.inner.queue.write_buffer(&buffer, 0, params);
+        self.guard(|_| self.inner.queue.write_buffer(&buffer, 0, params))?;
         let entries: Vec<_> = std::iter::once(buffer.as_entire_buffer_binding())
             .chain(bindings.iter().cloned())
             .zip(0..)

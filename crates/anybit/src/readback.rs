@@ -12,25 +12,14 @@ pub(crate) use native::Poller;
 #[derive(Debug)]
 #[must_use = "the words are lost unless they are read"]
 pub(crate) struct PendingWords {
-    /// Keeps somebody polling. In a browser nobody needs to.
-    #[cfg(not(target_arch = "wasm32"))]
     context: Context,
     staging: wgpu::Buffer,
     words: usize,
 }
 
 impl PendingWords {
-    pub(crate) fn new(
-        #[cfg_attr(
-            target_arch = "wasm32",
-            expect(unused_variables, reason = "nobody polls there")
-        )]
-        context: &Context,
-        staging: wgpu::Buffer,
-        words: usize,
-    ) -> Self {
+    pub(crate) fn new(context: &Context, staging: wgpu::Buffer, words: usize) -> Self {
         Self {
-            #[cfg(not(target_arch = "wasm32"))]
             context: context.clone(),
             staging,
             words,
@@ -47,11 +36,13 @@ impl PendingWords {
             return Ok(Vec::new());
         }
         let (sender, receiver) = oneshot_channel();
-        self.staging
-            .map_async(wgpu::MapMode::Read, .., move |result| {
-                // The receiver may be gone: a read dropped half-way.
-                let _ = sender.send(result);
-            });
+        self.context.guard(|_| {
+            self.staging
+                .map_async(wgpu::MapMode::Read, .., move |result| {
+                    // The receiver may be gone: a read dropped half-way.
+                    let _ = sender.send(result);
+                });
+        })?;
         #[cfg(not(target_arch = "wasm32"))]
         let _pending = self.context.inner.poller.pending();
         self.finish(&receiver).await

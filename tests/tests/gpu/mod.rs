@@ -1,4 +1,9 @@
 //! The GPU against the reference.
 
 mod contracts;
+mod decode;
 mod exact;
+mod mutation;
+mod quantize;
+mod shapes;
+mod transfer;

@@ -3,44 +3,31 @@
 use std::collections::BTreeMap;
 
 use anybit::{
-    Caps, OutputFormat, PlanOptions, Problem, Specialization, candidates, decode_specialization,
-    quantize_specialization,
+    Caps, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Specialization, Tile, candidates,
+    decode_specialization, quantize_specialization,
 };
 use anybit_formats::{
-    DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, MatrixFormat, PieceLayout,
-    ScaleLayout, ScaleType, SumLayout, ZeroKind,
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, MatrixFormat,
+    PieceLayout, ScaleLayout, ScaleType, SumLayout, ZeroKind,
 };
 use anybit_tests::cover::pairwise;
-use anybit_tests::full;
 
-/// A shader's text with the specialisation that first led to it.
+/// A shader's text, or why it does not link, with the specialisation that first led to it.
 pub(super) struct Text {
     pub(super) specialization: Specialization,
-    pub(super) wgsl: String,
+    pub(super) wgsl: Result<String, String>,
 }
 
 /// Texts, each once.
 #[derive(Default)]
 pub(super) struct Texts {
-    by_text: BTreeMap<String, Specialization>,
+    by_text: BTreeMap<Result<String, String>, Specialization>,
 }
 
 impl Texts {
     pub(super) fn add(&mut self, specialization: Specialization) {
-        let linked = specialization
-            .link()
-            .unwrap_or_else(|error| panic!("{}: {error}", specialization.id));
-        // Each line leads back to a module, but for the modules' names and what stands between them.
-        for (line, text) in (1..).zip(linked.wgsl.lines()) {
-            let located = linked.line_map.locate(line).is_some();
-            let between = text.is_empty() || text.starts_with("//");
-            assert!(
-                located || between,
-                "{}: line {line}: {text}",
-                specialization.id
-            );
-        }
-        self.by_text.entry(linked.wgsl).or_insert(specialization);
+        let wgsl = link(&specialization);
+        self.by_text.entry(wgsl).or_insert(specialization);
     }
 
     pub(super) fn into_vec(self) -> Vec<Text> {
@@ -52,6 +39,18 @@ impl Texts {
             })
             .collect()
     }
+}
+
+fn link(specialization: &Specialization) -> Result<String, String> {
+    let linked = specialization.link().map_err(|error| error.to_string())?;
+    // Each line leads back to a module, but for the modules' names and what stands between them.
+    for (line, text) in (1..).zip(linked.wgsl.lines()) {
+        let between = text.is_empty() || text.starts_with("//");
+        if linked.line_map.locate(line).is_none() && !between {
+            return Err(format!("line {line} leads nowhere: {text}"));
+        }
+    }
+    Ok(linked.wgsl)
 }
 
 /// Devices that get different shaders: without subgroups, and with small and large ones.
@@ -76,20 +75,6 @@ const GRANULARITIES: [Granularity; 5] = [
 const ZEROS: [ZeroKind; 3] = [ZeroKind::None, ZeroKind::Integer, ZeroKind::Minimum];
 const SCALES: [ScaleType; 2] = [ScaleType::F32, ScaleType::F16];
 
-/// Element formats whose shaders may differ: all widths, and an encoding without and with an offset.
-fn elements() -> Vec<ElementFormat> {
-    FORMATS
-        .iter()
-        .map(|row| row.element)
-        .filter(|element| {
-            full()
-                || element
-                    .affine()
-                    .is_none_or(|affine| affine.encoding() != Encoding::Bipolar)
-        })
-        .collect()
-}
-
 fn matrix_format(element: ElementFormat, [granularity, scale, zero]: [usize; 3]) -> MatrixFormat {
     let layout = ScaleLayout {
         granularity: GRANULARITIES[granularity],
@@ -99,73 +84,61 @@ fn matrix_format(element: ElementFormat, [granularity, scale, zero]: [usize; 3])
     MatrixFormat::new(element, element.affine().map(|_| layout)).expect("a format")
 }
 
-/// Problems that meet each two of: elements and scales of both operands, M, and the device.
-fn problems() -> Vec<(Problem, Caps)> {
-    let (elements, devices) = (elements(), devices());
-    let scales = [GRANULARITIES.len(), SCALES.len(), ZEROS.len()];
-    let rows = [1, 8, 64];
-    let levels = [
-        elements.len(),
-        elements.len(),
-        scales[0],
-        scales[1],
-        scales[2],
-        scales[0],
-        scales[1],
-        scales[2],
-        rows.len(),
-        devices.len(),
-    ];
-    let supported = |row: &[usize]| {
-        let (x, w) = (elements[row[0]], elements[row[1]]);
-        // Codes meet codes, without minima; floats meet anything. Floats have no scales: one row of them is enough.
-        let float_scales = |element: ElementFormat, scales: &[usize]| {
-            element.affine().is_some() || scales == [0, 0, 0]
-        };
-        (x.affine().is_none() || w.affine().is_some() && ZEROS[row[4]] != ZeroKind::Minimum)
-            && float_scales(x, &row[2..5])
-            && float_scales(w, &row[5..8])
+/// Widths of elements: 1 to 8 bits, then f32, f16, bf16.
+const WIDTHS: usize = 11;
+
+/// An element of a width. Shaders know encodings only by whether an integer is its code (`unsigned`) or not.
+fn element(width: usize, unsigned: bool) -> ElementFormat {
+    let encoding = match unsigned {
+        true => Encoding::Unsigned,
+        false => [Encoding::TwosComplement, Encoding::Bipolar][width % 2],
     };
-    pairwise(&levels, supported)
-        .into_iter()
-        .map(|row| {
-            let activation = matrix_format(elements[row[0]], [row[2], row[3], row[4]]);
-            let weight = matrix_format(elements[row[1]], [row[5], row[6], row[7]]);
-            let problem = Problem::new((rows[row[8]], 96, 192), activation, weight);
-            (problem, devices[row[9]].clone())
-        })
-        .collect()
-}
-
-/// Problems of bare codes with integer outputs: every pair of widths.
-fn integer_problems() -> Vec<(Problem, Caps)> {
-    let mut problems = Vec::new();
-    let devices = devices();
-    for activation_bits in 1..=8 {
-        for weight_bits in 1..=8 {
-            let name = |bits: usize, index: usize| format!("{}{bits}", ["u", "i", "b"][index % 3]);
-            let index = activation_bits + 3 * weight_bits;
-            let activation = name(activation_bits, index).parse().expect("a format");
-            let weight = name(weight_bits, index / 3).parse().expect("a format");
-            let m = [1, 8, 64][index % 3];
-            let problem =
-                Problem::new((m, 96, 192), activation, weight).with_output(OutputFormat::I32);
-            problems.push((problem, devices[index / 2 % devices.len()].clone()));
-        }
+    match width {
+        8 => ElementFormat::F32,
+        9 => ElementFormat::F16,
+        10 => ElementFormat::BF16,
+        _ => AffineFormat::new(width as u8 + 1, encoding).expect("1 to 8 bits").into(),
     }
-    problems
 }
 
-/// The GEMM shaders.
+/// The GEMM shaders: each two of kernel with tile, element and scales of both operands, output, and device.
 pub(super) fn gemms() -> Vec<Text> {
-    let mut texts = Texts::default();
-    for (problem, caps) in problems().into_iter().chain(integer_problems()) {
-        let (accepted, _) = candidates(&problem, &caps, &PlanOptions::default())
-            .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
-        assert!(!accepted.is_empty(), "no kernel for {}", problem.contract());
-        for candidate in accepted {
-            texts.add(candidate.specialization);
+    let devices = devices();
+    let kernels: Vec<(&KernelRow, Tile)> = KERNELS
+        .iter()
+        .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
+        .collect();
+    let problem = |row: &[usize]| {
+        let activation = element(row[1], row[2] == 1);
+        let weight = element(row[6], row[6] % 2 == 0);
+        // All kernels take eight rows; the text does not depend on their number.
+        let shape = (8, 96, 192);
+        if row[10] == 1 {
+            let bare = |element| MatrixFormat::new(element, None).expect("a format");
+            Problem::new(shape, bare(activation), bare(weight)).with_output(OutputFormat::I32)
+        } else {
+            let activation = matrix_format(activation, [row[3], row[4], row[5]]);
+            Problem::new(shape, activation, matrix_format(weight, [row[7], row[8], row[9]]))
         }
+    };
+    let find = |row: &[usize]| {
+        let (kernel, tile) = kernels[row[0]];
+        let (accepted, _) =
+            candidates(&problem(row), &devices[row[11]], &PlanOptions::engine(kernel.engine)).ok()?;
+        let found = accepted
+            .into_iter()
+            .find(|candidate| candidate.skeleton == kernel.skeleton && candidate.tile == tile);
+        Some(found?.specialization)
+    };
+    let scales = [GRANULARITIES.len(), SCALES.len(), ZEROS.len()];
+    let mut levels = vec![kernels.len(), WIDTHS, 2];
+    levels.extend(scales);
+    levels.push(WIDTHS);
+    levels.extend(scales);
+    levels.extend([2, devices.len()]);
+    let mut texts = Texts::default();
+    for row in pairwise(&levels, |row| find(row).is_some()) {
+        texts.add(find(&row).expect("the row is allowed"));
     }
     texts.into_vec()
 }
