@@ -216,12 +216,19 @@ impl Context {
                 return Err(Error::Aliased { what });
             }
         }
-        // An empty K: the output stays as it was allocated, zeros.
-        let Some(activation_chunk) = activation.chunks.first() else {
+        // With K = 0 no operand has a buffer. The kernel still runs, over zeros, since the output must become zeros.
+        let empty;
+        let (activation_chunks, weight_chunks) = if problem.k == 0 {
+            empty = [self.empty_chunk(problem.n)?];
+            (&empty[..], &empty[..])
+        } else {
+            (&activation.chunks[..], &weight.chunks[..])
+        };
+        let Some(activation_chunk) = activation_chunks.first() else {
             return Ok(Prepared::new(plan.id(), Vec::new()));
         };
         let limit = self.inner.caps.max_binding;
-        if activation.chunks.len() > 1 {
+        if activation_chunks.len() > 1 {
             return Err(Error::BindingTooLarge {
                 what: "the activations",
                 bytes: activation.bytes(),
@@ -236,7 +243,7 @@ impl Context {
                 limit,
             });
         }
-        if weight.chunks.len() > 1 && problem.batch.count > 1 && !problem.batch.broadcast_weight {
+        if weight_chunks.len() > 1 && problem.batch.count > 1 && !problem.batch.broadcast_weight {
             return Err(Error::BindingTooLarge {
                 what: "the batched weights",
                 bytes: weight.bytes(),
@@ -251,8 +258,8 @@ impl Context {
         let centre = |element| centre(plan.engine(), element);
         let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
         let mut dispatches = Vec::new();
-        for chunk in &weight.chunks {
-            let n = if weight.chunks.len() == 1 {
+        for chunk in weight_chunks {
+            let n = if weight_chunks.len() == 1 {
                 problem.n
             } else {
                 chunk.rows.len()
@@ -265,7 +272,7 @@ impl Context {
                 tiles_m,
                 tiles_n,
                 grid_x: grid[0],
-                output_offset: if weight.chunks.len() == 1 {
+                output_offset: if weight_chunks.len() == 1 {
                     0
                 } else {
                     chunk.rows.start as u32
@@ -309,6 +316,25 @@ impl Context {
             )?);
         }
         Ok(Prepared::new(plan.id(), dispatches))
+    }
+
+    /// Zeros to bind where a matrix without columns has no buffer.
+    fn empty_chunk(&self, rows: usize) -> Result<Chunk> {
+        Ok(Chunk {
+            rows: 0..rows,
+            buffer: self.buffer("an empty matrix", 512, wgpu::BufferUsages::STORAGE)?,
+            sections: anybit_formats::Sections {
+                pieces: Vec::new(),
+                codes_words: 64,
+                scales: 0,
+                zeros: 0,
+                sums: 0,
+                side_words: 64,
+            },
+            codes: 0..256,
+            side: 256..512,
+            row_words: 0,
+        })
     }
 
     /// A dispatch with its parameters in a uniform buffer of its own.
