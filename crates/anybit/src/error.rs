@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// A matrix or a part of it does not fit a binding. Request larger limits with [`wanted_limits`](crate::wanted_limits)
     /// or split the matrix along its rows.
-    #[error("{what} takes {bytes} bytes, more than the device's limit of {limit} bytes a binding")]
+    #[error("{what}: {bytes} bytes are more than the device's limit of {limit} bytes a binding")]
     BindingTooLarge {
         /// What was to be bound.
         what: &'static str,

@@ -190,7 +190,7 @@ impl Context {
             &problem.weight,
             plan.weight_layout(),
         )?;
-        let expected = (problem.m * problem.batch.count, problem.n);
+        let expected = (problem.output_rows(), problem.n);
         if (output.rows, output.columns) != expected {
             return Err(Error::ShapeMismatch {
                 what: "the output",

@@ -110,7 +110,7 @@ impl Problem {
         if self.batch.broadcast_activation {
             self.m
         } else {
-            self.m * self.batch.count
+            self.m.saturating_mul(self.batch.count)
         }
     }
 
@@ -119,8 +119,13 @@ impl Problem {
         if self.batch.broadcast_weight {
             self.n
         } else {
-            self.n * self.batch.count
+            self.n.saturating_mul(self.batch.count)
         }
+    }
+
+    /// Rows of Y, all batches together.
+    pub fn output_rows(&self) -> usize {
+        self.m.saturating_mul(self.batch.count)
     }
 
     /// Whether there is nothing to compute: an empty output. A K of 0 leaves an output of zeros.
