@@ -10,7 +10,7 @@ use crate::cli::AdapterChoice;
 ///
 /// # Errors
 ///
-/// [`Error::NoAdapter`], which lists what there is instead.
+/// [`anybit::Error::NoAdapter`], which lists what there is instead.
 pub(crate) fn find(choice: &AdapterChoice) -> Result<Vec<Adapter>, Error> {
     let mut options = ContextOptions::default();
     if let Some(backend) = choice.backend {
@@ -42,7 +42,7 @@ pub(crate) fn backend_name(backend: Backend) -> &'static str {
 ///
 /// # Errors
 ///
-/// [`Error::NoAdapter`] if there is none.
+/// [`anybit::Error::NoAdapter`] if there is none.
 pub(crate) fn list(choice: &AdapterChoice) -> Result<(), Error> {
     for (index, adapter) in find(choice)?.iter().enumerate() {
         if index > 0 {

@@ -6,7 +6,7 @@ use plotters::coord::ranged1d::IntoSegmentedCoord;
 use plotters::prelude::*;
 
 use crate::Error;
-use crate::report::Row;
+use crate::report::{Row, fastest};
 
 /// Problems that are drawn together.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,20 +160,8 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 /// GOP/s of each precision and group: the operations of its problems over the sum of their times, of each problem its
 /// fastest kernel.
 fn bars<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Bar> {
-    let mut best: Vec<&Row> = Vec::new();
-    for row in rows.filter(|row| row.seconds.is_some()) {
-        let same = |other: &&mut &Row| {
-            (&other.workload, &other.contract, other.shape())
-                == (&row.workload, &row.contract, row.shape())
-        };
-        match best.iter_mut().find(same) {
-            Some(other) if other.seconds <= row.seconds => {}
-            Some(other) => *other = row,
-            None => best.push(row),
-        }
-    }
     let mut sums: Vec<(Bar, f64, f64)> = Vec::new();
-    for row in best {
+    for row in fastest(rows) {
         let (Some(seconds), operations) = (row.seconds, row.shape().operations()) else {
             continue;
         };

@@ -129,7 +129,7 @@ impl Workload {
     }
 }
 
-/// As [`quantize`]; bare codes, whose integers are the values, get values that fill their range.
+/// As [`quantize()`]; bare codes, whose integers are the values, get values that fill their range.
 fn quantized(
     values: &[f32],
     rows: usize,

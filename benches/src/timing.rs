@@ -43,7 +43,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// Enough for an impression.
     pub(crate) const QUICK: Self = Self {
-        time: Duration::from_millis(150),
+        time: Duration::from_millis(100),
         passes: 3,
     };
     /// Enough for a median that repeats.

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anybit::{
     Context, DeviceMatrix, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions, Problem,
     Skeleton, Specialization, Values, wgpu,
 };
-use anybit_formats::{ElementFormat, FloatFormat, MatrixFormat, PackedMatrix};
+use anybit_formats::{DeviceLayout, ElementFormat, MatrixFormat, PackedMatrix};
 use anybit_reference::bound::{Accumulation, ErrorModel};
 use anybit_reference::{Batches, exact};
 
@@ -46,6 +47,9 @@ pub struct Rig {
     bounded: usize,
     sharp: usize,
     failures: Vec<String>,
+    /// The case that took longest.
+    slowest: (Duration, String),
+    begun: Instant,
 }
 
 /// Runs a test on every selected adapter.
@@ -68,6 +72,8 @@ pub fn on_each_adapter(test: &str, body: impl Fn(&mut Rig)) {
             bounded: 0,
             sharp: 0,
             failures: Vec::new(),
+            slowest: (Duration::ZERO, String::new()),
+            begun: Instant::now(),
         };
         body(&mut rig);
         rig.finish();
@@ -143,7 +149,14 @@ impl Rig {
             .map_err(|error| explain(error.to_string()))?;
         self.note_pipeline(plan.specialization(), case.kernel.floor);
         let context = self.context(&case.kernel);
-        self.run(&context, &plan, case).map_err(explain)
+        let begun = Instant::now();
+        let result = self.run(&context, &plan, case);
+        let time = begun.elapsed();
+        if std::env::var("ANYBIT_TIMES").is_ok() { println!("TIME {:.3} {id}", time.as_secs_f64()); }
+        if time > self.slowest.0 {
+            self.slowest = (time, id.clone());
+        }
+        result.map_err(explain)
     }
 
     /// Counts a case, and notes what is wrong with it.
@@ -241,11 +254,14 @@ impl Rig {
             self.bounded
         );
         println!(
-            "{}: {} cases and {} pipelines on {}",
+            "{}: {} cases and {} pipelines in {:.1} s on {}; the slowest took {:.1} s: {}",
             self.test,
             self.cases,
             self.made,
-            adapter::describe(&self.adapter)
+            self.begun.elapsed().as_secs_f64(),
+            adapter::describe(&self.adapter),
+            self.slowest.0.as_secs_f64(),
+            self.slowest.1
         );
     }
 }
@@ -301,8 +317,8 @@ pub fn reference(
     ))
 }
 
-/// Runs a plan on packed operands. Whether f32 activations and the output lie in buffers of the caller, with canaries
-/// round them, is left to chance.
+/// Runs a plan on packed operands. Whether f32 operands and the output lie in buffers of the caller, with canaries round
+/// them, is left to chance.
 ///
 /// # Errors
 ///
@@ -315,12 +331,8 @@ pub fn multiply(
     random: &mut Random,
 ) -> Result<Values, Box<dyn std::error::Error>> {
     let problem = plan.problem();
-    let activation = if *x.format() == MatrixFormat::F32 && random.one_in(2) {
-        upload_strided(context, x, random)?
-    } else {
-        context.upload(x, &plan.activation_layout())?
-    };
-    let weight = context.upload(w, &plan.weight_layout())?;
+    let activation = upload(context, x, plan.activation_layout(), random)?;
+    let weight = upload(context, w, plan.weight_layout(), random)?;
     let shape = (problem.m * problem.batch.count, problem.n);
     if problem.is_empty() || random.one_in(2) {
         let output = context.output(problem.output, shape.0, shape.1)?;
@@ -350,6 +362,21 @@ pub fn multiply(
     framed.unframe(pending.read_blocking()?)
 }
 
+/// A matrix on the device; if of f32, it may be in a buffer of the caller.
+fn upload(
+    context: &Context,
+    matrix: &PackedMatrix,
+    layout: DeviceLayout,
+    random: &mut Random,
+) -> Result<DeviceMatrix, Box<dyn std::error::Error>> {
+    let empty = matrix.rows() * matrix.columns() == 0;
+    if *matrix.format() == MatrixFormat::F32 && !empty && random.one_in(2) {
+        upload_strided(context, matrix, random)
+    } else {
+        Ok(context.upload(matrix, &layout)?)
+    }
+}
+
 /// An f32 matrix in a larger buffer: NaN before, between and after its rows, which no kernel may use.
 fn upload_strided(
     context: &Context,
@@ -360,7 +387,7 @@ fn upload_strided(
     let values = matrix.decode();
     let stride = columns.next_multiple_of(4) + 4 * random.below(3);
     let offset = 64 * (1 + random.below(2));
-    let mut words = vec![f32::from_bits(CANARY); offset + rows * stride + 4];
+    let mut words = vec![f32::from_bits(CANARY); offset + rows * stride + 64];
     for (row, values) in values.chunks(columns.max(1)).enumerate() {
         words[offset + row * stride..][..columns].copy_from_slice(values);
     }
@@ -454,16 +481,6 @@ impl Framed {
             ),
         })
     }
-}
-
-/// The same values as a matrix of another float format: f32 activations for a kernel that takes f16 or bf16.
-///
-/// # Panics
-///
-/// If a value does not fit the format.
-pub fn as_float(matrix: &PackedMatrix, element: FloatFormat) -> PackedMatrix {
-    PackedMatrix::from_f32(element, matrix.rows(), matrix.columns(), &matrix.decode())
-        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A place among the contexts that may be alive at once.

@@ -1,1 +1,5 @@
 //! The public API, as a stranger uses it.
+
+mod errors;
+mod lost;
+mod stranger;

@@ -1,6 +1,6 @@
 //! The comparisons bite: shaders that are wrong on purpose fail them.
 
-use anybit::{Context, Engine, Operands, OutputFormat, Plan, PlanOptions, Problem, Skeleton, Values};
+use anybit::{Context, Engine, OutputFormat, Plan, PlanOptions, Problem, Skeleton, Values};
 use anybit_formats::PackedMatrix;
 use anybit_reference::exact;
 use anybit_shaders::Modules;
@@ -10,101 +10,108 @@ use anybit_tests::random::Random;
 use anybit_tests::raw;
 use anybit_tests::rig::{on_each_adapter, reference};
 
-/// One change of a module's text.
+/// One change of a module's text, and a kernel that must suffer from it.
 struct Mutation {
-    contract: (&'static str, &'static str, OutputFormat),
-    engine: Engine,
-    skeleton: Skeleton,
+    what: &'static str,
     module: &'static str,
     from: &'static str,
     to: &'static str,
+    engine: Engine,
+    skeleton: Skeleton,
+    activation: &'static str,
+    weight: &'static str,
+    output: OutputFormat,
 }
 
-const I32: OutputFormat = OutputFormat::I32;
-const F32: OutputFormat = OutputFormat::F32;
+use Engine::{Bitplane, Dot4, Fma};
+use OutputFormat::{F32, I32};
+use Skeleton::{Gemv, Tiled};
 
-const MUTATIONS: &[Mutation] = &[
-    // Decoding: codes of the two pieces of 3 bits swapped in weight, and a plane's bits out of order.
-    Mutation {
-        contract: ("i8", "u3", I32),
-        engine: Engine::Dot4,
-        skeleton: Skeleton::Tiled,
-        module: "format/affine",
-        from: "<< P0;",
-        to: "<< (P0 - 1u);",
-    },
-    Mutation {
-        contract: ("f32", "u5rf", F32),
-        engine: Engine::Fma,
-        skeleton: Skeleton::Gemv,
-        module: "format/affine",
-        from: "* operand().multiplier + operand().offset",
-        to: "* operand().multiplier - operand().offset + 1",
-    },
-    Mutation {
-        contract: ("i2", "u3", I32),
-        engine: Engine::Bitplane,
-        skeleton: Skeleton::Gemv,
-        module: "format/affine_planes",
-        from: "plane * operand().pieces.y",
-        to: "(plane ^ 1u) * operand().pieces.y",
-    },
-    Mutation {
-        contract: ("bf16", "bf16", F32),
-        engine: Engine::Fma,
-        skeleton: Skeleton::Tiled,
-        module: "format/bf16",
-        from: "low << 16u",
-        to: "low << 15u",
-    },
-    // Scales: the wrong half of a pair of f16, and a group too far.
-    Mutation {
-        contract: ("i8rf", "u4g32h", F32),
-        engine: Engine::Dot4,
-        skeleton: Skeleton::Gemv,
-        module: "scale/affine",
-        from: "[index % 2u]",
-        to: "[(index + 1u) % 2u]",
-    },
-    Mutation {
-        contract: ("f32", "i4g32f", F32),
-        engine: Engine::Fma,
-        skeleton: Skeleton::Tiled,
-        module: "scale/affine",
-        from: "result += scale.minimum;",
-        to: "result += 0.0;",
-    },
-    // Recovery: the zero's correction dropped, a power of two off, a centre forgotten.
-    Mutation {
-        contract: ("i8", "i4", I32),
-        engine: Engine::Dot4,
-        skeleton: Skeleton::Tiled,
-        module: "core/integer",
-        from: "product += span.offset * weight_codes;",
-        to: "product += (span.offset + 1) * weight_codes;",
-    },
-    Mutation {
-        contract: ("i3", "i2", I32),
-        engine: Engine::Bitplane,
-        skeleton: Skeleton::Tiled,
-        module: "core/integer",
-        from: "(weight.offset - weight_zero) * span.integers",
-        to: "(weight.offset - weight_zero + 1) * span.integers",
-    },
-    Mutation {
-        contract: ("u8", "u8", I32),
-        engine: Engine::Dot4,
-        skeleton: Skeleton::Gemv,
-        module: "core/dot4",
-        from: "return 128 * activation_codes;",
-        to: "return 127 * activation_codes;",
-    },
-    Mutation {
-        contract: ("f32", "f32", F32),
-        engine: Engine::Fma,
-        skeleton: Skeleton::Gemv,
-        module: "core/fma",
-        from: "k < vec4<u32>(params.k)",
-        to: "k < vec4<u32>(params.k - 1u)",
-    },
-];
+macro_rules! mutations {
+    ($($what:literal: $module:literal, $from:literal => $to:literal, $engine:ident $skeleton:ident $activation:literal $weight:literal $output:ident;)*) => {
+        &[$(Mutation {
+            what: $what,
+            module: $module,
+            from: $from,
+            to: $to,
+            engine: $engine,
+            skeleton: $skeleton,
+            activation: $activation,
+            weight: $weight,
+            output: $output,
+        }),*]
+    };
+}
+
+/// A decoding of each family, a scale, and a recovery of each engine.
+const MUTATIONS: &[Mutation] = mutations! {
+    "the second piece is put a bit too low": "format/affine", "<< P0" => "<< (P0 - 1u)", Dot4 Tiled "i8" "u3" I32;
+    "the offset has the wrong sign": "format/affine", "+ operand().offset" => "- operand().offset", Fma Gemv "f32" "i5rf" F32;
+    "planes are swapped": "format/affine_planes", "plane * operand().pieces.y" => "(plane ^ 1u) * operand().pieces.y", Bitplane Gemv "i2" "u3" I32;
+    "bf16 is a bit off": "format/bf16", "low << 16u" => "low << 15u", Fma Gemv "bf16" "bf16" F32;
+    "f16 values change places": "format/f16", "words[2u * t]" => "words[2u * t + 1u]", Fma Gemv "f32" "f16" F32;
+    "scales are read a word too far": "scale/affine", "operand().scales" => "(operand().scales + 1u)", Dot4 Gemv "i8rf" "u4g32h" F32;
+    "minima are read a word too far": "scale/affine", "operand().zeros" => "(operand().zeros + 1u)", Fma Tiled "f32" "u4g32fm" F32;
+    "the activation's offset is one off": "core/integer", "span.offset *" => "(span.offset + 1) *", Dot4 Tiled "b8" "i4" I32;
+    "what 8-bit weights lost is not added back": "core/dot4", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
+    "the weight's offset is one off": "core/integer", "(weight.offset - weight_zero)" => "(weight.offset - weight_zero + 1)", Bitplane Tiled "i3" "i2" I32;
+    "planes have the wrong weight": "kernel/gemv_bitplane", "power[p + q]" => "power[p]", Bitplane Gemv "u3" "u2" I32;
+    "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
+};
+
+fn compare(problem: &Problem, x: &PackedMatrix, w: &PackedMatrix, found: Values) -> Option<Wrong> {
+    match found {
+        Values::I32(found) => compare::exact(&found, &exact::gemm_i64(x, w).expect("a product")),
+        Values::F32(found) => {
+            let (expected, bounds) = reference(problem, x, w).expect("a product");
+            compare::bounded(&found, &expected, &bounds)
+        }
+    }
+}
+
+fn run(context: &Context, plan: &Plan, modules: &Modules<'_>) -> Result<Option<Wrong>, String> {
+    let problem = plan.problem();
+    let mut random = Random::new(0xb17e);
+    let x = operand(&problem.activation, (problem.m, problem.k), Fill::Random, &mut random);
+    let w = operand(&problem.weight, (problem.n, problem.k), Fill::Random, &mut random);
+    let linked = plan.specialization().link_from(modules).map_err(|error| error.to_string())?;
+    let found = raw::multiply(context, plan, &linked.wgsl, &x, &w).map_err(|error| error.to_string())?;
+    Ok(compare(problem, &x, &w, found))
+}
+
+#[test]
+fn wrong_shaders_are_caught() {
+    on_each_adapter("wrong_shaders_are_caught", |rig| {
+        for mutation in MUTATIONS {
+            let grouped = mutation.weight.contains('g');
+            let shape = (5, 33, if grouped { 96 } else { 75 });
+            let problem = Problem::new(shape, format(mutation.activation), format(mutation.weight))
+                .with_output(mutation.output);
+            let mut options = PlanOptions::engine(mutation.engine);
+            options.skeleton = Some(mutation.skeleton);
+            // Without subgroups, so that every adapter runs the same kernels.
+            let context = rig.floor();
+            let plan = context.plan_with(&problem, &options).unwrap_or_else(|error| panic!("{error}"));
+            let modules = Modules::embedded();
+            let text = modules.text(mutation.module).unwrap_or_default().to_owned();
+            assert!(
+                text.contains(mutation.from),
+                "{} no longer has `{}`: the mutation needs another place",
+                mutation.module,
+                mutation.from
+            );
+            let what = format!("{}: {}", plan.id(), mutation.what);
+            // The unchanged shader is right, also without anybit's host code.
+            match run(&context, &plan, &modules) {
+                Ok(wrong) => rig.note_wrong(plan.id(), wrong),
+                Err(error) => rig.note(Err(format!("{}: {error}", plan.id()))),
+            }
+            let mutated = modules.with(mutation.module, text.replace(mutation.from, mutation.to));
+            rig.note(match run(&context, &plan, &mutated) {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err(format!("{what}: not noticed")),
+                Err(error) => Err(format!("{what}: {error}")),
+            });
+        }
+    });
+}
