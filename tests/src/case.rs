@@ -48,6 +48,19 @@ impl Kernel {
             .map(|candidate| candidate.specialization.id)
     }
 
+    /// One of a class of kernels, the cheapest to compile first: mostly a cheap one, in turn, and now and then a dear one.
+    ///
+    /// # Panics
+    ///
+    /// If the class is empty.
+    pub fn in_turn(class: &[Self], turn: usize) -> Self {
+        let cheap = class.len().div_ceil(2);
+        match turn % 8 {
+            7 if cheap < class.len() => class[cheap + turn / 8 % (class.len() - cheap)],
+            _ => class[turn % cheap],
+        }
+    }
+
     /// Codes of K that one step of the kernel takes.
     pub fn step(&self, problem: &Problem) -> usize {
         let span = match problem.weight.element().bits() {

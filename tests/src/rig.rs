@@ -6,10 +6,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anybit::{
-    Context, DeviceMatrix, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions, Problem,
-    Skeleton, Specialization, Values, wgpu,
+    Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
+    Problem, Skeleton, Specialization, Values, wgpu,
 };
-use anybit_formats::{DeviceLayout, ElementFormat, MatrixFormat, PackedMatrix};
+use anybit_formats::{DeviceLayout, ElementFormat, MatrixFormat, PackedMatrix, SumLayout};
 use anybit_reference::bound::{Accumulation, ErrorModel};
 use anybit_reference::{Batches, exact};
 
@@ -124,6 +124,25 @@ impl Rig {
         kernels
     }
 
+    /// The kernels of an engine for a problem, by skeleton and whether on the floor; the cheapest to compile first.
+    pub fn classes(&mut self, problem: &Problem, engine: Engine) -> Vec<Vec<Kernel>> {
+        let mut classes: Vec<Vec<Kernel>> = Vec::new();
+        let mut kernels = self.kernels(problem);
+        kernels.retain(|kernel| kernel.engine == engine);
+        kernels.sort_by_key(|kernel| kernel.tile.thread_m * kernel.tile.thread_n);
+        for kernel in kernels {
+            let same = |class: &&mut Vec<Kernel>| {
+                (class[0].skeleton, class[0].floor) == (kernel.skeleton, kernel.floor)
+            };
+            match classes.iter_mut().find(same) {
+                Some(class) => class.push(kernel),
+                None => classes.push(vec![kernel]),
+            }
+        }
+        classes.sort_by_key(|class| (class[0].skeleton, class[0].floor));
+        classes
+    }
+
     /// Compares a case with the reference. A difference is noted and fails the test in the end. A kernel that cannot do
     /// the problem is no case.
     pub fn check(&mut self, case: &Case) {
@@ -142,7 +161,11 @@ impl Rig {
     pub fn try_check(&mut self, case: &Case) -> Result<(), String> {
         let caps = self.context(&case.kernel).caps().clone();
         let Some(id) = case.kernel.id(&case.problem, &caps) else {
-            return Err(format!("{} cannot do {}: {case}", case.kernel, case.problem.contract()));
+            return Err(format!(
+                "{} cannot do {}: {case}",
+                case.kernel,
+                case.problem.contract()
+            ));
         };
         let explain = |reason: String| format!("{id}: {case}: {reason}");
         let plan = anybit::plan(&case.problem, &caps, &PlanOptions::kernel(&id))
@@ -152,7 +175,6 @@ impl Rig {
         let begun = Instant::now();
         let result = self.run(&context, &plan, case);
         let time = begun.elapsed();
-        if std::env::var("ANYBIT_TIMES").is_ok() { println!("TIME {:.3} {id}", time.as_secs_f64()); }
         if time > self.slowest.0 {
             self.slowest = (time, id.clone());
         }
@@ -362,7 +384,8 @@ pub fn multiply(
     framed.unframe(pending.read_blocking()?)
 }
 
-/// A matrix on the device; if of f32, it may be in a buffer of the caller.
+/// A matrix on the device; if of f32, it may be in a buffer of the caller, if of codes, it may carry sums that no kernel
+/// asked for.
 fn upload(
     context: &Context,
     matrix: &PackedMatrix,
@@ -371,10 +394,15 @@ fn upload(
 ) -> Result<DeviceMatrix, Box<dyn std::error::Error>> {
     let empty = matrix.rows() * matrix.columns() == 0;
     if *matrix.format() == MatrixFormat::F32 && !empty && random.one_in(2) {
-        upload_strided(context, matrix, random)
-    } else {
-        Ok(context.upload(matrix, &layout)?)
+        return upload_strided(context, matrix, random);
     }
+    let sums = match matrix.format().element() {
+        ElementFormat::Affine(_) if layout.sums == SumLayout::None => {
+            random.pick(&[SumLayout::None, SumLayout::Blocks, SumLayout::Groups])
+        }
+        _ => layout.sums,
+    };
+    Ok(context.upload(matrix, &DeviceLayout { sums, ..layout })?)
 }
 
 /// An f32 matrix in a larger buffer: NaN before, between and after its rows, which no kernel may use.

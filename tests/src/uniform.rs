@@ -219,10 +219,10 @@ impl Walk<'_> {
                 self.found
                     .push(format!("{} has a barrier in mixed code", self.name));
             }
-            Statement::Store { pointer, value } => {
-                if mixed || self.is_mixed(*value) || self.is_mixed(*pointer) {
-                    self.locals.extend(self.local(*pointer));
-                }
+            Statement::Store { pointer, value }
+                if mixed || self.is_mixed(*value) || self.is_mixed(*pointer) =>
+            {
+                self.locals.extend(self.local(*pointer));
             }
             Statement::Call {
                 function,

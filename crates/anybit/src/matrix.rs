@@ -326,15 +326,26 @@ impl Context {
     ///
     /// Those of [`download`](Self::download).
     pub async fn download_async(&self, matrix: &DeviceMatrix) -> Result<PackedMatrix> {
+        if matrix.chunks.is_empty() {
+            // A matrix without elements may still have rows, with scales of zero.
+            let sections =
+                Sections::new(&matrix.format, matrix.rows, matrix.columns, &matrix.layout)?;
+            return Ok(PackedMatrix::from_device(
+                matrix.format,
+                matrix.rows,
+                matrix.columns,
+                &matrix.layout,
+                &vec![0; sections.codes_words],
+                &vec![0; sections.side_words],
+            )?);
+        }
         let mut parts = Vec::new();
         for chunk in &matrix.chunks {
-            let mut encoder = self
-                .inner
-                .device
-                .create_command_encoder(&Default::default());
-            let codes = self.copy_out(&mut encoder, &chunk.buffer, chunk.codes.clone())?;
-            let side = self.copy_out(&mut encoder, &chunk.buffer, chunk.side.clone())?;
-            self.inner.queue.submit([encoder.finish()]);
+            let (codes, side) = self.submit(|encoder| {
+                let codes = self.copy_out(encoder, &chunk.buffer, chunk.codes.clone())?;
+                let side = self.copy_out(encoder, &chunk.buffer, chunk.side.clone())?;
+                Ok((codes, side))
+            })?;
             let (codes, side) = (codes.read().await?, side.read().await?);
             parts.push(PackedMatrix::from_device(
                 matrix.format,
@@ -487,7 +498,8 @@ impl Context {
         rows: usize,
         columns: usize,
     ) -> Result<OutputMatrix> {
-        let stride = columns.next_multiple_of(BLOCK);
+        // Of a size without a multiple above it, the bytes are past every limit anyway.
+        let stride = columns.checked_next_multiple_of(BLOCK).unwrap_or(columns);
         let bytes = (rows as u64)
             .saturating_mul(stride as u64)
             .saturating_mul(4);

@@ -413,16 +413,25 @@ impl Context {
         prepared: &[&Prepared],
         output: &OutputMatrix,
     ) -> Result<PendingRead> {
-        let mut encoder = self
-            .inner
-            .device
-            .create_command_encoder(&Default::default());
-        for work in prepared {
-            work.encode_pass(&mut encoder);
-        }
-        let read = self.encode_read(&mut encoder, output)?;
-        self.inner.queue.submit([encoder.finish()]);
-        Ok(read)
+        self.submit(|encoder| {
+            for work in prepared {
+                work.encode_pass(encoder);
+            }
+            self.encode_read(encoder, output)
+        })
+    }
+
+    /// Records something and submits it.
+    pub(crate) fn submit<T>(
+        &self,
+        record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>,
+    ) -> Result<T> {
+        self.guard(|device| {
+            let mut encoder = device.create_command_encoder(&Default::default());
+            let output = record(&mut encoder)?;
+            self.inner.queue.submit([encoder.finish()]);
+            Ok(output)
+        })?
     }
 }
 

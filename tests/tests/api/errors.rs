@@ -18,7 +18,12 @@ fn context() -> Context {
 }
 
 fn matrix(name: &str, rows: usize, columns: usize) -> PackedMatrix {
-    operand(&format(name), (rows, columns), Fill::Random, &mut Random::new(1))
+    operand(
+        &format(name),
+        (rows, columns),
+        Fill::Random,
+        &mut Random::new(1),
+    )
 }
 
 /// A problem with its operands in the layouts that its plan reads.
@@ -36,7 +41,11 @@ impl Set {
         let problem = Problem::new(shape, format(x), format(w)).with_output(output);
         let plan = context.plan(&problem).expect("a plan");
         let (m, n, k) = shape;
-        let upload = |name, rows, layout| context.upload(&matrix(name, rows, k), &layout).expect("an upload");
+        let upload = |name, rows, layout| {
+            context
+                .upload(&matrix(name, rows, k), &layout)
+                .expect("an upload")
+        };
         Self {
             activation: upload(x, m, plan.activation_layout()),
             weight: upload(w, n, plan.weight_layout()),
@@ -46,15 +55,26 @@ impl Set {
         }
     }
 
-    fn prepare(&self, activation: &DeviceMatrix, weight: &DeviceMatrix, output: &OutputMatrix) -> Result<(), Error> {
-        let operands = Operands { activation, weight, output };
+    fn prepare(
+        &self,
+        activation: &DeviceMatrix,
+        weight: &DeviceMatrix,
+        output: &OutputMatrix,
+    ) -> Result<(), Error> {
+        let operands = Operands {
+            activation,
+            weight,
+            output,
+        };
         self.context.prepare(&self.plan, operands).map(|_| ())
     }
 }
 
 /// Nothing of what `body` does may reach wgpu's validation.
 fn unseen_by_wgpu(context: &Context, body: impl FnOnce()) {
-    let scope = context.device().push_error_scope(wgpu::ErrorFilter::Validation);
+    let scope = context
+        .device()
+        .push_error_scope(wgpu::ErrorFilter::Validation);
     body();
     let error = pollster::block_on(scope.pop());
     assert!(error.is_none(), "wgpu saw it: {error:?}");
@@ -71,9 +91,16 @@ macro_rules! assert_error {
 
 #[test]
 fn right_operands_are_accepted() {
-    for (x, w, output) in [("i8rf", "u4g32hm", OutputFormat::F32), ("i3", "u2", OutputFormat::I32), ("f32", "f16", OutputFormat::F32)] {
+    for (x, w, output) in [
+        ("i8rf", "u4g32hm", OutputFormat::F32),
+        ("i3", "u2", OutputFormat::I32),
+        ("f32", "f16", OutputFormat::F32),
+    ] {
         let set = Set::new((3, 20, 64), x, w, output);
-        unseen_by_wgpu(&set.context, || set.prepare(&set.activation, &set.weight, &set.output).expect("right operands"));
+        unseen_by_wgpu(&set.context, || {
+            set.prepare(&set.activation, &set.weight, &set.output)
+                .expect("right operands")
+        });
     }
 }
 
@@ -83,25 +110,68 @@ fn operands_of_another_shape_or_format_are_refused() {
     let context = &set.context;
     unseen_by_wgpu(context, || {
         let x = |name, rows, columns| {
-            context.upload(&matrix(name, rows, columns), &set.plan.activation_layout()).expect("an upload")
+            context
+                .upload(&matrix(name, rows, columns), &set.plan.activation_layout())
+                .expect("an upload")
         };
         let w = |name, rows, columns| {
-            context.upload(&matrix(name, rows, columns), &set.plan.weight_layout()).expect("an upload")
+            context
+                .upload(&matrix(name, rows, columns), &set.plan.weight_layout())
+                .expect("an upload")
         };
         let with_x = |x: DeviceMatrix| set.prepare(&x, &set.weight, &set.output);
         let with_w = |w: DeviceMatrix| set.prepare(&set.activation, &w, &set.output);
         let with_y = |y: OutputMatrix| set.prepare(&set.activation, &set.weight, &y);
         // K, M and N.
-        assert_error!(with_x(x("i8rf", 3, 96)), Error::ShapeMismatch { expected: (3, 64), actual: (3, 96), .. });
-        assert_error!(with_x(x("i8rf", 4, 64)), Error::ShapeMismatch { expected: (3, 64), actual: (4, 64), .. });
-        assert_error!(with_w(w("i4g32h", 20, 32)), Error::ShapeMismatch { expected: (20, 64), actual: (20, 32), .. });
-        assert_error!(with_y(context.output(OutputFormat::F32, 3, 21).expect("an output")), Error::ShapeMismatch { expected: (3, 20), actual: (3, 21), .. });
-        assert_error!(with_y(context.output(OutputFormat::I32, 3, 20).expect("an output")), Error::OutputMismatch { expected: OutputFormat::F32, actual: OutputFormat::I32 });
+        assert_error!(
+            with_x(x("i8rf", 3, 96)),
+            Error::ShapeMismatch {
+                expected: (3, 64),
+                actual: (3, 96),
+                ..
+            }
+        );
+        assert_error!(
+            with_x(x("i8rf", 4, 64)),
+            Error::ShapeMismatch {
+                expected: (3, 64),
+                actual: (4, 64),
+                ..
+            }
+        );
+        assert_error!(
+            with_w(w("i4g32h", 20, 32)),
+            Error::ShapeMismatch {
+                expected: (20, 64),
+                actual: (20, 32),
+                ..
+            }
+        );
+        assert_error!(
+            with_y(context.output(OutputFormat::F32, 3, 21).expect("an output")),
+            Error::ShapeMismatch {
+                expected: (3, 20),
+                actual: (3, 21),
+                ..
+            }
+        );
+        assert_error!(
+            with_y(context.output(OutputFormat::I32, 3, 20).expect("an output")),
+            Error::OutputMismatch {
+                expected: OutputFormat::F32,
+                actual: OutputFormat::I32
+            }
+        );
         // Formats and layouts.
         assert_error!(with_x(x("i7rf", 3, 64)), Error::FormatMismatch { .. });
         assert_error!(with_w(w("i4g64h", 20, 64)), Error::FormatMismatch { .. });
-        let other = DeviceLayout { interleave: 32, ..set.plan.weight_layout() };
-        let moved = context.upload(&matrix("i4g32h", 20, 64), &other).expect("an upload");
+        let other = DeviceLayout {
+            interleave: 32,
+            ..set.plan.weight_layout()
+        };
+        let moved = context
+            .upload(&matrix("i4g32h", 20, 64), &other)
+            .expect("an upload");
         assert_error!(with_w(moved), Error::LayoutMismatch { .. });
     });
 }
@@ -111,12 +181,25 @@ fn aliased_outputs_are_refused() {
     let set = Set::new((8, 8, 8), "f32", "f32", OutputFormat::F32);
     unseen_by_wgpu(&set.context, || {
         let hidden = set.output.as_activation().expect("an f32 output");
-        assert_error!(set.prepare(&hidden, &set.weight, &set.output), Error::Aliased { .. });
-        assert_error!(set.prepare(&set.activation, &hidden, &set.output), Error::Aliased { .. });
+        assert_error!(
+            set.prepare(&hidden, &set.weight, &set.output),
+            Error::Aliased { .. }
+        );
+        assert_error!(
+            set.prepare(&set.activation, &hidden, &set.output),
+            Error::Aliased { .. }
+        );
         // Operands may share a buffer: both are only read.
-        set.prepare(&set.activation, &set.activation, &set.output).expect("X · Xᵀ");
-        assert_error!(set.context.prepare_decode(&hidden, &set.output), Error::Aliased { .. });
-        assert_error!(set.context.prepare_quantize(&hidden, &hidden), Error::Unsupported { .. });
+        set.prepare(&set.activation, &set.activation, &set.output)
+            .expect("X · Xᵀ");
+        assert_error!(
+            set.context.prepare_decode(&hidden, &set.output),
+            Error::Aliased { .. }
+        );
+        assert_error!(
+            set.context.prepare_quantize(&hidden, &hidden),
+            Error::Unsupported { .. }
+        );
     });
 }
 
@@ -124,7 +207,12 @@ fn aliased_outputs_are_refused() {
 fn buffers_of_the_caller_are_checked() {
     let context = context();
     let buffer = |size, usage| {
-        context.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+        context.device().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
     };
     let storage = buffer(4096, wgpu::BufferUsages::STORAGE);
     unseen_by_wgpu(&context, || {
@@ -143,9 +231,13 @@ fn buffers_of_the_caller_are_checked() {
         for result in refused {
             assert_error!(result, Error::Buffer { .. });
         }
-        let output = OutputMatrix::from_buffer(&storage, 0, OutputFormat::F32, (4, 9), 12).expect("it fits");
+        let output =
+            OutputMatrix::from_buffer(&storage, 0, OutputFormat::F32, (4, 9), 12).expect("it fits");
         let mut encoder = context.device().create_command_encoder(&Default::default());
-        assert_error!(context.encode_read(&mut encoder, &output), Error::Buffer { .. });
+        assert_error!(
+            context.encode_read(&mut encoder, &output),
+            Error::Buffer { .. }
+        );
     });
 }
 
@@ -156,24 +248,44 @@ fn bad_values_and_groups_are_refused_on_the_host() {
         values[37] = bad;
         assert_error!(
             quantize(&values, 2, 32, format("i4g32h"), None),
-            FormatError::NonFinite { row: 1, column: 5, .. }
+            FormatError::NonFinite {
+                row: 1,
+                column: 5,
+                ..
+            }
         );
         assert_error!(
             PackedMatrix::from_f32(FloatFormat::F32, 2, 32, &values),
-            FormatError::NonFinite { row: 1, column: 5, .. }
+            FormatError::NonFinite {
+                row: 1,
+                column: 5,
+                ..
+            }
         );
-        assert_error!(context().upload_f32(&values, 2, 32), Error::Format(FormatError::NonFinite { .. }));
+        assert_error!(
+            context().upload_f32(&values, 2, 32),
+            Error::Format(FormatError::NonFinite { .. })
+        );
     }
     assert_error!(
         quantize(&[0.0; 80], 2, 40, format("i4g32h"), None),
-        FormatError::GroupDoesNotDivide { columns: 40, group: 32 }
+        FormatError::GroupDoesNotDivide {
+            columns: 40,
+            group: 32
+        }
     );
     let problem = Problem::new((2, 2, 40), format("i8rf"), format("i4g32h"));
     assert_error!(
         context().plan(&problem),
-        Error::Format(FormatError::GroupDoesNotDivide { columns: 40, group: 32 })
+        Error::Format(FormatError::GroupDoesNotDivide {
+            columns: 40,
+            group: 32
+        })
     );
-    assert_error!(context().upload_f32(&[0.0; 7], 2, 4), Error::Format(FormatError::Length { .. }));
+    assert_error!(
+        context().upload_f32(&[0.0; 7], 2, 4),
+        Error::Format(FormatError::Length { .. })
+    );
 }
 
 #[test]
@@ -196,42 +308,84 @@ fn what_no_kernel_does_is_refused_with_reasons() {
         }
     }
     let problem = Problem::new((2, 2, 32), format("f32"), format("f32"));
-    assert_error!(context.plan_with(&problem, &PlanOptions::kernel("no such kernel")), Error::Unsupported { .. });
+    assert_error!(
+        context.plan_with(&problem, &PlanOptions::kernel("no such kernel")),
+        Error::Unsupported { .. }
+    );
 
     let input = context.upload_f32(&[0.0; 64], 2, 32).expect("an upload");
     for name in ["i8", "i8f", "i8rh", "u8rfz"] {
-        let output = context.allocate(format(name), 2, 32, &DeviceLayout::ROW_MAJOR).expect("a matrix");
-        assert_error!(context.prepare_quantize(&input, &output), Error::Unsupported { .. });
+        let output = context
+            .allocate(format(name), 2, 32, &DeviceLayout::ROW_MAJOR)
+            .expect("a matrix");
+        assert_error!(
+            context.prepare_quantize(&input, &output),
+            Error::Unsupported { .. }
+        );
     }
-    let output = context.allocate(format("i8rf"), 3, 32, &DeviceLayout::ROW_MAJOR).expect("a matrix");
-    assert_error!(context.prepare_quantize(&input, &output), Error::ShapeMismatch { .. });
-    let codes = context.upload(&matrix("i8rf", 3, 32), &DeviceLayout::ROW_MAJOR).expect("an upload");
-    assert_error!(context.prepare_quantize(&codes, &output), Error::FormatMismatch { .. });
+    let output = context
+        .allocate(format("i8rf"), 3, 32, &DeviceLayout::ROW_MAJOR)
+        .expect("a matrix");
+    assert_error!(
+        context.prepare_quantize(&input, &output),
+        Error::ShapeMismatch { .. }
+    );
+    let codes = context
+        .upload(&matrix("i8rf", 3, 32), &DeviceLayout::ROW_MAJOR)
+        .expect("an upload");
+    assert_error!(
+        context.prepare_quantize(&codes, &output),
+        Error::FormatMismatch { .. }
+    );
     let decoded = context.output(OutputFormat::F32, 3, 33).expect("an output");
-    assert_error!(context.prepare_decode(&codes, &decoded), Error::ShapeMismatch { .. });
+    assert_error!(
+        context.prepare_decode(&codes, &decoded),
+        Error::ShapeMismatch { .. }
+    );
     let integers = context.output(OutputFormat::I32, 3, 32).expect("an output");
-    assert_error!(context.prepare_decode(&codes, &integers), Error::OutputMismatch { .. });
+    assert_error!(
+        context.prepare_decode(&codes, &integers),
+        Error::OutputMismatch { .. }
+    );
 }
 
 #[test]
 fn sizes_past_what_can_be_addressed_are_refused() {
     let context = context();
     let huge = usize::MAX / 2;
-    for shape in [(huge, 1, 1), (1, huge, 1), (1, 1, huge), (1 << 31, 1 << 31, 1), (1 << 20, 1 << 20, 32)] {
+    for shape in [
+        (huge, 1, 1),
+        (1, huge, 1),
+        (1, 1, huge),
+        (1 << 31, 1 << 31, 1),
+        (1 << 20, 1 << 20, 32),
+    ] {
         let problem = Problem::new(shape, MatrixFormat::F32, MatrixFormat::F32);
         match context.plan(&problem) {
             Err(Error::TooLarge { .. } | Error::Format(FormatError::TooLarge { .. })) => {}
             other => panic!("{shape:?}: {other:?}"),
         }
     }
-    let batch = Batch { count: huge, ..Batch::ONE };
+    let batch = Batch {
+        count: huge,
+        ..Batch::ONE
+    };
     let problem = Problem::new((4, 4, 4), MatrixFormat::F32, MatrixFormat::F32).with_batch(batch);
     assert!(context.plan(&problem).is_err());
-    let batch = Batch { count: 70_000, ..Batch::ONE };
+    let batch = Batch {
+        count: 70_000,
+        ..Batch::ONE
+    };
     let problem = Problem::new((1, 4, 4), MatrixFormat::F32, MatrixFormat::F32).with_batch(batch);
     assert_error!(context.plan(&problem), Error::TooLarge { .. });
-    assert_error!(context.output(OutputFormat::F32, 1 << 20, 1 << 20), Error::BindingTooLarge { .. });
-    assert_error!(context.output(OutputFormat::F32, usize::MAX, usize::MAX), Error::BindingTooLarge { .. });
+    assert_error!(
+        context.output(OutputFormat::F32, 1 << 20, 1 << 20),
+        Error::BindingTooLarge { .. }
+    );
+    assert_error!(
+        context.output(OutputFormat::F32, usize::MAX, usize::MAX),
+        Error::BindingTooLarge { .. }
+    );
 }
 
 #[test]
@@ -241,13 +395,30 @@ fn empty_matrices_never_reach_wgpu() {
         ("i8rf", "i4g32h", OutputFormat::F32),
         ("u2", "i3", OutputFormat::I32),
     ] {
-        for shape in [(0, 5, 64), (5, 0, 64), (5, 5, 0), (0, 0, 0), (1, 0, 64), (1, 5, 0)] {
+        for shape in [
+            (0, 5, 64),
+            (5, 0, 64),
+            (5, 5, 0),
+            (0, 0, 0),
+            (1, 0, 64),
+            (1, 5, 0),
+        ] {
             let (m, n, _) = shape;
             let set = Set::new(shape, x, w, output);
             unseen_by_wgpu(&set.context, || {
-                let operands = Operands { activation: &set.activation, weight: &set.weight, output: &set.output };
-                let prepared = set.context.prepare(&set.plan, operands).expect("an empty product");
-                let values = set.context.run(&prepared, &set.output).expect("an empty product");
+                let operands = Operands {
+                    activation: &set.activation,
+                    weight: &set.weight,
+                    output: &set.output,
+                };
+                let prepared = set
+                    .context
+                    .prepare(&set.plan, operands)
+                    .expect("an empty product");
+                let values = set
+                    .context
+                    .run(&prepared, &set.output)
+                    .expect("an empty product");
                 let zeros = match values {
                     Values::F32(values) => values == vec![0.0; m * n],
                     Values::I32(values) => values == vec![0; m * n],
@@ -259,30 +430,55 @@ fn empty_matrices_never_reach_wgpu() {
         unseen_by_wgpu(&context, || {
             for (rows, columns) in [(0, 32), (4, 0), (0, 0)] {
                 let empty = matrix(w, rows, columns);
-                let there = context.upload(&empty, &DeviceLayout::ROW_MAJOR).expect("an upload");
+                let there = context
+                    .upload(&empty, &DeviceLayout::ROW_MAJOR)
+                    .expect("an upload");
                 assert_eq!(there.bytes(), 0);
                 assert_eq!(context.download(&there).expect("a download"), empty);
-                let output = context.output(OutputFormat::F32, rows, columns).expect("an output");
+                let output = context
+                    .output(OutputFormat::F32, rows, columns)
+                    .expect("an output");
                 let decoding = context.prepare_decode(&there, &output).expect("decoding");
-                assert_eq!(context.run(&decoding, &output).expect("decoding"), Values::F32(Vec::new()));
+                assert_eq!(
+                    context.run(&decoding, &output).expect("decoding"),
+                    Values::F32(Vec::new())
+                );
             }
         });
     }
     let context = context();
     unseen_by_wgpu(&context, || {
         let input = context.upload_f32(&[], 0, 32).expect("an upload");
-        let output = context.allocate(format("i8rf"), 0, 32, &DeviceLayout::ROW_MAJOR).expect("a matrix");
-        let prepared = context.prepare_quantize(&input, &output).expect("quantising nothing");
+        let output = context
+            .allocate(format("i8rf"), 0, 32, &DeviceLayout::ROW_MAJOR)
+            .expect("a matrix");
+        let prepared = context
+            .prepare_quantize(&input, &output)
+            .expect("quantising nothing");
         assert_eq!(prepared.work.dispatches(), 0);
         assert!(prepared.inverses.is_none());
         // No batches: no outputs.
-        let batch = Batch { count: 0, ..Batch::ONE };
-        let problem = Problem::new((4, 4, 4), MatrixFormat::F32, MatrixFormat::F32).with_batch(batch);
+        let batch = Batch {
+            count: 0,
+            ..Batch::ONE
+        };
+        let problem =
+            Problem::new((4, 4, 4), MatrixFormat::F32, MatrixFormat::F32).with_batch(batch);
         let plan = context.plan(&problem).expect("a plan");
         let none = context.upload_f32(&[], 0, 4).expect("an upload");
         let output = context.output(OutputFormat::F32, 0, 4).expect("an output");
-        let operands = Operands { activation: &none, weight: &none, output: &output };
-        assert_eq!(context.prepare(&plan, operands).expect("nothing").dispatches(), 0);
+        let operands = Operands {
+            activation: &none,
+            weight: &none,
+            output: &output,
+        };
+        assert_eq!(
+            context
+                .prepare(&plan, operands)
+                .expect("nothing")
+                .dispatches(),
+            0
+        );
     });
 }
 
@@ -291,9 +487,15 @@ fn an_adapter_that_is_not_there_is_an_error_that_lists_those_that_are() {
     let options = ContextOptions::default().with_adapter("no adapter has this name");
     match Context::request_blocking(&options) {
         Err(error @ Error::NoAdapter { .. }) => {
-            assert!(error.to_string().contains("no adapter has this name"), "{error}");
-            let Error::NoAdapter { found, .. } = error else { unreachable!() };
-            let all = pollster::block_on(anybit::adapters(&ContextOptions::default())).expect("backends");
+            assert!(
+                error.to_string().contains("no adapter has this name"),
+                "{error}"
+            );
+            let Error::NoAdapter { found, .. } = error else {
+                unreachable!()
+            };
+            let all =
+                pollster::block_on(anybit::adapters(&ContextOptions::default())).expect("backends");
             assert_eq!(found.len(), all.len());
         }
         other => panic!("{other:?}"),
@@ -305,5 +507,8 @@ fn an_adapter_that_is_not_there_is_an_error_that_lists_those_that_are() {
 #[test]
 fn the_noop_backend_is_never_chosen() {
     let all = pollster::block_on(anybit::adapters(&ContextOptions::default())).expect("backends");
-    assert!(all.iter().all(|adapter| adapter.get_info().backend != wgpu::Backend::Noop));
+    assert!(
+        all.iter()
+            .all(|adapter| adapter.get_info().backend != wgpu::Backend::Noop)
+    );
 }

@@ -23,7 +23,10 @@ fn in_time<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 fn lost<T: std::fmt::Debug>(what: &str, result: Result<T, Error>) {
-    assert!(matches!(result, Err(Error::DeviceLost { .. })), "{what}: {result:?}");
+    assert!(
+        matches!(result, Err(Error::DeviceLost { .. })),
+        "{what}: {result:?}"
+    );
 }
 
 #[test]
@@ -36,7 +39,11 @@ fn a_destroyed_device_is_an_error() {
             let plan = context.plan(&problem).expect("a plan");
             let x = context.upload_f32(&ones, 8, 8).expect("an upload");
             let y = context.output(OutputFormat::F32, 8, 8).expect("an output");
-            let operands = Operands { activation: &x, weight: &x, output: &y };
+            let operands = Operands {
+                activation: &x,
+                weight: &x,
+                output: &y,
+            };
             let prepared = context.prepare(&plan, operands).expect("a product");
             let before = context.run(&prepared, &y).expect("a product").into_f32();
             assert_eq!(before, Some(vec![8.0; 64]));
@@ -51,8 +58,18 @@ fn a_destroyed_device_is_an_error() {
             }
             lost("run", context.run(&prepared, &y));
             lost("download", context.download(&x));
-            lost("upload", context.upload_f32(&ones, 8, 8).and_then(|x| context.download(&x)));
-            lost("output", context.output(OutputFormat::F32, 8, 8).and_then(|y| context.run(&prepared, &y)));
+            lost(
+                "upload",
+                context
+                    .upload_f32(&ones, 8, 8)
+                    .and_then(|x| context.download(&x)),
+            );
+            lost(
+                "output",
+                context
+                    .output(OutputFormat::F32, 8, 8)
+                    .and_then(|y| context.run(&prepared, &y)),
+            );
             lost("prepare", context.prepare(&plan, operands).map(|_| ()));
         });
     }

@@ -2,8 +2,8 @@
 
 use anybit::formats::{DeviceLayout, MatrixFormat, quantize};
 use anybit::{
-    Context, DeviceMatrix, Operands, OutputFormat, Problem, formats, wanted_features, wanted_limits,
-    wgpu,
+    Context, DeviceMatrix, Operands, OutputFormat, Problem, formats, wanted_features,
+    wanted_limits, wgpu,
 };
 use anybit_tests::adapter;
 
@@ -13,7 +13,9 @@ const OUTPUTS: usize = 40;
 
 /// Plain numbers of about one.
 fn wave(count: usize, step: f32) -> Vec<f32> {
-    (0..count).map(|index| (index as f32 * step).sin()).collect()
+    (0..count)
+        .map(|index| (index as f32 * step).sin())
+        .collect()
 }
 
 #[test]
@@ -87,7 +89,10 @@ fn layer(adapter: &wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
             let exact: f32 = x.iter().zip(w).map(|(x, w)| x * w).sum();
             let slack: f32 = w.iter().map(|w| w.abs() * 0.51 / 127.0).sum();
             let found = found[token * OUTPUTS + output];
-            assert!((found - exact).abs() <= slack, "({token}, {output}): {found}, not {exact}");
+            assert!(
+                (found - exact).abs() <= slack,
+                "({token}, {output}): {found}, not {exact}"
+            );
         }
     }
 
@@ -98,7 +103,11 @@ fn layer(adapter: &wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
         .map(|index| f32::from(u8::from(index / OUTPUTS == index % OUTPUTS)))
         .collect();
     let identity = context.upload_f32(&identity, OUTPUTS, OUTPUTS)?;
-    let plan = context.plan(&Problem::new((TOKENS, OUTPUTS, OUTPUTS), MatrixFormat::F32, MatrixFormat::F32))?;
+    let plan = context.plan(&Problem::new(
+        (TOKENS, OUTPUTS, OUTPUTS),
+        MatrixFormat::F32,
+        MatrixFormat::F32,
+    ))?;
     assert_eq!(plan.weight_layout(), DeviceLayout::ROW_MAJOR);
     let last = context.output(OutputFormat::F32, TOKENS, OUTPUTS)?;
     let prepared = context.prepare(
@@ -109,6 +118,9 @@ fn layer(adapter: &wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
             output: &last,
         },
     )?;
-    assert_eq!(context.run(&prepared, &last)?.into_f32().as_ref(), Some(&found));
+    assert_eq!(
+        context.run(&prepared, &last)?.into_f32().as_ref(),
+        Some(&found)
+    );
     Ok(())
 }

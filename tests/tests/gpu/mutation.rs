@@ -72,10 +72,24 @@ fn compare(problem: &Problem, x: &PackedMatrix, w: &PackedMatrix, found: Values)
 fn run(context: &Context, plan: &Plan, modules: &Modules<'_>) -> Result<Option<Wrong>, String> {
     let problem = plan.problem();
     let mut random = Random::new(0xb17e);
-    let x = operand(&problem.activation, (problem.m, problem.k), Fill::Random, &mut random);
-    let w = operand(&problem.weight, (problem.n, problem.k), Fill::Random, &mut random);
-    let linked = plan.specialization().link_from(modules).map_err(|error| error.to_string())?;
-    let found = raw::multiply(context, plan, &linked.wgsl, &x, &w).map_err(|error| error.to_string())?;
+    let x = operand(
+        &problem.activation,
+        (problem.m, problem.k),
+        Fill::Random,
+        &mut random,
+    );
+    let w = operand(
+        &problem.weight,
+        (problem.n, problem.k),
+        Fill::Random,
+        &mut random,
+    );
+    let linked = plan
+        .specialization()
+        .link_from(modules)
+        .map_err(|error| error.to_string())?;
+    let found =
+        raw::multiply(context, plan, &linked.wgsl, &x, &w).map_err(|error| error.to_string())?;
     Ok(compare(problem, &x, &w, found))
 }
 
@@ -91,7 +105,9 @@ fn wrong_shaders_are_caught() {
             options.skeleton = Some(mutation.skeleton);
             // Without subgroups, so that every adapter runs the same kernels.
             let context = rig.floor();
-            let plan = context.plan_with(&problem, &options).unwrap_or_else(|error| panic!("{error}"));
+            let plan = context
+                .plan_with(&problem, &options)
+                .unwrap_or_else(|error| panic!("{error}"));
             let modules = Modules::embedded();
             let text = modules.text(mutation.module).unwrap_or_default().to_owned();
             assert!(

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use anybit::{Batch, OutputFormat, Problem, Skeleton};
+use anybit::{Batch, Engine, OutputFormat, Problem, Skeleton};
 use anybit_tests::case::{Case, Kernel};
 use anybit_tests::full;
 use anybit_tests::operand::{Fill, format};
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 /// Formats that bring each engine's own paths with them.
-const CONTRACTS: [(&str, &str, OutputFormat); 5] = [
+const CONTRACTS: [Contract; 5] = [
     ("f32", "f32", OutputFormat::F32),
     ("f32", "u3rhz", OutputFormat::F32),
     ("i4", "u3", OutputFormat::I32),
@@ -44,10 +44,17 @@ fn check_around(rig: &mut Rig, kernel: Kernel, sample: &Problem, group: usize) {
                 seed += 1;
                 // Around large tiles, one length of M and N each with every K.
                 let large = kernel.tile.m * kernel.tile.n > 1024;
-                if (m, n) == (0, 0) || !full() && large && (i + j + seed as usize) % 3 != 0 {
+                if (m, n) == (0, 0)
+                    || !full() && large && !(i + j + seed as usize).is_multiple_of(3)
+                {
                     continue;
                 }
-                let problem = Problem { m, n, k, ..sample.clone() };
+                let problem = Problem {
+                    m,
+                    n,
+                    k,
+                    ..sample.clone()
+                };
                 rig.check(&Case::new(problem, kernel, seed));
             }
         }
@@ -59,9 +66,14 @@ fn shapes_around_every_tile() {
     on_each_adapter("shapes_around_every_tile", |rig| {
         for (index, (x, w, output)) in CONTRACTS.into_iter().enumerate() {
             let sample = Problem::new((1, 64, 64), format(x), format(w)).with_output(output);
-            let group = if x.contains("g32") || w.contains("g32") { 32 } else { 1 };
+            let group = if x.contains("g32") || w.contains("g32") {
+                32
+            } else {
+                1
+            };
             for (turn, kernel) in rig.kernels(&sample).into_iter().enumerate() {
-                if full() || (turn + index) % 2 == 0 {
+                // Each tile meets another contract.
+                if full() || (turn + index) % 3 == 0 {
                     check_around(rig, kernel, &sample, group);
                 }
             }
@@ -69,34 +81,95 @@ fn shapes_around_every_tile() {
     });
 }
 
-/// One kernel of each engine and skeleton for a problem.
+/// The cheapest kernel of each engine and skeleton for a problem.
 fn one_of_each(rig: &mut Rig, problem: &Problem) -> Vec<Kernel> {
-    let mut chosen: Vec<Kernel> = Vec::new();
-    for kernel in rig.kernels(problem) {
-        let known = chosen.iter().any(|other| {
-            (other.engine, other.skeleton, other.floor) == (kernel.engine, kernel.skeleton, kernel.floor)
-        });
-        if !known {
-            chosen.push(kernel);
-        }
-    }
-    chosen
+    Engine::ALL
+        .into_iter()
+        .flat_map(|engine| rig.classes(problem, engine))
+        .map(|class| class[0])
+        .collect()
 }
 
+/// All that a few pipelines may meet: extreme operands, batches, and shapes by chance.
 #[test]
-fn extreme_operands() {
-    on_each_adapter("extreme_operands", |rig| {
-        for (x, w, output) in CONTRACTS {
-            let sample = Problem::new((7, 37, 160), format(x), format(w)).with_output(output);
-            for kernel in one_of_each(rig, &sample) {
-                for a in Fill::ALL {
-                    for b in Fill::ALL {
-                        rig.check(&Case::new(sample.clone(), kernel, 11).with_fills(a, b));
-                    }
-                }
-            }
+fn every_kind_of_operand() {
+    on_each_adapter("every_kind_of_operand", |rig| {
+        for contract in CONTRACTS {
+            extreme_operands(rig, contract);
+            batches_and_broadcasts(rig, contract);
+            shapes_by_chance(rig, contract);
         }
     });
+}
+
+type Contract = (&'static str, &'static str, OutputFormat);
+
+fn extreme_operands(rig: &mut Rig, (x, w, output): Contract) {
+    let sample = Problem::new((7, 37, 160), format(x), format(w)).with_output(output);
+    for kernel in one_of_each(rig, &sample) {
+        for a in Fill::ALL {
+            for b in Fill::ALL {
+                rig.check(&Case::new(sample.clone(), kernel, 11).with_fills(a, b));
+            }
+        }
+        // Nothing to add up: zeros, whatever the output held. The seeds place it in both kinds of buffer.
+        for seed in 0..4 {
+            let problem = Problem {
+                k: 0,
+                ..sample.clone()
+            };
+            rig.check(&Case::new(problem, kernel, seed));
+        }
+    }
+}
+
+fn batches_and_broadcasts(rig: &mut Rig, (x, w, output): Contract) {
+    for (m, n) in [(3, 17), (8, 36), (4, 64)] {
+        let sample = Problem::new((m, n, 96), format(x), format(w)).with_output(output);
+        for kernel in one_of_each(rig, &sample) {
+            for (a, b) in [(false, false), (true, false), (false, true), (true, true)] {
+                let batch = Batch {
+                    count: 3,
+                    broadcast_activation: a,
+                    broadcast_weight: b,
+                };
+                rig.check(&Case::new(sample.clone().with_batch(batch), kernel, 21));
+            }
+        }
+    }
+}
+
+fn shapes_by_chance(rig: &mut Rig, (x, w, output): Contract) {
+    let rig = RefCell::new(rig);
+    let seed = std::env::var("ANYBIT_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(0x5eed);
+    let mut runner = TestRunner::new(Config {
+        cases: if full() { 1000 } else { 100 },
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let shapes = (1..90usize, 1..150usize, 1..300usize, any::<u64>());
+    let result = runner.run(&shapes, |(m, n, k, seed)| {
+        let grouped = x.contains("g32") || w.contains("g32");
+        let k = if grouped { k.next_multiple_of(32) } else { k };
+        let sample = Problem::new((8, n, k), format(x), format(w)).with_output(output);
+        let mut rig = rig.borrow_mut();
+        let kernels = one_of_each(&mut rig, &sample);
+        let kernel = kernels[seed as usize % kernels.len()];
+        // Gemv kernels are for few rows.
+        let m = if kernel.skeleton == Skeleton::Gemv {
+            1 + m % 8
+        } else {
+            m
+        };
+        let case = Case::new(Problem { m, ..sample }, kernel, seed);
+        rig.try_check(&case).map_err(TestCaseError::fail)
+    });
+    rig.borrow_mut()
+        .note(result.map_err(|error| format!("ANYBIT_SEED={seed}: {error}")));
 }
 
 /// What follows a row in memory must not leak into it: the last rows and groups are followed by zero points of 255, whose
@@ -104,34 +177,23 @@ fn extreme_operands() {
 #[test]
 fn sections_do_not_leak_into_each_other() {
     on_each_adapter("sections_do_not_leak_into_each_other", |rig| {
-        for (x, w) in [("f32", "u8g32fz"), ("f32", "u4g16hz"), ("f16", "u2g32fm"), ("u8g32fz", "u8g32fz")] {
+        for (x, w) in [
+            ("f32", "u8g32fz"),
+            ("f32", "u4g16hz"),
+            ("f16", "u2g32fm"),
+            ("u8g32fz", "u8g32fz"),
+        ] {
             let sample = Problem::new((5, 33, 32), format(x), format(w));
             for kernel in one_of_each(rig, &sample) {
                 for k in [32, 96] {
-                    let problem = Problem { k, ..sample.clone() };
-                    rig.check(&Case::new(problem, kernel, 5).with_fills(Fill::LargestZeros, Fill::LargestZeros));
-                }
-            }
-        }
-    });
-}
-
-#[test]
-fn batches_and_broadcasts() {
-    on_each_adapter("batches_and_broadcasts", |rig| {
-        for (x, w, output) in CONTRACTS {
-            for (m, n) in [(3, 17), (8, 36), (4, 64)] {
-                let sample = Problem::new((m, n, 96), format(x), format(w)).with_output(output);
-                for kernel in one_of_each(rig, &sample) {
-                    for (a, b) in [(false, false), (true, false), (false, true), (true, true)] {
-                        let batch = Batch {
-                            count: 3,
-                            broadcast_activation: a,
-                            broadcast_weight: b,
-                        };
-                        let problem = sample.clone().with_batch(batch);
-                        rig.check(&Case::new(problem, kernel, 21));
-                    }
+                    let problem = Problem {
+                        k,
+                        ..sample.clone()
+                    };
+                    rig.check(
+                        &Case::new(problem, kernel, 5)
+                            .with_fills(Fill::LargestZeros, Fill::LargestZeros),
+                    );
                 }
             }
         }
@@ -144,39 +206,13 @@ fn grids_fold() {
     on_each_adapter("grids_fold", |rig| {
         let sample = Problem::new((1, 16 * 65_535 + 5, 1), format("u1"), format("u1"))
             .with_output(OutputFormat::I32);
-        let kernels = rig.kernels(&sample);
         // The smallest tile makes the most workgroups.
-        let least = kernels.into_iter().min_by_key(|kernel| kernel.tile.n).expect("a kernel");
+        let kernels = rig.kernels(&sample);
+        let least = kernels
+            .into_iter()
+            .min_by_key(|kernel| kernel.tile.n)
+            .expect("a kernel");
         let n = least.tile.n as usize * 65_535 + 5;
         rig.check(&Case::new(Problem { n, ..sample }, least, 1));
-    });
-}
-
-#[test]
-fn shapes_by_chance() {
-    on_each_adapter("shapes_by_chance", |rig| {
-        let rig = RefCell::new(rig);
-        let seed = std::env::var("ANYBIT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed);
-        println!("ANYBIT_SEED={seed}");
-        let mut runner = TestRunner::new(Config {
-            cases: if full() { 2000 } else { 200 },
-            rng_seed: RngSeed::Fixed(seed),
-            failure_persistence: None,
-            ..Config::default()
-        });
-        let shapes = (1..90usize, 1..150usize, 1..300usize, 0..CONTRACTS.len(), any::<u64>());
-        let result = runner.run(&shapes, |(m, n, k, contract, seed)| {
-            let (x, w, output) = CONTRACTS[contract];
-            let k = if x.contains("g32") || w.contains("g32") { k.next_multiple_of(32) } else { k };
-            let sample = Problem::new((m, n, k), format(x), format(w)).with_output(output);
-            let mut rig = rig.borrow_mut();
-            let kernels = one_of_each(&mut rig, &sample);
-            let kernel = kernels[seed as usize % kernels.len()];
-            // Gemv kernels are for few rows.
-            let m = if kernel.skeleton == Skeleton::Gemv { 1 + m % 8 } else { m };
-            let case = Case::new(Problem { m, ..sample }, kernel, seed);
-            rig.try_check(&case).map_err(TestCaseError::fail)
-        });
-        rig.borrow_mut().note(result.map_err(|error| format!("seed {seed}: {error}")));
     });
 }

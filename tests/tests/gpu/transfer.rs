@@ -24,12 +24,22 @@ fn matrices_come_back_as_they_went() {
                     let affine = row.element.affine().is_some();
                     let layout = DeviceLayout {
                         pieces: [PieceLayout::Pieces, PieceLayout::Planes][(index + turn) % 2],
-                        interleave: if affine { [1, 4, 32][(index + rows) % 3] } else { 1 },
-                        sums: if affine { [SumLayout::None, SumLayout::Blocks, SumLayout::Groups][turn] } else { SumLayout::None },
+                        interleave: if affine {
+                            [1, 4, 32][(index + rows) % 3]
+                        } else {
+                            1
+                        },
+                        sums: if affine {
+                            [SumLayout::None, SumLayout::Blocks, SumLayout::Groups][turn]
+                        } else {
+                            SumLayout::None
+                        },
                     };
                     let mut random = Random::new(index as u64);
                     let matrix = operand(&format, (rows, columns), Fill::Random, &mut random);
-                    let back = context.upload(&matrix, &layout).and_then(|there| context.download(&there));
+                    let back = context
+                        .upload(&matrix, &layout)
+                        .and_then(|there| context.download(&there));
                     rig.note(match back {
                         Ok(back) if back == matrix => Ok(()),
                         other => Err(format!("{matrix:?} in {layout:?} came back as {other:?}")),
@@ -65,17 +75,36 @@ fn weights_over_the_binding_limit_are_split() {
         for (index, (x, w, output, shape)) in cases.into_iter().enumerate() {
             let problem = Problem::new(shape, format(x), format(w)).with_output(output);
             let mut random = Random::new(index as u64);
-            let x = operand(&problem.activation, (problem.m, problem.k), Fill::Random, &mut random);
-            let w = operand(&problem.weight, (problem.n, problem.k), Fill::Random, &mut random);
+            let x = operand(
+                &problem.activation,
+                (problem.m, problem.k),
+                Fill::Random,
+                &mut random,
+            );
+            let w = operand(
+                &problem.weight,
+                (problem.n, problem.k),
+                Fill::Random,
+                &mut random,
+            );
             let product = || -> Result<_, Error> {
                 let plan = context.plan(&problem)?;
                 let activation = context.upload(&x, &plan.activation_layout())?;
                 let weight = context.upload(&w, &plan.weight_layout())?;
                 let output = context.output(problem.output, problem.m, problem.n)?;
-                let operands = Operands { activation: &activation, weight: &weight, output: &output };
+                let operands = Operands {
+                    activation: &activation,
+                    weight: &weight,
+                    output: &output,
+                };
                 let prepared = context.prepare(&plan, operands)?;
                 let back = context.download(&weight)?;
-                Ok((context.run(&prepared, &output)?, prepared.dispatches(), back == w, weight.bytes()))
+                Ok((
+                    context.run(&prepared, &output)?,
+                    prepared.dispatches(),
+                    back == w,
+                    weight.bytes(),
+                ))
             };
             let what = problem.contract();
             match product() {
@@ -83,14 +112,17 @@ fn weights_over_the_binding_limit_are_split() {
                 Ok((values, dispatches, same, bytes)) => {
                     rig.note(match dispatches >= 2 && bytes > LIMIT && same {
                         true => Ok(()),
-                        false => Err(format!("{what}: {dispatches} dispatches, {bytes} bytes, came back: {same}")),
+                        false => Err(format!(
+                            "{what}: {dispatches} dispatches, {bytes} bytes, came back: {same}"
+                        )),
                     });
                     let wrong = match values {
                         Values::I32(found) => {
                             compare::exact(&found, &exact::gemm_i64(&x, &w).expect("a product"))
                         }
                         Values::F32(found) => {
-                            let (expected, bounds) = reference(&problem, &x, &w).expect("a product");
+                            let (expected, bounds) =
+                                reference(&problem, &x, &w).expect("a product");
                             compare::bounded(&found, &expected, &bounds)
                         }
                     };
@@ -106,13 +138,26 @@ fn weights_over_the_binding_limit_are_split() {
 fn operands_over_the_binding_limit_are_refused() {
     on_each_adapter("operands_over_the_binding_limit_are_refused", |rig| {
         let context = limited(rig.adapter(), LIMIT);
-        let scope = context.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let scope = context
+            .device()
+            .push_error_scope(wgpu::ErrorFilter::Validation);
         let too_large = |what: &str, result: Result<(), Error>| match result {
-            Err(Error::BindingTooLarge { limit: LIMIT, bytes, .. }) if bytes > LIMIT => Ok(()),
+            Err(Error::BindingTooLarge {
+                limit: LIMIT,
+                bytes,
+                ..
+            }) if bytes > LIMIT => Ok(()),
             other => Err(format!("{what}: {other:?}")),
         };
         let f32_format = format("f32");
-        let matrix = |rows, columns| operand(&f32_format, (rows, columns), Fill::Random, &mut Random::new(0));
+        let matrix = |rows, columns| {
+            operand(
+                &f32_format,
+                (rows, columns),
+                Fill::Random,
+                &mut Random::new(0),
+            )
+        };
 
         // Activations.
         let problem = Problem::new((300, 8, 64), f32_format, f32_format);
@@ -121,13 +166,20 @@ fn operands_over_the_binding_limit_are_refused() {
             let activation = context.upload(&matrix(300, 64), &plan.activation_layout())?;
             let weight = context.upload(&matrix(8, 64), &plan.weight_layout())?;
             let output = context.output(OutputFormat::F32, 300, 8)?;
-            let operands = Operands { activation: &activation, weight: &weight, output: &output };
+            let operands = Operands {
+                activation: &activation,
+                weight: &weight,
+                output: &output,
+            };
             context.prepare(&plan, operands).map(|_| ())
         })();
         rig.note(too_large("activations", refused));
 
         // The output.
-        rig.note(too_large("the output", context.output(OutputFormat::F32, 300, 64).map(|_| ())));
+        rig.note(too_large(
+            "the output",
+            context.output(OutputFormat::F32, 300, 64).map(|_| ()),
+        ));
 
         // Rows of which not even a few fit.
         let wide = context.upload(&matrix(1, 40_000), &DeviceLayout::ROW_MAJOR);
@@ -151,11 +203,17 @@ fn operands_over_the_binding_limit_are_refused() {
 fn device_memory_is_what_the_data_needs() {
     on_each_adapter("device_memory_is_what_the_data_needs", |rig| {
         let context = rig.best();
-        for (index, weight) in ["i4g32h", "u4g32hm", "i8rf", "u3g16fz", "b1rh", "tg64h", "f16", "u8g96fz"].into_iter().enumerate() {
+        for (index, weight) in [
+            "i4g32h", "u4g32hm", "i8rf", "u3g16fz", "b1rh", "tg64h", "f16", "u8g96fz",
+        ]
+        .into_iter()
+        .enumerate()
+        {
             for (activation, m) in [("i8rf", 1), ("i8rf", 64), ("f32", 8)] {
                 for sums in [SumLayout::None, SumLayout::Blocks, SumLayout::Groups] {
                     let (rows, columns) = (576, 576);
-                    let problem = Problem::new((m, rows, columns), format(activation), format(weight));
+                    let problem =
+                        Problem::new((m, rows, columns), format(activation), format(weight));
                     let Ok(plan) = context.plan_with(&problem, &PlanOptions::default()) else {
                         continue;
                     };
@@ -164,13 +222,24 @@ fn device_memory_is_what_the_data_needs() {
                         sums: if affine { sums } else { SumLayout::None },
                         ..plan.weight_layout()
                     };
-                    let matrix = operand(&problem.weight, (rows, columns), Fill::Random, &mut Random::new(index as u64));
-                    let sum_bits = 32 * rows as u64 * anybit_formats::layout::sum_groups(&problem.weight, columns, layout.sums) as u64;
+                    let matrix = operand(
+                        &problem.weight,
+                        (rows, columns),
+                        Fill::Random,
+                        &mut Random::new(index as u64),
+                    );
+                    let sum_bits = 32
+                        * rows as u64
+                        * anybit_formats::layout::sum_groups(&problem.weight, columns, layout.sums)
+                            as u64;
                     let least = (matrix.storage_bits() + sum_bits).div_ceil(8);
                     let bytes = context.upload(&matrix, &layout).map(|there| there.bytes());
                     rig.note(match bytes {
                         Ok(bytes) if bytes * 100 <= least * 105 => Ok(()),
-                        other => Err(format!("{} {layout:?}: {other:?} for {least} bytes of data", problem.weight)),
+                        other => Err(format!(
+                            "{} {layout:?}: {other:?} for {least} bytes of data",
+                            problem.weight
+                        )),
                     });
                 }
             }

@@ -1,1 +1,221 @@
 //! The planner on made-up devices.
+
+use std::collections::HashSet;
+
+use anybit::{
+    Batch, Caps, DeviceClass, Engine, KERNELS, OutputFormat, PlanOptions, Problem, candidates, plan,
+};
+use anybit_formats::{ElementFormat, FORMATS, MatrixFormat};
+use anybit_tests::operand::format;
+use proptest::prelude::*;
+
+/// Devices between the floor and the ample.
+fn devices() -> Vec<Caps> {
+    let mut devices = Vec::new();
+    for class in [DeviceClass::Gpu, DeviceClass::Software] {
+        for subgroup in [
+            None,
+            Some((4, 4)),
+            Some((8, 8)),
+            Some((16, 32)),
+            Some((64, 64)),
+        ] {
+            for (invocations, memory) in [(256, 16 << 10), (1024, 48 << 10)] {
+                devices.push(Caps {
+                    class,
+                    subgroup,
+                    max_invocations: invocations,
+                    max_workgroup_memory: memory,
+                    ..Caps::floor()
+                });
+            }
+        }
+    }
+    devices
+}
+
+fn elements() -> Vec<ElementFormat> {
+    FORMATS.iter().map(|row| row.element).collect()
+}
+
+#[test]
+fn every_usual_pair_has_a_kernel_everywhere() {
+    for caps in devices() {
+        for w in elements() {
+            for x in elements() {
+                // Codes are multiplied with codes, floats with anything.
+                if x.affine().is_some() && w.affine().is_none() {
+                    continue;
+                }
+                for m in [1, 5, 64] {
+                    let problem = Problem::new(
+                        (m, 96, 64),
+                        MatrixFormat::activation_default(x),
+                        MatrixFormat::weight_default(w),
+                    );
+                    if let Err(error) = plan(&problem, &caps, &PlanOptions::default()) {
+                        panic!("{} on {caps:?}: {error}", problem.contract());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tile_is_taken_or_refused_and_within_the_device() {
+    let tiles: usize = KERNELS.iter().map(|row| row.tiles.len()).sum();
+    for caps in devices() {
+        for (x, w) in [
+            ("f32", "f32"),
+            ("i8rf", "u4g32hm"),
+            ("b1", "b1"),
+            ("i3g16f", "u7rhz"),
+        ] {
+            for m in [1, 9] {
+                let problem = Problem::new((m, 64, 96), format(x), format(w));
+                let (accepted, refused) =
+                    candidates(&problem, &caps, &PlanOptions::default()).expect("a problem");
+                assert_eq!(
+                    accepted.len() + refused.len(),
+                    tiles,
+                    "{}",
+                    problem.contract()
+                );
+                assert!(accepted.is_sorted_by(|a, b| a.cost <= b.cost));
+                for candidate in accepted {
+                    let shader = &candidate.specialization;
+                    assert!(shader.workgroup <= caps.max_invocations, "{}", shader.id);
+                    assert!(
+                        shader.workgroup_memory <= caps.max_workgroup_memory,
+                        "{}",
+                        shader.id
+                    );
+                    assert!(!shader.subgroup || caps.subgroup.is_some(), "{}", shader.id);
+                    assert!(
+                        candidate.cost.is_finite() && candidate.cost > 0.0,
+                        "{}",
+                        shader.id
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// An id is the name of one shader, and says what it computes.
+#[test]
+fn ids_are_unique_and_begin_with_the_contract() {
+    for caps in devices() {
+        for (x, w) in [
+            ("f32", "f32"),
+            ("f16", "i4g32h"),
+            ("i8rf", "u4g32hm"),
+            ("u2g16f", "b3rf"),
+        ] {
+            for m in [1, 2, 8, 64] {
+                let problem = Problem::new((m, 64, 96), format(x), format(w));
+                let (accepted, _) =
+                    candidates(&problem, &caps, &PlanOptions::default()).expect("a problem");
+                let mut ids = HashSet::new();
+                for candidate in accepted {
+                    let id = candidate.specialization.id;
+                    let (contract, implementation) = id.split_once("__").expect("two halves");
+                    assert_eq!(contract, problem.contract());
+                    assert!(implementation.starts_with(candidate.engine.name()), "{id}");
+                    let again = plan(&problem, &caps, &PlanOptions::kernel(&id)).expect("a plan");
+                    assert_eq!((again.id(), again.tile()), (id.as_str(), candidate.tile));
+                    assert!(ids.insert(id.clone()), "{id} names two shaders");
+                }
+            }
+        }
+    }
+}
+
+/// Two encodings of a width make one shader wherever their coefficients allow it.
+#[test]
+fn encodings_share_shaders() {
+    let text = |x: &str, w: &str| {
+        let problem =
+            Problem::new((4, 64, 96), format(x), format(w)).with_output(OutputFormat::I32);
+        let plan = plan(
+            &problem,
+            &Caps::floor(),
+            &PlanOptions::engine(Engine::Bitplane),
+        );
+        plan.expect("a plan")
+            .specialization()
+            .link()
+            .expect("it links")
+            .wgsl
+    };
+    assert_eq!(text("i3", "u4"), text("b3", "i4"));
+    assert_eq!(text("u3", "u4"), text("u3", "b4"));
+    assert_eq!(text("t", "t"), text("b2", "i2"));
+    assert_ne!(text("i3", "u4"), text("i4", "u4"));
+}
+
+#[test]
+fn options_narrow_the_choice() {
+    let caps = Caps {
+        subgroup: Some((8, 8)),
+        ..Caps::floor()
+    };
+    let problem = Problem::new((8, 64, 96), format("i4rf"), format("i4g32h"));
+    for engine in [Engine::Dot4, Engine::Bitplane] {
+        let plan = plan(&problem, &caps, &PlanOptions::engine(engine)).expect("a plan");
+        assert_eq!(plan.engine(), engine);
+        let kept = PlanOptions::default().with_weight_layout(plan.weight_layout());
+        let again = anybit::plan(&problem, &caps, &kept).expect("a plan");
+        assert_eq!(again.weight_layout(), plan.weight_layout());
+    }
+    assert!(plan(&problem, &caps, &PlanOptions::engine(Engine::Fma)).is_err());
+}
+
+fn any_format() -> impl Strategy<Value = MatrixFormat> {
+    let scales = [
+        "", "f", "h", "rf", "rh", "rfz", "g16f", "g32h", "g32hm", "g64fz", "g96h",
+    ];
+    (0..FORMATS.len(), 0..scales.len()).prop_filter_map(
+        "floats have no scales",
+        move |(row, scale)| {
+            let name = format!("{}{}", FORMATS[row].element.code_name(), scales[scale]);
+            name.parse().ok()
+        },
+    )
+}
+
+fn any_size() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        8 => 0..200usize,
+        4 => (0..80usize).prop_map(|groups| 96 * groups),
+        2 => 0..1usize << 34,
+        1 => any::<usize>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is asked for: a plan within the device, or an error.
+    #[test]
+    fn no_problem_makes_the_planner_panic(
+        shape in (any_size(), any_size(), any_size()),
+        formats in (any_format(), any_format()),
+        integers in any::<bool>(),
+        batch in (any_size(), any::<bool>(), any::<bool>()),
+        device in 0..20usize,
+    ) {
+        let caps = &devices()[device];
+        let output = if integers { OutputFormat::I32 } else { OutputFormat::F32 };
+        let batch = Batch { count: batch.0, broadcast_activation: batch.1, broadcast_weight: batch.2 };
+        let problem = Problem::new(shape, formats.0, formats.1).with_output(output).with_batch(batch);
+        match plan(&problem, caps, &PlanOptions::default()) {
+            Ok(plan) => {
+                prop_assert_eq!(plan.problem(), &problem);
+                prop_assert!(plan.specialization().workgroup <= caps.max_invocations);
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+}

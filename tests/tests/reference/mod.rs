@@ -1,1 +1,126 @@
-//! The reference kernels against exact arithmetic: the twins stay inside the bounds that GPUs are held to.
+//! The twins of the kernels, on the CPU, against exact arithmetic: they stay inside the bounds that GPUs are held to, on
+//! the operands that GPUs get.
+
+use anybit::{OutputFormat, Problem};
+use anybit_formats::PackedMatrix;
+use anybit_reference::kernel::{self, Tile};
+use anybit_reference::{Batches, ReferenceError, exact};
+use anybit_tests::compare;
+use anybit_tests::operand::{Fill, format, operand};
+use anybit_tests::random::Random;
+use anybit_tests::rig::reference;
+
+type Twin<T> = fn(&PackedMatrix, &PackedMatrix, Batches, Tile) -> Result<Vec<T>, ReferenceError>;
+
+/// Twins of the integer kernels with an output type.
+macro_rules! twins {
+    ($($name:ident)*) => { [$((stringify!($name), kernel::$name as Twin<_>)),*] };
+}
+
+const SHAPES: [(usize, usize, usize); 4] = [(3, 5, 64), (1, 7, 192), (8, 4, 96), (2, 2, 0)];
+
+fn operands(problem: &Problem, fills: (Fill, Fill), seed: u64) -> (PackedMatrix, PackedMatrix) {
+    let mut random = Random::new(seed);
+    let x = operand(
+        &problem.activation,
+        (problem.m, problem.k),
+        fills.0,
+        &mut random,
+    );
+    let w = operand(
+        &problem.weight,
+        (problem.n, problem.k),
+        fills.1,
+        &mut random,
+    );
+    (x, w)
+}
+
+fn all_fills() -> impl Iterator<Item = (Fill, Fill)> {
+    Fill::ALL
+        .into_iter()
+        .flat_map(|x| Fill::ALL.map(|w| (x, w)))
+}
+
+#[test]
+fn integer_twins_are_exact() {
+    let twins: [(&str, Twin<i32>); 6] = twins! {
+        gemm_tiled_dot4 gemm_subgroup_dot4 gemv_dot4
+        gemm_tiled_bitplane gemm_subgroup_bitplane gemv_bitplane
+    };
+    for (x, w) in [
+        ("u4", "i3"),
+        ("i8", "u8"),
+        ("b5", "b1"),
+        ("t", "i7rfz"),
+        ("u8rfz", "b2"),
+    ] {
+        for shape in SHAPES {
+            for fills in all_fills() {
+                let problem =
+                    Problem::new(shape, format(x), format(w)).with_output(OutputFormat::I32);
+                let (x, w) = operands(&problem, fills, 1);
+                let expected = exact::gemm_i64(&x, &w).expect("a product");
+                for (name, twin) in twins {
+                    let found = twin(&x, &w, Batches::ONE, Tile::of(&x, &w).with_lanes(8));
+                    let wrong = compare::exact(&found.expect("a product"), &expected);
+                    assert_eq!(
+                        wrong,
+                        None,
+                        "{name} {} {shape:?} {fills:?}",
+                        problem.contract()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scaled_integer_twins_stay_within_the_bounds() {
+    let twins: [(&str, Twin<f32>); 6] = twins! {
+        gemm_tiled_dot4 gemm_subgroup_dot4 gemv_dot4
+        gemm_tiled_bitplane gemm_subgroup_bitplane gemv_bitplane
+    };
+    let pairs = [
+        ("i8rf", "u4g32hm"),
+        ("u3g16fz", "i5g32h"),
+        ("b2h", "b1rfz"),
+        ("i4rf", "tg64f"),
+    ];
+    check_bounded(&pairs, &twins);
+}
+
+#[test]
+fn float_twins_stay_within_the_bounds() {
+    let twins: [(&str, Twin<f32>); 3] = twins! { gemm_tiled_fma gemm_subgroup_fma gemv_fma };
+    let pairs = [
+        ("f32", "f32"),
+        ("f16", "bf16"),
+        ("f32", "u4g32hm"),
+        ("bf16", "i3g16fz"),
+    ];
+    check_bounded(&pairs, &twins);
+}
+
+fn check_bounded(pairs: &[(&str, &str)], twins: &[(&str, Twin<f32>)]) {
+    for (x, w) in pairs {
+        for shape in SHAPES {
+            for fills in all_fills() {
+                let problem = Problem::new(shape, format(x), format(w));
+                let (x, w) = operands(&problem, fills, 2);
+                let (expected, bounds) = reference(&problem, &x, &w).expect("a product");
+                for (name, twin) in twins {
+                    let found = twin(&x, &w, Batches::ONE, Tile::of(&x, &w).with_lanes(8));
+                    let wrong = compare::bounded(&found.expect("a product"), &expected, &bounds);
+                    assert_eq!(
+                        wrong,
+                        None,
+                        "{name} {} {shape:?} {fills:?}",
+                        problem.contract()
+                    );
+                }
+            }
+        }
+    }
+}

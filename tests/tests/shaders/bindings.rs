@@ -145,7 +145,11 @@ fn subgroup_shaders_are_refused_without_the_feature() {
     let mut count = 0;
     for (text, wgsl) in subgroups.filter_map(|text| Some((text, text.wgsl.as_ref().ok()?))) {
         let shader = Shader::new(wgsl, anybit::wgpu::Features::empty());
-        assert!(shader.is_err(), "{} validates without subgroups", text.specialization.id);
+        assert!(
+            shader.is_err(),
+            "{} validates without subgroups",
+            text.specialization.id
+        );
         count += 1;
     }
     assert!(count > 0, "no shader uses subgroups");

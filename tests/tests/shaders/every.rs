@@ -97,7 +97,9 @@ fn element(width: usize, unsigned: bool) -> ElementFormat {
         8 => ElementFormat::F32,
         9 => ElementFormat::F16,
         10 => ElementFormat::BF16,
-        _ => AffineFormat::new(width as u8 + 1, encoding).expect("1 to 8 bits").into(),
+        _ => AffineFormat::new(width as u8 + 1, encoding)
+            .expect("1 to 8 bits")
+            .into(),
     }
 }
 
@@ -110,7 +112,7 @@ pub(super) fn gemms() -> Vec<Text> {
         .collect();
     let problem = |row: &[usize]| {
         let activation = element(row[1], row[2] == 1);
-        let weight = element(row[6], row[6] % 2 == 0);
+        let weight = element(row[6], row[6].is_multiple_of(2));
         // All kernels take eight rows; the text does not depend on their number.
         let shape = (8, 96, 192);
         if row[10] == 1 {
@@ -118,13 +120,21 @@ pub(super) fn gemms() -> Vec<Text> {
             Problem::new(shape, bare(activation), bare(weight)).with_output(OutputFormat::I32)
         } else {
             let activation = matrix_format(activation, [row[3], row[4], row[5]]);
-            Problem::new(shape, activation, matrix_format(weight, [row[7], row[8], row[9]]))
+            Problem::new(
+                shape,
+                activation,
+                matrix_format(weight, [row[7], row[8], row[9]]),
+            )
         }
     };
     let find = |row: &[usize]| {
         let (kernel, tile) = kernels[row[0]];
-        let (accepted, _) =
-            candidates(&problem(row), &devices[row[11]], &PlanOptions::engine(kernel.engine)).ok()?;
+        let (accepted, _) = candidates(
+            &problem(row),
+            &devices[row[11]],
+            &PlanOptions::engine(kernel.engine),
+        )
+        .ok()?;
         let found = accepted
             .into_iter()
             .find(|candidate| candidate.skeleton == kernel.skeleton && candidate.tile == tile);
