@@ -54,7 +54,7 @@ impl Kernel {
     ///
     /// If the class is empty.
     pub fn in_turn(class: &[Self], turn: usize) -> Self {
-        let cheap = class.len().div_ceil(2);
+        let cheap = class.len().div_ceil(3);
         match turn % 8 {
             7 if cheap < class.len() => class[cheap + turn / 8 % (class.len() - cheap)],
             _ => class[turn % cheap],

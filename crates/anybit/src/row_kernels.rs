@@ -248,7 +248,8 @@ impl Context {
     /// reads. `output` is a matrix of this context, from [`allocate`](Self::allocate).
     ///
     /// The scale is the largest magnitude over the largest integer (the mean magnitude for binary and ternary, the
-    /// largest value for unsigned). Values must be finite; others give unspecified codes.
+    /// largest value for unsigned). Values must be finite, and so must a row's sum of magnitudes for binary and ternary;
+    /// others give unspecified codes.
     ///
     /// # Errors
     ///

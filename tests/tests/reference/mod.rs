@@ -86,7 +86,7 @@ fn scaled_integer_twins_stay_within_the_bounds() {
         ("i8rf", "u4g32hm"),
         ("u3g16fz", "i5g32h"),
         ("b2h", "b1rfz"),
-        ("i4rf", "tg64f"),
+        ("i4rf", "tg32f"),
     ];
     check_bounded(&pairs, &twins);
 }
