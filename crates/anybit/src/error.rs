@@ -164,12 +164,6 @@ pub enum Error {
         /// What the driver or wgpu said.
         reason: String,
     },
-    /// The device did not finish in time.
-    #[error("the device did not finish within {seconds} s")]
-    Timeout {
-        /// How long was waited.
-        seconds: u64,
-    },
 }
 
 fn list(refusals: &[Refusal]) -> String {
