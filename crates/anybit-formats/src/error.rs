@@ -18,6 +18,16 @@ pub enum FormatError {
         /// The bits asked for.
         bits: u8,
     },
+    /// No minifloat format has these bits.
+    #[error(
+        "e{exponent}m{mantissa} is not a minifloat format: it takes 1 exponent bit or more, at most 7 bits with the mantissa, and e1m0 only with all codes finite"
+    )]
+    Minifloat {
+        /// The exponent bits asked for.
+        exponent: u8,
+        /// The mantissa bits asked for.
+        mantissa: u8,
+    },
     /// The group size is neither 16 nor a positive multiple of 32.
     #[error("a group has 16 columns or a positive multiple of 32, not {group}")]
     GroupSize {

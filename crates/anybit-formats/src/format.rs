@@ -2,3 +2,5 @@
 
 pub(crate) mod affine;
 pub(crate) mod float;
+pub(crate) mod minifloat;
+pub(crate) mod scale_codes;

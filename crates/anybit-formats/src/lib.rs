@@ -52,9 +52,12 @@ pub use element::{ElementFormat, FORMATS, Family, FormatRow};
 pub use error::FormatError;
 pub use format::affine::{AffineFormat, Encoding};
 pub use format::float::FloatFormat;
+pub use format::minifloat::{MinifloatFormat, SpecialValues};
+pub use format::scale_codes::{E8M0_MAX, E8M0_NAN, ScaleRule, e8m0_decode, e8m0_encode};
 pub use layout::{DeviceLayout, PieceLayout, Sections, SumLayout};
 pub use matrix_format::{
     Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, ZeroKind,
 };
 pub use packed::{DeviceImage, PackedMatrix, Zeros};
+pub use quantize::rounding::{Overflow, Rounding};
 pub use quantize::{Calibration, quantize};

@@ -7,6 +7,7 @@ use crate::{
     ZeroKind, Zeros,
 };
 
+pub mod rounding;
 pub mod rule;
 
 use rule::{CodeRange, GroupScale, GroupZero, Overflow};
