@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{AffineFormat, Encoding, FloatFormat, FormatError};
+use crate::format::{affine, codebook, float, minifloat};
+use crate::{AffineFormat, CodebookFormat, Encoding, FloatFormat, FormatError, MinifloatFormat};
 
-/// What one stored number is: a float, or an integer code.
+/// What one stored number is: a float, or a code.
 ///
 /// [`Display`](fmt::Display) and [`FromStr`] use the user-facing [name](Self::name).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +16,10 @@ pub enum ElementFormat {
     Float(FloatFormat),
     /// An integer code whose value is a·u + b.
     Affine(AffineFormat),
+    /// A float of 3 to 8 bits.
+    Minifloat(MinifloatFormat),
+    /// A code that stands for a value of a table.
+    Codebook(CodebookFormat),
 }
 
 macro_rules! affine_constants {
@@ -76,12 +81,23 @@ impl ElementFormat {
     pub const F16: Self = Self::Float(FloatFormat::F16);
     /// bfloat16.
     pub const BF16: Self = Self::Float(FloatFormat::Bf16);
+    /// [`MinifloatFormat::E4M3`].
+    pub const E4M3: Self = Self::Minifloat(MinifloatFormat::E4M3);
+    /// [`MinifloatFormat::E5M2`].
+    pub const E5M2: Self = Self::Minifloat(MinifloatFormat::E5M2);
+    /// [`MinifloatFormat::E3M2`].
+    pub const E3M2: Self = Self::Minifloat(MinifloatFormat::E3M2);
+    /// [`MinifloatFormat::E2M3`].
+    pub const E2M3: Self = Self::Minifloat(MinifloatFormat::E2M3);
+    /// [`MinifloatFormat::E2M1`].
+    pub const E2M1: Self = Self::Minifloat(MinifloatFormat::E2M1);
     /// −1 and 1 in one bit.
     pub const BINARY: Self = Self::Affine(AffineFormat::BINARY);
     /// −1, 0 and 1 in two bits.
     pub const TERNARY: Self = Self::Affine(AffineFormat::TERNARY);
 
-    /// The user-facing name: `int4`, `uint8`, `bipolar3`, `binary`, `ternary`, `f16`.
+    /// The user-facing name: `int4`, `uint8`, `bipolar3`, `binary`, `ternary`, `f16`, `e4m3`,
+    /// `nf4`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Float(FloatFormat::F32) => "f32",
@@ -96,13 +112,16 @@ impl ElementFormat {
                     Encoding::Ternary => "ternary",
                 }
             }
+            Self::Minifloat(minifloat) => minifloat.name(),
+            Self::Codebook(codebook) => codebook.name(),
         }
     }
 
-    /// The name inside kernel ids: `i4`, `u8`, `b3`, `b1`, `t`, `f16`.
+    /// The name inside kernel ids: `i4`, `u8`, `b3`, `b1`, `t`; of the other families the
+    /// [name](Self::name).
     pub const fn code_name(self) -> &'static str {
         match self {
-            Self::Float(_) => self.name(),
+            Self::Float(_) | Self::Minifloat(_) | Self::Codebook(_) => self.name(),
             Self::Affine(affine) => {
                 let index = affine.bits() as usize - 1;
                 match affine.encoding() {
@@ -120,22 +139,139 @@ impl ElementFormat {
         match self {
             Self::Float(float) => float.bits(),
             Self::Affine(affine) => affine.bits() as u32,
+            Self::Minifloat(minifloat) => minifloat.bits() as u32,
+            Self::Codebook(codebook) => codebook.bits() as u32,
         }
     }
 
-    /// The integer format, or `None` for a float.
+    /// Whether numbers are codes of 8 bits or less, not floats stored as they are.
+    pub const fn has_codes(self) -> bool {
+        !matches!(self, Self::Float(_))
+    }
+
+    /// Whether one code's value depends on the group: a codebook with [choices](crate::Choice).
+    pub const fn has_choices(self) -> bool {
+        matches!(self, Self::Codebook(codebook) if codebook.choice().is_some())
+    }
+
+    /// How many values the code that depends on the group may stand for; 0 without such a code.
+    pub const fn choice_count(self) -> usize {
+        match self {
+            Self::Codebook(codebook) => match codebook.choice() {
+                Some(choice) => choice.values.len(),
+                None => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// The largest valid code; `None` for floats.
+    pub const fn max_code(self) -> Option<u8> {
+        match self {
+            Self::Float(_) => None,
+            Self::Affine(affine) => Some(affine.max_code()),
+            Self::Minifloat(minifloat) => Some(minifloat.max_code()),
+            Self::Codebook(codebook) => Some(codebook.max_code()),
+        }
+    }
+
+    /// The value of a code before any scale; `None` for floats and codes above the
+    /// [largest](Self::max_code). NaN and infinite for such codes of minifloats. A code whose value
+    /// depends on the group has that of choice 0.
+    pub fn code_value(self, code: u8) -> Option<f32> {
+        if code > self.max_code()? {
+            return None;
+        }
+        match self {
+            Self::Float(_) => None,
+            Self::Affine(affine) => Some(affine.value(code) as f32),
+            Self::Minifloat(minifloat) => Some(minifloat.decode(code)),
+            Self::Codebook(codebook) => Some(codebook.value_with(code, 0)),
+        }
+    }
+
+    /// The value of a code in a group of that choice; 0 for codes and choices that there are not.
+    pub(crate) fn value_of(self, code: u8, choice: u8) -> f32 {
+        match self {
+            Self::Codebook(codebook) if code <= codebook.max_code() => {
+                codebook.value_with(code, choice)
+            }
+            _ => self.code_value(code).unwrap_or(0.0),
+        }
+    }
+
+    /// The largest magnitude that a calibration maps to in a group of that choice: of integers the
+    /// largest value (1 for int1), of the others the largest finite magnitude.
+    pub fn max_magnitude(self, choice: u8) -> f32 {
+        match self {
+            Self::Float(float) => match float {
+                FloatFormat::F32 => f32::MAX,
+                FloatFormat::F16 => 65504.0,
+                FloatFormat::Bf16 => f32::from_bits(0x7f7f_0000),
+            },
+            Self::Affine(affine) => affine.max_value().max(1) as f32,
+            Self::Minifloat(minifloat) => minifloat.max_value(),
+            Self::Codebook(codebook) => (0..=codebook.max_code()).fold(0.0, |max, code| {
+                max.max(codebook.value_with(code, choice).abs())
+            }),
+        }
+    }
+
+    /// The values of codes 0 to 255 in a group of that choice; NaN for codes that the format has
+    /// not.
+    pub(crate) fn value_table(self, choice: u8) -> [f32; 256] {
+        std::array::from_fn(|code| {
+            let code = code as u8;
+            match self {
+                Self::Codebook(codebook) if code <= codebook.max_code() => {
+                    codebook.value_with(code, choice)
+                }
+                _ => self.code_value(code).unwrap_or(f32::NAN),
+            }
+        })
+    }
+
+    /// The smallest k for which 2ᵏ times every value is an integer that the `dot4` engine takes, so
+    /// that products are exact in integers: 0 for integer formats, 1 for E2M1; `None` where there is
+    /// none.
+    pub fn lift(self) -> Option<u32> {
+        match self {
+            Self::Float(_) => None,
+            Self::Affine(_) => Some(0),
+            Self::Minifloat(minifloat) => minifloat.lift(),
+            Self::Codebook(codebook) => codebook.lift(),
+        }
+    }
+
+    /// The integer format, or `None` for another family.
     pub const fn affine(self) -> Option<AffineFormat> {
         match self {
             Self::Affine(affine) => Some(affine),
-            Self::Float(_) => None,
+            _ => None,
         }
     }
 
-    /// The float format, or `None` for integer codes.
+    /// The float format, or `None` for another family.
     pub const fn float(self) -> Option<FloatFormat> {
         match self {
             Self::Float(float) => Some(float),
-            Self::Affine(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The minifloat format, or `None` for another family.
+    pub const fn minifloat(self) -> Option<MinifloatFormat> {
+        match self {
+            Self::Minifloat(minifloat) => Some(minifloat),
+            _ => None,
+        }
+    }
+
+    /// The codebook, or `None` for another family.
+    pub const fn codebook(self) -> Option<CodebookFormat> {
+        match self {
+            Self::Codebook(codebook) => Some(codebook),
+            _ => None,
         }
     }
 
@@ -144,16 +280,37 @@ impl ElementFormat {
         match self {
             Self::Float(_) => Family::Float,
             Self::Affine(_) => Family::Affine,
+            Self::Minifloat(_) => Family::Minifloat,
+            Self::Codebook(_) => Family::Codebook,
         }
     }
 
-    /// The format whose [kernel-id code](Self::code_name) starts `text`, and the rest of the text.
-    pub(crate) fn split_code_name(text: &str) -> Option<(Self, &str)> {
-        // No code name is the beginning of another one followed by a valid rest, so the first match
-        // is the match.
-        FORMATS
-            .iter()
-            .find_map(|row| Some((row.element, text.strip_prefix(row.element.code_name())?)))
+    /// The formats whose [kernel-id code](Self::code_name) starts `text`, the longest first, each
+    /// with the rest of the text.
+    pub(crate) fn split_code_name(text: &str) -> impl Iterator<Item = (Self, &str)> {
+        (1..=text.len())
+            .rev()
+            .filter_map(|end| text.split_at_checked(end))
+            .filter_map(|(code, rest)| {
+                let row = FORMATS.iter().find(|row| row.element.code_name() == code);
+                let element = match row {
+                    Some(row) => row.element,
+                    None => Self::Codebook(CodebookFormat::find(code)?),
+                };
+                Some((element, rest))
+            })
+    }
+}
+
+impl From<MinifloatFormat> for ElementFormat {
+    fn from(minifloat: MinifloatFormat) -> Self {
+        Self::Minifloat(minifloat)
+    }
+}
+
+impl From<CodebookFormat> for ElementFormat {
+    fn from(codebook: CodebookFormat) -> Self {
+        Self::Codebook(codebook)
     }
 }
 
@@ -178,14 +335,16 @@ impl fmt::Display for ElementFormat {
 impl FromStr for ElementFormat {
     type Err = FormatError;
 
-    /// Reads a name of [`FORMATS`].
+    /// Reads a name of [`FORMATS`] or of a [user's codebook](CodebookFormat::user).
     fn from_str(name: &str) -> Result<Self, FormatError> {
         FORMATS
             .iter()
             .find(|row| row.name == name)
             .map(|row| row.element)
+            .or_else(|| CodebookFormat::find(name).map(Self::Codebook))
             .ok_or_else(|| FormatError::UnknownElement {
                 name: name.to_owned(),
+                similar: similar(name, FORMATS.iter().map(|row| row.name)),
             })
     }
 }
@@ -198,6 +357,10 @@ pub enum Family {
     Float,
     /// Integer codes with value = a·u + b.
     Affine,
+    /// Floats of 3 to 8 bits.
+    Minifloat,
+    /// Codes of a table.
+    Codebook,
 }
 
 /// A row of [`FORMATS`].
@@ -214,7 +377,11 @@ pub struct FormatRow {
 }
 
 impl FormatRow {
-    const fn new(name: &'static str, element: ElementFormat, source: &'static str) -> Self {
+    pub(crate) const fn new(
+        name: &'static str,
+        element: ElementFormat,
+        source: &'static str,
+    ) -> Self {
         Self {
             name,
             element,
@@ -224,55 +391,46 @@ impl FormatRow {
     }
 }
 
-const TWOS_COMPLEMENT: &str = "two's-complement integers";
-const UNSIGNED: &str = "unsigned integers";
-const APMM: &str = "bipolar-INT of APMM, arXiv:2409.17870";
+/// The rows of every family. A family's file has its own.
+const FAMILIES: [&[FormatRow]; 4] = [float::ROWS, affine::ROWS, minifloat::ROWS, codebook::ROWS];
+
+const ROW_COUNT: usize = {
+    let (mut count, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        count += FAMILIES[family].len();
+        family += 1;
+    }
+    count
+};
 
 /// Every element format by name. `binary` and `bipolar1` are the same format; its
 /// [name](ElementFormat::name) is `binary`.
-pub const FORMATS: &[FormatRow] = &[
-    FormatRow::new("f32", ElementFormat::F32, "IEEE 754 binary32"),
-    FormatRow::new("f16", ElementFormat::F16, "IEEE 754 binary16"),
-    FormatRow::new(
-        "bf16",
-        ElementFormat::BF16,
-        "bfloat16, the upper half of binary32",
-    ),
-    FormatRow::new("int1", ElementFormat::INT1, TWOS_COMPLEMENT),
-    FormatRow::new("int2", ElementFormat::INT2, TWOS_COMPLEMENT),
-    FormatRow::new("int3", ElementFormat::INT3, TWOS_COMPLEMENT),
-    FormatRow::new("int4", ElementFormat::INT4, TWOS_COMPLEMENT),
-    FormatRow::new("int5", ElementFormat::INT5, TWOS_COMPLEMENT),
-    FormatRow::new("int6", ElementFormat::INT6, TWOS_COMPLEMENT),
-    FormatRow::new("int7", ElementFormat::INT7, TWOS_COMPLEMENT),
-    FormatRow::new("int8", ElementFormat::INT8, TWOS_COMPLEMENT),
-    FormatRow::new("uint1", ElementFormat::UINT1, UNSIGNED),
-    FormatRow::new("uint2", ElementFormat::UINT2, UNSIGNED),
-    FormatRow::new("uint3", ElementFormat::UINT3, UNSIGNED),
-    FormatRow::new("uint4", ElementFormat::UINT4, UNSIGNED),
-    FormatRow::new("uint5", ElementFormat::UINT5, UNSIGNED),
-    FormatRow::new("uint6", ElementFormat::UINT6, UNSIGNED),
-    FormatRow::new("uint7", ElementFormat::UINT7, UNSIGNED),
-    FormatRow::new("uint8", ElementFormat::UINT8, UNSIGNED),
-    FormatRow::new("bipolar1", ElementFormat::BIPOLAR1, APMM),
-    FormatRow::new("bipolar2", ElementFormat::BIPOLAR2, APMM),
-    FormatRow::new("bipolar3", ElementFormat::BIPOLAR3, APMM),
-    FormatRow::new("bipolar4", ElementFormat::BIPOLAR4, APMM),
-    FormatRow::new("bipolar5", ElementFormat::BIPOLAR5, APMM),
-    FormatRow::new("bipolar6", ElementFormat::BIPOLAR6, APMM),
-    FormatRow::new("bipolar7", ElementFormat::BIPOLAR7, APMM),
-    FormatRow::new("bipolar8", ElementFormat::BIPOLAR8, APMM),
-    FormatRow::new(
-        "binary",
-        ElementFormat::BINARY,
-        "sign and mean magnitude, XNOR-Net, arXiv:1603.05279",
-    ),
-    FormatRow::new(
-        "ternary",
-        ElementFormat::TERNARY,
-        "BitNet b1.58, arXiv:2402.17764",
-    ),
-];
+pub const FORMATS: &[FormatRow] = &{
+    let mut rows = [FAMILIES[0][0]; ROW_COUNT];
+    let (mut count, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            rows[count] = FAMILIES[family][row];
+            count += 1;
+            row += 1;
+        }
+        family += 1;
+    }
+    rows
+};
+
+/// The names nearest to `name`, for error messages: at most three, within a third of its length.
+pub(crate) fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let wanted = name.to_ascii_lowercase();
+    let limit = (wanted.chars().count() / 3).max(1);
+    let mut near: Vec<(usize, &str)> = names
+        .map(|name| (strsim::osa_distance(&wanted, name), name))
+        .filter(|&(distance, _)| distance <= limit)
+        .collect();
+    near.sort();
+    near.into_iter().take(3).map(|(_, name)| name).collect()
+}
 
 #[cfg(test)]
 mod tests {
@@ -304,19 +462,19 @@ mod tests {
         assert_eq!(codes.len(), FORMATS.len() - 1);
         for row in FORMATS {
             assert_eq!(
-                ElementFormat::split_code_name(row.element.code_name()),
+                ElementFormat::split_code_name(row.element.code_name()).next(),
                 Some((row.element, ""))
             );
         }
         assert_eq!(
-            ElementFormat::split_code_name("bf16"),
+            ElementFormat::split_code_name("bf16").next(),
             Some((ElementFormat::BF16, ""))
         );
         assert_eq!(
-            ElementFormat::split_code_name("tg32h"),
+            ElementFormat::split_code_name("tg32h").next(),
             Some((ElementFormat::TERNARY, "g32h"))
         );
-        assert_eq!(ElementFormat::split_code_name("i9"), None);
+        assert_eq!(ElementFormat::split_code_name("i9").next(), None);
     }
 
     #[test]
@@ -343,13 +501,19 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused() {
-        for name in ["", "int0", "int9", "INT4", "i4", "int4 ", "int04", "nf4"] {
-            assert_eq!(
+        for name in ["", "int0", "int9", "INT4", "i4", "int4 ", "int04", "nf9"] {
+            assert!(matches!(
                 name.parse::<ElementFormat>(),
-                Err(FormatError::UnknownElement {
-                    name: name.to_owned()
-                })
-            );
+                Err(FormatError::UnknownElement { name: found, .. }) if found == name
+            ));
         }
+        let message = |name: &str| name.parse::<ElementFormat>().unwrap_err().to_string();
+        assert!(
+            message("INT4").contains("did you mean int4"),
+            "{}",
+            message("INT4")
+        );
+        assert!(message("e4m33").contains("did you mean e4m3"));
+        assert!(message("quux").contains("FORMATS"), "{}", message("quux"));
     }
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a format, a shape or the data.
 
-use crate::{Calibration, ElementFormat, MatrixFormat, ZeroKind};
+use crate::{Calibration, ElementFormat, MatrixFormat, ScaleLayout, ZeroKind};
 
 /// Why a format, a layout or a matrix was refused. Rows, columns and groups count from 0.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -40,6 +40,26 @@ pub enum FormatError {
         /// The float format.
         element: ElementFormat,
     },
+    /// The element cannot have such zeros.
+    #[error(
+        "{element} cannot have zeros of kind {zero:?}; zero points and minima are for integers, choices for codebooks that have them, and those need them"
+    )]
+    ZeroOfElement {
+        /// The element format.
+        element: ElementFormat,
+        /// The kind asked for.
+        zero: ZeroKind,
+    },
+    /// The scale type does not go with the granularity or the zero.
+    #[error(
+        "{element} cannot be scaled by {layout:?}; 8-bit scales of two levels need groups (super-blocks of 256 a group that divides it), and only f32, f16 and super-block scales have minima"
+    )]
+    SecondLevel {
+        /// The element format.
+        element: ElementFormat,
+        /// How it was to be scaled.
+        layout: ScaleLayout,
+    },
     /// The columns do not make whole groups.
     #[error(
         "{columns} columns do not make whole groups of {group}; use a group size that divides them, or row scales"
@@ -63,16 +83,24 @@ pub enum FormatError {
         element: ElementFormat,
     },
     /// No element format has this name.
-    #[error(
-        "no element format is named {name:?}; names are int1 to int8, uint1 to uint8, bipolar1 to bipolar8, binary, ternary, f32, f16 and bf16"
-    )]
+    #[error("no element format is named {name:?}; {}", suggestion(similar))]
     UnknownElement {
         /// The name given.
         name: String,
+        /// The nearest names there are, if any is near.
+        similar: Vec<&'static str>,
+    },
+    /// No named format or matrix format has this name.
+    #[error("no format is named {name:?}; {}", suggestion(similar))]
+    UnknownName {
+        /// The name given.
+        name: String,
+        /// The nearest names there are, if any is near.
+        similar: Vec<&'static str>,
     },
     /// The text is not the name of a matrix format.
     #[error(
-        "{name:?} is not a matrix format; expected a code (i4, u4, b2, t, f16), then, when scaled, r or gN, then f or h, then z or m, as in i4g32h"
+        "{name:?} is not a matrix format; expected a code (i4, u4, b2, t, e4m3, nf4, f16), then, when scaled, r or gN, then one of f, h, e, k, q, s, then z, m or c, as in i4g32h"
     )]
     UnknownMatrixFormat {
         /// The text given.
@@ -136,6 +164,36 @@ pub enum FormatError {
         /// The largest valid code.
         max: u8,
     },
+    /// A code stands for NaN or infinity.
+    #[error(
+        "code {code:#04x} at row {row}, column {column} is {value} in {element}; matrices hold finite values only"
+    )]
+    NonFiniteCode {
+        /// Row of the code.
+        row: usize,
+        /// Column of the code.
+        column: usize,
+        /// The code.
+        code: u8,
+        /// What it stands for.
+        value: f32,
+        /// The element format.
+        element: ElementFormat,
+    },
+    /// A choice is not one of the codebook's.
+    #[error(
+        "choice {choice} of row {row}, group {group} is not one of the {count} that the codebook has"
+    )]
+    ChoiceTooLarge {
+        /// Row of the choice.
+        row: usize,
+        /// Group of the choice.
+        group: usize,
+        /// The choice.
+        choice: u8,
+        /// Choices of the codebook.
+        count: usize,
+    },
     /// A value is NaN or infinite.
     #[error("the value at row {row}, column {column} is {value}; every value must be finite")]
     NonFinite {
@@ -194,6 +252,14 @@ pub enum FormatError {
         /// The format.
         format: MatrixFormat,
     },
+    /// The format's values are rounded to nearest only.
+    #[error(
+        "{element} takes no other rounding than to nearest; leave the rounding out, or take an integer format or a minifloat"
+    )]
+    Rounding {
+        /// The element format.
+        element: ElementFormat,
+    },
     /// Integer zero points are fitted for unsigned codes only.
     #[error(
         "no calibration fits integer zero points to the codes of {format}; use unsigned codes, a minimum, or none"
@@ -243,4 +309,12 @@ pub enum FormatError {
         /// The format of the part.
         actual: MatrixFormat,
     },
+}
+
+/// What to try instead of an unknown name.
+fn suggestion(similar: &[&'static str]) -> String {
+    match similar {
+        [] => "`anybit format` lists the names, as does FORMATS".to_owned(),
+        names => format!("did you mean {}?", names.join(" or ")),
+    }
 }

@@ -97,8 +97,8 @@ pub const fn piece_widths(element: ElementFormat, pieces: PieceLayout) -> &'stat
             16 => &[16],
             _ => &[32],
         },
-        ElementFormat::Affine(affine) => {
-            let index = affine.bits() as usize - 1;
+        _ => {
+            let index = element.bits() as usize - 1;
             match pieces {
                 PieceLayout::Pieces => PIECES[index],
                 PieceLayout::Planes => PLANES[index],
@@ -199,8 +199,12 @@ pub struct Sections {
     pub codes_words: usize,
     /// Offset in the side array of the scales.
     pub scales: u32,
-    /// Offset in the side array of the integer zero points or the minima.
+    /// Offset in the side array of the integer zero points, the minima or the choices.
     pub zeros: u32,
+    /// Offset in the side array of the second level of the scales.
+    pub second: u32,
+    /// Offset in the side array of the second level of the minima.
+    pub second_minima: u32,
     /// Offset in the side array of the code sums.
     pub sums: u32,
     /// Words of the side array; at least [`SLACK`].
@@ -225,10 +229,10 @@ impl Sections {
         format.check_shape(rows, columns)?;
         let element = format.element();
         if layout.sums != SumLayout::None {
-            let Some(affine) = element.affine() else {
+            let Some(max_code) = element.max_code() else {
                 return Err(FormatError::SumsOfFloats { element });
             };
-            if columns as u64 * u64::from(affine.max_code()) > u64::from(u32::MAX) {
+            if columns as u64 * u64::from(max_code) > u64::from(u32::MAX) {
                 return Err(FormatError::TooLarge {
                     rows,
                     columns,
@@ -256,6 +260,7 @@ impl Sections {
             end: 0,
         };
         let (mut scales, mut zeros, mut sums) = (0, 0, 0);
+        let (mut second, mut second_minima) = (0, 0);
         if let Some(layout_of_scales) = format.scales() {
             let entries = match layout_of_scales.granularity {
                 Granularity::Tensor => 1,
@@ -266,8 +271,19 @@ impl Sections {
             scales = side.section(scale_words)?;
             match layout_of_scales.zero {
                 ZeroKind::None => {}
-                ZeroKind::Integer => zeros = side.section(words(8))?,
+                ZeroKind::Integer | ZeroKind::Choice => zeros = side.section(words(8))?,
                 ZeroKind::Minimum => zeros = side.section(scale_words)?,
+            }
+            if let Some(level) = layout_of_scales.scale.second() {
+                let entries = match level.granularity {
+                    Granularity::Tensor => 1,
+                    _ => padded as u128 * format.second_groups(columns) as u128,
+                };
+                let words = (entries * u128::from(level.float.bits())).div_ceil(32);
+                second = side.section(words)?;
+                if layout_of_scales.zero == ZeroKind::Minimum {
+                    second_minima = side.section(words)?;
+                }
             }
         }
         if layout.sums != SumLayout::None {
@@ -279,6 +295,8 @@ impl Sections {
             codes_words: codes.finish()?,
             scales,
             zeros,
+            second,
+            second_minima,
             sums,
             side_words: side.finish()?,
         })

@@ -2,10 +2,10 @@
 //!
 //! This crate knows numbers and bits; it has no GPU code and does no I/O.
 //!
-//! - [`ElementFormat`] says what one stored number is: a float, or an integer code of 1 to 8 bits.
-//!   [`FORMATS`] lists them all.
-//! - [`MatrixFormat`] adds how the numbers are scaled: per tensor, row or group, with or without a
-//!   zero point.
+//! - [`ElementFormat`] says what one stored number is: a float, or a code of 1 to 8 bits, which is
+//!   an integer, a minifloat or an entry of a codebook. [`FORMATS`] lists them all.
+//! - [`MatrixFormat`] adds how the numbers are scaled: per tensor, row or group, by scales of one
+//!   or two levels, with or without a zero point.
 //! - [`PackedMatrix`] is a matrix in such a format, on the host.
 //! - [`quantize()`] makes one from `f32` values; [`quantize::rule`] holds the rule for a single
 //!   group.
@@ -51,13 +51,15 @@ pub mod quantize;
 pub use element::{ElementFormat, FORMATS, Family, FormatRow};
 pub use error::FormatError;
 pub use format::affine::{AffineFormat, Encoding};
+pub use format::codebook::{Choice, Codebook, CodebookFormat};
 pub use format::float::FloatFormat;
 pub use format::minifloat::{MinifloatFormat, SpecialValues};
-pub use format::scale_codes::{E8M0_MAX, E8M0_NAN, ScaleRule, e8m0_decode, e8m0_encode};
 pub use layout::{DeviceLayout, PieceLayout, Sections, SumLayout};
 pub use matrix_format::{
-    Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, ZeroKind,
+    Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, SecondLevel,
+    ZeroKind,
 };
-pub use packed::{DeviceImage, PackedMatrix, Zeros};
-pub use quantize::rounding::{Overflow, Rounding};
-pub use quantize::{Calibration, quantize};
+pub use packed::{DeviceImage, PackedMatrix, SideData, Zeros};
+pub use quantize::{
+    Calibration, Overflow, QuantizeOptions, Rounding, ScaleRule, quantize, quantize_with,
+};

@@ -8,18 +8,21 @@ use crate::layout::{
 };
 use crate::parallel::for_each_chunk_mut;
 use crate::{
-    AffineFormat, DeviceLayout, ElementFormat, FloatFormat, FormatError, Granularity, MatrixFormat,
-    PieceLayout, ScaleLayout, ScaleType, Sections, SumLayout, ZeroKind,
+    DeviceLayout, ElementFormat, FloatFormat, FormatError, Granularity, MatrixFormat, PieceLayout,
+    Sections, SumLayout, ZeroKind,
 };
 
 mod block;
+mod side;
 
 use block::Block;
+pub(crate) use side::Side;
+pub use side::{SideData, Zeros};
 
 /// A matrix in packed form, row-major: the streams of its pieces, its scales and its zeros.
 ///
-/// Every matrix is valid: codes are codes of the format, floats and scales are finite and exact in
-/// their stored type, and the padding after the last column is code 0. Rows or columns may be 0.
+/// Every matrix is valid: codes are codes of the format and stand for finite values, floats and
+/// scales are finite and exact in their stored type, and the padding after the last column is code 0. Rows or columns may be 0.
 #[derive(Clone, PartialEq)]
 pub struct PackedMatrix {
     format: MatrixFormat,
@@ -28,37 +31,7 @@ pub struct PackedMatrix {
     /// One row-major stream for each of `piece_widths(element, Pieces)`, in the bit order of
     /// [`layout::code_bit`].
     pieces: Vec<Vec<u32>>,
-    scales: Vec<f32>,
-    zeros: StoredZeros,
-}
-
-/// Zero points or minima of a matrix, one for each scale, row-major.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Zeros<'a> {
-    /// For [`ZeroKind::None`].
-    None,
-    /// For [`ZeroKind::Integer`].
-    Integer(&'a [u8]),
-    /// For [`ZeroKind::Minimum`].
-    Minimum(&'a [f32]),
-}
-
-impl Zeros<'_> {
-    /// The kind of zero.
-    pub const fn kind(&self) -> ZeroKind {
-        match self {
-            Self::None => ZeroKind::None,
-            Self::Integer(_) => ZeroKind::Integer,
-            Self::Minimum(_) => ZeroKind::Minimum,
-        }
-    }
-}
-
-#[derive(Clone, PartialEq)]
-enum StoredZeros {
-    None,
-    Integer(Vec<u8>),
-    Minimum(Vec<f32>),
+    side: Side,
 }
 
 /// A matrix as the two word arrays that shaders read.
@@ -102,30 +75,13 @@ fn position(index: usize, columns: usize) -> (usize, usize) {
     )
 }
 
-/// `values` as stored, or the first that is not finite there.
-fn round_all(values: &[f32], stored: ScaleType) -> Result<Vec<f32>, usize> {
-    let rounded: Vec<f32> = match stored {
-        ScaleType::F32 => values.to_vec(),
-        ScaleType::F16 => values.iter().map(|&value| stored.round(value)).collect(),
-    };
-    match rounded.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(index),
-        None => Ok(rounded),
-    }
-}
-
 impl PackedMatrix {
-    /// Packs integer codes.
-    ///
-    /// `codes` is `rows` × `columns`, row-major, one code a byte. `scales` and the zeros have
-    /// [`MatrixFormat::scale_count`] entries, row-major; scales and minima are rounded to their
-    /// stored type. Scales may be negative or 0.
+    /// Packs codes whose scales have one level: [`from_parts`](Self::from_parts) with these scales
+    /// and zeros.
     ///
     /// # Errors
     ///
-    /// [`FormatError::NotCodes`] for a float format; [`FormatError::Length`],
-    /// [`FormatError::ZeroKind`], [`FormatError::CodeTooLarge`], [`FormatError::ScaleOverflow`] and
-    /// [`FormatError::MinimumOverflow`] for wrong data; and those of [`MatrixFormat::check_shape`].
+    /// Those of [`from_parts`](Self::from_parts).
     pub fn from_codes(
         format: MatrixFormat,
         rows: usize,
@@ -134,21 +90,44 @@ impl PackedMatrix {
         scales: &[f32],
         zeros: Zeros<'_>,
     ) -> Result<Self, FormatError> {
+        let side = SideData {
+            scales,
+            zeros,
+            ..SideData::default()
+        };
+        Self::from_parts(format, rows, columns, codes, side)
+    }
+
+    /// Packs codes.
+    ///
+    /// `codes` is `rows` × `columns`, row-major, one code a byte. Scales and minima are rounded to
+    /// their stored type. Scales may be negative or 0.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::NotCodes`] for a float format; [`FormatError::Length`],
+    /// [`FormatError::ZeroKind`], [`FormatError::CodeTooLarge`], [`FormatError::NonFiniteCode`],
+    /// [`FormatError::ChoiceTooLarge`], [`FormatError::ScaleOverflow`] and
+    /// [`FormatError::MinimumOverflow`] for wrong data; and those of [`MatrixFormat::check_shape`].
+    pub fn from_parts(
+        format: MatrixFormat,
+        rows: usize,
+        columns: usize,
+        codes: &[u8],
+        side: SideData<'_>,
+    ) -> Result<Self, FormatError> {
         let element = format.element();
-        let affine = element.affine().ok_or(FormatError::NotCodes { element })?;
+        if !element.has_codes() {
+            return Err(FormatError::NotCodes { element });
+        }
         format.check_shape(rows, columns)?;
         check_len("codes", rows * columns, codes.len())?;
-        let max = affine.max_code();
-        if let Some(index) = codes.iter().position(|&code| code > max) {
+        let valid = CodeCheck::new(element);
+        if let Some(index) = codes.iter().position(|&code| !valid.holds(code)) {
             let (row, column) = position(index, columns);
-            return Err(FormatError::CodeTooLarge {
-                row,
-                column,
-                code: codes[index],
-                max,
-            });
+            return Err(valid.error(row, column, codes[index]));
         }
-        let (scales, zeros) = Self::checked_scales(&format, rows, columns, scales, zeros)?;
+        let side = Side::new(&format, rows, columns, side)?;
 
         let mut shift = 0;
         let mut pieces = Vec::new();
@@ -172,59 +151,8 @@ impl PackedMatrix {
             rows,
             columns,
             pieces,
-            scales,
-            zeros,
+            side,
         })
-    }
-
-    /// Scales and zeros as stored, checked against format and shape.
-    fn checked_scales(
-        format: &MatrixFormat,
-        rows: usize,
-        columns: usize,
-        scales: &[f32],
-        zeros: Zeros<'_>,
-    ) -> Result<(Vec<f32>, StoredZeros), FormatError> {
-        let count = format.scale_count(rows, columns);
-        check_len("scales", count, scales.len())?;
-        let kind = format.zero_kind();
-        if zeros.kind() != kind {
-            return Err(FormatError::ZeroKind {
-                format: *format,
-                expected: kind,
-                found: zeros.kind(),
-            });
-        }
-        let stored = format
-            .scales()
-            .map_or(ScaleType::F32, |layout| layout.scale);
-        let scales = round_all(scales, stored).map_err(|index| {
-            let (row, group) = format.scale_position(index, columns);
-            FormatError::ScaleOverflow {
-                row,
-                group,
-                value: scales[index],
-            }
-        })?;
-        let zeros = match zeros {
-            Zeros::None => StoredZeros::None,
-            Zeros::Integer(points) => {
-                check_len("zero points", count, points.len())?;
-                StoredZeros::Integer(points.to_vec())
-            }
-            Zeros::Minimum(minima) => {
-                check_len("minima", count, minima.len())?;
-                StoredZeros::Minimum(round_all(minima, stored).map_err(|index| {
-                    let (row, group) = format.scale_position(index, columns);
-                    FormatError::MinimumOverflow {
-                        row,
-                        group,
-                        value: minima[index],
-                    }
-                })?)
-            }
-        };
-        Ok((scales, zeros))
     }
 
     /// Packs floats, rounded to nearest, ties to even. `values` is `rows` × `columns`, row-major.
@@ -333,8 +261,7 @@ impl PackedMatrix {
             rows,
             columns,
             pieces: vec![stream],
-            scales: Vec::new(),
-            zeros: StoredZeros::None,
+            side: Side::EMPTY,
         }
     }
 
@@ -359,23 +286,27 @@ impl PackedMatrix {
         self.pieces.iter().map(Vec::as_slice)
     }
 
-    /// The scales, row-major; [`MatrixFormat::scale_count`] entries, each exact in its stored type.
-    pub fn scales(&self) -> &[f32] {
-        &self.scales
+    /// Scales and zeros, row-major, exact in their stored types.
+    pub fn side(&self) -> SideData<'_> {
+        self.side.data()
     }
 
-    /// The zero points or minima, row-major, one for each scale.
+    /// The scales, row-major; [`MatrixFormat::scale_count`] entries, each exact in its stored type.
+    /// Of two levels, the first; see [`scale`](Self::scale).
+    pub fn scales(&self) -> &[f32] {
+        self.side().scales
+    }
+
+    /// The zero points, minima or choices, row-major, one for each scale.
     pub fn zeros(&self) -> Zeros<'_> {
-        match &self.zeros {
-            StoredZeros::None => Zeros::None,
-            StoredZeros::Integer(points) => Zeros::Integer(points),
-            StoredZeros::Minimum(minima) => Zeros::Minimum(minima),
-        }
+        self.side().zeros
     }
 
     /// The code at a place; `None` outside the matrix and for floats.
     pub fn code(&self, row: usize, column: usize) -> Option<u8> {
-        self.format.element().affine()?;
+        if !self.format.element().has_codes() {
+            return None;
+        }
         if row >= self.rows || column >= self.columns {
             return None;
         }
@@ -394,7 +325,7 @@ impl PackedMatrix {
 
     /// All codes, row-major, one a byte; empty for floats.
     pub fn unpack_codes(&self) -> Vec<u8> {
-        if self.format.element().affine().is_none() {
+        if !self.format.element().has_codes() {
             return Vec::new();
         }
         let mut codes = vec![0; self.rows * self.columns];
@@ -424,19 +355,23 @@ impl PackedMatrix {
         block
     }
 
-    /// The integers a·u + b − z that scales multiply, row-major; `None` for floats.
+    /// The integers a·u + b − z that scales multiply, row-major; `None` unless the format is of
+    /// integers.
     pub fn integer_values(&self) -> Option<Vec<i32>> {
-        let affine = self.format.element().affine()?;
-        Some(self.map_codes(affine, |integer, _, _| integer))
+        self.format.element().affine()?;
+        // Integers of codes are small, so f32 holds them.
+        Some(self.map_codes(|value, _, _| value as i32))
     }
 
-    /// `value(a·u + b − z, s, m)` of every element.
+    /// `value(t − z, s, m)` of every element, t the value of its code.
     fn map_codes<T: Copy + Default + Send>(
         &self,
-        affine: AffineFormat,
-        value: impl Fn(i32, f32, f32) -> T + Send + Sync,
+        value: impl Fn(f32, f32, f32) -> T + Send + Sync,
     ) -> Vec<T> {
-        let (a, b) = affine.coefficients();
+        let element = self.format.element();
+        let tables: Vec<[f32; 256]> = (0..element.choice_count().max(1))
+            .map(|choice| element.value_table(choice as u8))
+            .collect();
         let group_len = self.format.group_len(self.columns).max(1);
         let mut values = vec![T::default(); self.rows * self.columns];
         for_each_chunk_mut(&mut values, self.columns, |row, values| {
@@ -447,9 +382,13 @@ impl PackedMatrix {
                 for (half, (values, codes)) in halves.enumerate() {
                     let group = (index * BLOCK + half * (BLOCK / 2)) / group_len;
                     let (s, m) = (self.scale(row, group), self.minimum(row, group));
-                    let offset = b - self.zero_point(row, group);
+                    let zero = self.zero_point(row, group) as f32;
+                    let choice = usize::from(self.choice(row, group));
+                    let Some(table) = tables.get(choice) else {
+                        continue;
+                    };
                     for (out, &code) in values.iter_mut().zip(codes) {
-                        *out = value(a * i32::from(code) + offset, s, m);
+                        *out = value(table[usize::from(code)] - zero, s, m);
                     }
                 }
             }
@@ -469,48 +408,43 @@ impl PackedMatrix {
         }
     }
 
-    /// The scale of a row and group; 1 without scales or outside the matrix. Row and tensor scales
-    /// have one group.
+    /// The scale of a row and group, the product of both levels where it has two; 1 without scales
+    /// or outside the matrix. Row and tensor scales have one group.
     pub fn scale(&self, row: usize, group: usize) -> f32 {
-        self.scale_index(row, group)
-            .and_then(|index| self.scales.get(index))
-            .copied()
-            .unwrap_or(1.0)
+        self.scale_index(row, group).map_or(1.0, |index| {
+            self.side.scale(&self.format, self.columns, index)
+        })
     }
 
     /// The integer zero point of a row and group; 0 without zero points or outside the matrix.
     pub fn zero_point(&self, row: usize, group: usize) -> i32 {
-        match &self.zeros {
-            StoredZeros::Integer(points) => self
-                .scale_index(row, group)
-                .and_then(|index| points.get(index))
-                .map_or(0, |&point| i32::from(point)),
-            _ => 0,
-        }
+        self.scale_index(row, group)
+            .map_or(0, |index| self.side.zero_point(index))
     }
 
-    /// The minimum of a row and group; 0 without minima or outside the matrix.
+    /// The minimum of a row and group, the product of both levels where it has two; 0 without
+    /// minima or outside the matrix.
     pub fn minimum(&self, row: usize, group: usize) -> f32 {
-        match &self.zeros {
-            StoredZeros::Minimum(minima) => self
-                .scale_index(row, group)
-                .and_then(|index| minima.get(index))
-                .copied()
-                .unwrap_or(0.0),
-            _ => 0.0,
-        }
+        self.scale_index(row, group).map_or(0.0, |index| {
+            self.side.minimum(&self.format, self.columns, index)
+        })
     }
 
-    /// The values, row-major: s·(a·u + b − z), rounded to f32, then + m, rounded to f32.
+    /// The choice of a row and group; 0 without choices or outside the matrix.
+    pub fn choice(&self, row: usize, group: usize) -> u8 {
+        self.scale_index(row, group)
+            .map_or(0, |index| self.side.choice(index))
+    }
+
+    /// The values, row-major: s·(t − z), rounded to f32, then + m, rounded to f32, where t is the
+    /// value of the code: a·u + b for integers.
     pub fn decode(&self) -> Vec<f32> {
         match self.format.element() {
             ElementFormat::Float(float) => self.decode_floats(float),
-            ElementFormat::Affine(affine) if self.format.zero_kind() == ZeroKind::Minimum => {
-                self.map_codes(affine, |integer, s, m| s * integer as f32 + m)
+            _ if self.format.zero_kind() == ZeroKind::Minimum => {
+                self.map_codes(|value, s, m| s * value + m)
             }
-            ElementFormat::Affine(affine) => {
-                self.map_codes(affine, |integer, s, _| s * integer as f32)
-            }
+            _ => self.map_codes(|value, s, _| s * value),
         }
     }
 
@@ -533,7 +467,7 @@ impl PackedMatrix {
         values
     }
 
-    /// The values in f64, row-major: s·(a·u + b − z) exactly, then + m with one rounding.
+    /// The values in f64, row-major: s·(t − z) exactly, then + m with one rounding.
     pub fn decode_f64(&self) -> Vec<f64> {
         match self.format.element() {
             ElementFormat::Float(float) => self
@@ -541,9 +475,7 @@ impl PackedMatrix {
                 .into_iter()
                 .map(f64::from)
                 .collect(),
-            ElementFormat::Affine(affine) => self.map_codes(affine, |integer, s, m| {
-                f64::from(s) * f64::from(integer) + f64::from(m)
-            }),
+            _ => self.map_codes(|value, s, m| f64::from(s) * f64::from(value) + f64::from(m)),
         }
     }
 
@@ -558,53 +490,33 @@ impl PackedMatrix {
         columns: usize,
         parts: &[Self],
     ) -> Result<Self, FormatError> {
-        let tensor = matches!(
-            format.scales(),
-            Some(ScaleLayout {
-                granularity: Granularity::Tensor,
-                ..
-            })
-        );
         let widths = piece_widths(format.element(), PieceLayout::Pieces);
-        let mut whole = Self {
-            format,
-            rows: 0,
-            columns,
-            pieces: vec![Vec::new(); widths.len()],
-            scales: Vec::new(),
-            zeros: match format.zero_kind() {
-                ZeroKind::None => StoredZeros::None,
-                ZeroKind::Integer => StoredZeros::Integer(Vec::new()),
-                ZeroKind::Minimum => StoredZeros::Minimum(Vec::new()),
-            },
+        let Some((first, rest)) = parts.split_first() else {
+            return Ok(Self {
+                format,
+                rows: 0,
+                columns,
+                pieces: vec![Vec::new(); widths.len()],
+                side: Side::empty_rows(&format, columns)?,
+            });
         };
-        for (index, part) in parts.iter().enumerate() {
+        let part_format = |part: &Self| FormatError::PartFormat {
+            expected: format,
+            actual: part.format,
+        };
+        check_len("columns of a part", columns, first.columns)?;
+        if first.format != format {
+            return Err(part_format(first));
+        }
+        let mut whole = first.clone();
+        for part in rest {
             check_len("columns of a part", columns, part.columns)?;
-            let one_scale = tensor && index > 0;
-            if part.format != format
-                || (one_scale && (part.scales != whole.scales || part.zeros != whole.zeros))
-            {
-                return Err(FormatError::PartFormat {
-                    expected: format,
-                    actual: part.format,
-                });
+            if part.format != format || !whole.side.append(&format, &part.side) {
+                return Err(part_format(part));
             }
             whole.rows += part.rows;
             for (stream, rows) in whole.pieces.iter_mut().zip(&part.pieces) {
                 stream.extend_from_slice(rows);
-            }
-            if one_scale {
-                continue;
-            }
-            whole.scales.extend_from_slice(&part.scales);
-            match (&mut whole.zeros, &part.zeros) {
-                (StoredZeros::Integer(all), StoredZeros::Integer(some)) => {
-                    all.extend_from_slice(some);
-                }
-                (StoredZeros::Minimum(all), StoredZeros::Minimum(some)) => {
-                    all.extend_from_slice(some);
-                }
-                _ => {}
             }
         }
         Ok(whole)
@@ -616,7 +528,7 @@ impl PackedMatrix {
     ///
     /// [`FormatError::RowRange`] unless the range lies in the matrix.
     pub fn row_range(&self, range: Range<usize>) -> Result<Self, FormatError> {
-        let Range { start, end } = range;
+        let Range { start, end } = range.clone();
         if start > end || end > self.rows {
             return Err(FormatError::RowRange {
                 start,
@@ -629,29 +541,12 @@ impl PackedMatrix {
             let row_len = row_words(width, self.columns);
             stream[start * row_len..end * row_len].to_vec()
         });
-        let scales = match self.format.scales() {
-            None => 0..0,
-            Some(layout) if layout.granularity == Granularity::Tensor => 0..1,
-            Some(_) => {
-                let groups = self.format.groups(self.columns);
-                start * groups..end * groups
-            }
-        };
         Ok(Self {
             format: self.format,
             rows: end - start,
             columns: self.columns,
             pieces: pieces.collect(),
-            zeros: match &self.zeros {
-                StoredZeros::None => StoredZeros::None,
-                StoredZeros::Integer(points) => {
-                    StoredZeros::Integer(points[scales.clone()].to_vec())
-                }
-                StoredZeros::Minimum(minima) => {
-                    StoredZeros::Minimum(minima[scales.clone()].to_vec())
-                }
-            },
-            scales: self.scales[scales].to_vec(),
+            side: self.side.row_range(&self.format, self.columns, &range),
         })
     }
 
@@ -659,15 +554,7 @@ impl PackedMatrix {
     /// zeros.
     pub fn storage_bits(&self) -> u64 {
         let words: usize = self.pieces.iter().map(Vec::len).sum();
-        let scale_bits = self.format.scales().map_or(0, |layout| {
-            let zero_bits = match layout.zero {
-                ZeroKind::None => 0,
-                ZeroKind::Integer => 8,
-                ZeroKind::Minimum => layout.scale.bits(),
-            };
-            layout.scale.bits() + zero_bits
-        });
-        32 * words as u64 + u64::from(scale_bits) * self.scales.len() as u64
+        32 * words as u64 + self.side.storage_bits(&self.format)
     }
 
     /// [`storage_bits`](Self::storage_bits) for each element; 0 without elements.
@@ -693,7 +580,7 @@ impl PackedMatrix {
         for (bit, (&width, &start)) in device_widths.iter().zip(&sections.pieces).enumerate() {
             let stream = &mut codes[start as usize..][..padded * row_words(width, self.columns)];
             match (layout.pieces, self.format.element()) {
-                (PieceLayout::Planes, ElementFormat::Affine(_)) => {
+                (PieceLayout::Planes, element) if element.has_codes() => {
                     self.store_plane(bit as u32, layout, stream)
                 }
                 // Without planes, the pieces of the host and the device are the same.
@@ -774,29 +661,8 @@ impl PackedMatrix {
 
     /// Writes scales, zeros and sums.
     fn store_side(&self, sections: &Sections, layout: &DeviceLayout, side: &mut [u32]) {
-        if let Some(scale_layout) = self.format.scales() {
-            let bits = scale_layout.scale.bits();
-            let float = scale_layout.scale.float();
-            let places = SidePlaces::new(&self.format, self.columns, layout);
-            let scales = &mut side[sections.scales as usize..];
-            for (index, &scale) in self.scales.iter().enumerate() {
-                put(scales, bits, places.of(index), float.encode(scale));
-            }
-            let zeros = &mut side[sections.zeros as usize..];
-            match &self.zeros {
-                StoredZeros::None => {}
-                StoredZeros::Integer(points) => {
-                    for (index, &point) in points.iter().enumerate() {
-                        put(zeros, 8, places.of(index), u32::from(point));
-                    }
-                }
-                StoredZeros::Minimum(minima) => {
-                    for (index, &minimum) in minima.iter().enumerate() {
-                        put(zeros, bits, places.of(index), float.encode(minimum));
-                    }
-                }
-            }
-        }
+        self.side
+            .store(&self.format, self.columns, sections, layout, side);
         if layout.sums != SumLayout::None {
             let groups = sum_groups(&self.format, self.columns, layout.sums);
             let interleave = layout.interleave as usize;
@@ -867,7 +733,7 @@ impl PackedMatrix {
             let row_len = row_words(width, columns);
             let mut stream = vec![0; rows * row_len];
             match (layout.pieces, element) {
-                (PieceLayout::Planes, ElementFormat::Affine(_)) => {
+                (PieceLayout::Planes, element) if element.has_codes() => {
                     let planes = &sections.pieces[first_bit..][..width as usize];
                     for_each_chunk_mut(&mut stream, row_len, |row, words| {
                         for (index, words) in words.chunks_exact_mut(width as usize).enumerate() {
@@ -905,45 +771,12 @@ impl PackedMatrix {
             first_bit += width as usize;
         }
 
-        let (mut scales, mut points, mut minima) = (Vec::new(), Vec::new(), Vec::new());
-        if let Some(scale_layout) = format.scales() {
-            let count = format.scale_count(rows, columns);
-            let places = SidePlaces::new(&format, columns, layout);
-            let (bits, float) = (scale_layout.scale.bits(), scale_layout.scale.float());
-            let entries = |section: u32, bits: u32| {
-                let section = &side[section as usize..];
-                (0..count).map(move |index| take(section, bits, places.of(index)))
-            };
-            scales = entries(sections.scales, bits)
-                .map(|bits| float.decode(bits))
-                .collect();
-            match scale_layout.zero {
-                ZeroKind::None => {}
-                ZeroKind::Integer => {
-                    points = entries(sections.zeros, 8)
-                        .map(|point| point as u8)
-                        .collect()
-                }
-                ZeroKind::Minimum => {
-                    minima = entries(sections.zeros, bits)
-                        .map(|bits| float.decode(bits))
-                        .collect()
-                }
-            }
-        }
-        let zeros = match format.zero_kind() {
-            ZeroKind::None => Zeros::None,
-            ZeroKind::Integer => Zeros::Integer(&points),
-            ZeroKind::Minimum => Zeros::Minimum(&minima),
-        };
-        let (scales, zeros) = Self::checked_scales(&format, rows, columns, &scales, zeros)?;
         let matrix = Self {
             format,
             rows,
             columns,
             pieces,
-            scales,
-            zeros,
+            side: Side::load(&format, rows, columns, &sections, layout, side)?,
         };
         matrix.check_elements()?;
         matrix.check_sums(&sections, layout, side)?;
@@ -981,9 +814,10 @@ impl PackedMatrix {
                     }
                 }
             }
-            ElementFormat::Affine(affine) => {
-                let max = affine.max_code();
-                let every_code_valid = u32::from(max) + 1 == 1 << affine.bits();
+            element => {
+                let valid = CodeCheck::new(element);
+                let every_code_valid =
+                    (0..=u8::MAX >> (8 - element.bits().min(8))).all(|code| valid.holds(code));
                 let used = self.columns % BLOCK;
                 let last = self.columns / BLOCK;
                 for row in 0..self.rows {
@@ -999,14 +833,9 @@ impl PackedMatrix {
                     }
                     for index in 0..self.columns.div_ceil(BLOCK) {
                         let codes = self.block(row, index).to_codes();
-                        if let Some(offset) = codes.iter().position(|&code| code > max) {
+                        if let Some(offset) = codes.iter().position(|&code| !valid.holds(code)) {
                             let column = index * BLOCK + offset;
-                            return Err(FormatError::CodeTooLarge {
-                                row,
-                                column,
-                                code: codes[offset],
-                                max,
-                            });
+                            return Err(valid.error(row, column, codes[offset]));
                         }
                     }
                 }
@@ -1066,51 +895,41 @@ pub(crate) fn check_finite(values: &[f32], columns: usize) -> Result<(), FormatE
     }
 }
 
-/// Where the scales of a matrix stand in their device section.
-#[derive(Clone, Copy)]
-struct SidePlaces {
-    tensor: bool,
-    groups: usize,
-    interleave: u32,
+/// Which codes a matrix may hold.
+struct CodeCheck {
+    element: ElementFormat,
+    values: [f32; 256],
 }
 
-impl SidePlaces {
-    fn new(format: &MatrixFormat, columns: usize, layout: &DeviceLayout) -> Self {
-        let tensor = format
-            .scales()
-            .is_some_and(|scales| scales.granularity == Granularity::Tensor);
-        // No groups means no entries; 1 keeps the division below defined.
+impl CodeCheck {
+    fn new(element: ElementFormat) -> Self {
         Self {
-            tensor,
-            groups: format.groups(columns).max(1),
-            interleave: layout.interleave,
+            element,
+            values: element.value_table(0),
         }
     }
 
-    /// Entry of the scale at `index` of the row-major array.
-    fn of(&self, index: usize) -> usize {
-        if self.tensor {
-            0
+    fn holds(&self, code: u8) -> bool {
+        self.values[usize::from(code)].is_finite()
+    }
+
+    fn error(&self, row: usize, column: usize, code: u8) -> FormatError {
+        let max = self.element.max_code().unwrap_or(0);
+        if code > max {
+            FormatError::CodeTooLarge {
+                row,
+                column,
+                code,
+                max,
+            }
         } else {
-            side_index(
-                self.interleave,
-                self.groups,
-                index / self.groups,
-                index % self.groups,
-            )
+            FormatError::NonFiniteCode {
+                row,
+                column,
+                code,
+                value: self.values[usize::from(code)],
+                element: self.element,
+            }
         }
     }
-}
-
-/// Writes entry `index` of `bits` bits (8, 16 or 32) in a zeroed section.
-fn put(section: &mut [u32], bits: u32, index: usize, value: u32) {
-    let per_word = 32 / bits as usize;
-    section[index / per_word] |= value << (bits as usize * (index % per_word));
-}
-
-/// Reads entry `index` of `bits` bits (8, 16 or 32) of a section.
-fn take(section: &[u32], bits: u32, index: usize) -> u32 {
-    let per_word = 32 / bits as usize;
-    let mask = u32::MAX >> (32 - bits);
-    section[index / per_word] >> (bits as usize * (index % per_word)) & mask
 }

@@ -4,13 +4,30 @@ use crate::packed::check_finite;
 use crate::parallel::{for_each_chunk_mut, map_chunks};
 use crate::{
     AffineFormat, ElementFormat, Encoding, FormatError, MatrixFormat, PackedMatrix, ScaleLayout,
-    ZeroKind, Zeros,
+    ScaleType, ZeroKind, Zeros,
 };
 
+pub mod bitmod;
+mod group;
 pub mod rounding;
 pub mod rule;
 
-use rule::{CodeRange, GroupScale, GroupZero, Overflow};
+pub use crate::format::scale_codes::ScaleRule;
+use group::Coder;
+pub use rounding::{Overflow, Rounding};
+use rule::{CodeRange, GroupScale, GroupZero};
+
+/// What [`quantize_with`] may be told. The default is what [`quantize`] does.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QuantizeOptions {
+    /// How scales are found; `None` for the format's own, [`Calibration::default_for`].
+    pub calibration: Option<Calibration>,
+    /// How values are rounded to integers and minifloats. Values of codebooks take the nearest
+    /// entry.
+    pub rounding: Rounding,
+    /// How scales of [`ScaleType::E8m0`] are rounded to powers of two.
+    pub scale_rule: ScaleRule,
+}
 
 /// How the scale of a group is found from its values. [`rule::calibrate`] says each to the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,24 +51,35 @@ impl Calibration {
     /// with zeros, else [`AbsMax`](Self::AbsMax). `None` for floats and bare codes, which have no
     /// scales.
     pub const fn default_for(format: &MatrixFormat) -> Option<Self> {
-        let (ElementFormat::Affine(affine), Some(layout)) = (format.element(), format.scales())
-        else {
+        let Some(layout) = format.scales() else {
             return None;
         };
-        Some(match layout.zero {
-            ZeroKind::Integer | ZeroKind::Minimum => Self::MinMax,
-            ZeroKind::None if has_mean_scale(affine) => Self::AbsMean,
-            ZeroKind::None => Self::AbsMax,
+        Some(match (layout.zero, format.element()) {
+            (ZeroKind::Integer | ZeroKind::Minimum, _) => Self::MinMax,
+            (ZeroKind::None, ElementFormat::Affine(affine))
+                if has_mean_scale(affine) && !matches!(layout.scale, ScaleType::E8m0) =>
+            {
+                Self::AbsMean
+            }
+            (ZeroKind::None | ZeroKind::Choice, _) => Self::AbsMax,
         })
     }
 
     /// Whether the calibration applies to a format.
     pub const fn applies_to(self, format: &MatrixFormat) -> bool {
-        let (ElementFormat::Affine(affine), Some(layout)) = (format.element(), format.scales())
-        else {
+        let Some(layout) = format.scales() else {
             return false;
         };
+        let ElementFormat::Affine(affine) = format.element() else {
+            // A choice already is the one of least square error.
+            return match self {
+                Self::AbsMax => true,
+                Self::MeanSquareError => matches!(layout.zero, ZeroKind::None),
+                Self::AbsMean | Self::MinMax => false,
+            };
+        };
         match layout.zero {
+            ZeroKind::Choice => false,
             ZeroKind::None => match self {
                 Self::AbsMax | Self::MeanSquareError => true,
                 Self::AbsMean => has_mean_scale(affine),
@@ -73,23 +101,12 @@ const fn has_mean_scale(affine: AffineFormat) -> bool {
     )
 }
 
-/// Quantises a matrix.
-///
-/// `values` is `rows` × `columns`, row-major. Each group gets its scale by the calibration (`None`:
-/// the format's own, [`Calibration::default_for`]), rounded to its stored type first; then each
-/// value gets its code with one multiplication by the inverse scale and one rounding to nearest,
-/// ties to even. [`rule`] has the rule for one group.
-///
-/// Floats are rounded to their format. Bare codes, without scales, are the values rounded and
-/// clamped to the format's range. Both take no calibration.
+/// Quantises a matrix: [`quantize_with`] that calibration, rounding to nearest, ties to even, and
+/// the floor rule for power-of-two scales.
 ///
 /// # Errors
 ///
-/// [`FormatError::Length`] and [`FormatError::NonFinite`] for wrong values;
-/// [`FormatError::Calibration`] and [`FormatError::SignedZeroPoint`] for a calibration that does
-/// not fit the format; [`FormatError::ScaleOverflow`], [`FormatError::MinimumOverflow`] and
-/// [`FormatError::ElementOverflow`] where a stored type is too narrow for the data; and those of
-/// [`MatrixFormat::check_shape`].
+/// Those of [`quantize_with`].
 pub fn quantize(
     values: &[f32],
     rows: usize,
@@ -97,6 +114,46 @@ pub fn quantize(
     format: MatrixFormat,
     calibration: Option<Calibration>,
 ) -> Result<PackedMatrix, FormatError> {
+    let options = QuantizeOptions {
+        calibration,
+        ..QuantizeOptions::default()
+    };
+    quantize_with(values, rows, columns, format, &options)
+}
+
+/// Quantises a matrix.
+///
+/// `values` is `rows` × `columns`, row-major. Each group gets its scale by the calibration (`None`:
+/// the format's own, [`Calibration::default_for`]), rounded to its stored type first; then each
+/// value gets its code with one multiplication by the inverse scale and one rounding, by default to
+/// nearest, ties to even. [`rule`] has the rule for one group of integers. Values beyond the range
+/// of the codes take the last one.
+///
+/// Minifloats and codebooks take the largest magnitude over their largest value as the ideal scale
+/// of a group. Scales of two levels: the second level is the largest ideal scale that it serves,
+/// over the largest integer (or E4M3); the first is the ideal over the second, rounded to its type.
+/// Codebooks with choices take, for every group, the choice of least square error
+/// ([`bitmod::choose`]).
+///
+/// Floats are rounded to their format, to nearest, ties to even. Bare codes, without scales, are
+/// the values rounded and clamped to the format's range. Both take no calibration.
+///
+/// # Errors
+///
+/// [`FormatError::Length`] and [`FormatError::NonFinite`] for wrong values;
+/// [`FormatError::Calibration`] and [`FormatError::SignedZeroPoint`] for a calibration that does
+/// not fit the format; [`FormatError::Rounding`] for a rounding other than to nearest, ties to even,
+/// of a format that takes no other; [`FormatError::ScaleOverflow`], [`FormatError::MinimumOverflow`] and
+/// [`FormatError::ElementOverflow`] where a stored type is too narrow for the data; and those of
+/// [`MatrixFormat::check_shape`].
+pub fn quantize_with(
+    values: &[f32],
+    rows: usize,
+    columns: usize,
+    format: MatrixFormat,
+    options: &QuantizeOptions,
+) -> Result<PackedMatrix, FormatError> {
+    let calibration = options.calibration;
     format.check_shape(rows, columns)?;
     if values.len() != rows * columns {
         return Err(FormatError::Length {
@@ -105,23 +162,30 @@ pub fn quantize(
             found: values.len(),
         });
     }
-    let (affine, layout) = match (format.element(), format.scales()) {
-        (ElementFormat::Affine(affine), Some(layout)) => (affine, layout),
-        (element, _) => {
-            if let Some(calibration) = calibration {
-                return Err(FormatError::Calibration {
-                    calibration,
-                    format,
-                });
-            }
-            return match element {
-                ElementFormat::Float(float) => PackedMatrix::from_f32(float, rows, columns, values),
-                ElementFormat::Affine(affine) => bare_codes(values, rows, columns, format, affine),
-            };
+    let element = format.element();
+    let rounds = matches!(
+        element,
+        ElementFormat::Affine(_) | ElementFormat::Minifloat(_)
+    );
+    if options.rounding != Rounding::NearestEven && !rounds {
+        return Err(FormatError::Rounding { element });
+    }
+    let Some(layout) = format.scales() else {
+        if let Some(calibration) = calibration {
+            return Err(FormatError::Calibration {
+                calibration,
+                format,
+            });
         }
+        return match element {
+            ElementFormat::Float(float) => PackedMatrix::from_f32(float, rows, columns, values),
+            _ => bare_codes(values, rows, columns, format, options.rounding),
+        };
     };
-    if layout.zero == ZeroKind::Integer && affine.encoding() != Encoding::Unsigned {
-        return Err(FormatError::SignedZeroPoint { format });
+    if let ElementFormat::Affine(affine) = element {
+        if layout.zero == ZeroKind::Integer && affine.encoding() != Encoding::Unsigned {
+            return Err(FormatError::SignedZeroPoint { format });
+        }
     }
     let calibration = match calibration {
         Some(calibration) if !calibration.applies_to(&format) => {
@@ -134,6 +198,25 @@ pub fn quantize(
         None => Calibration::default_for(&format).unwrap_or(Calibration::AbsMax),
     };
     check_finite(values, columns)?;
+    let affine = match element {
+        ElementFormat::Affine(affine)
+            if matches!(layout.scale, ScaleType::F32 | ScaleType::F16)
+                && options.rounding == Rounding::NearestEven =>
+        {
+            affine
+        }
+        _ => {
+            return group::quantize_groups(
+                values,
+                rows,
+                columns,
+                format,
+                layout,
+                options,
+                calibration,
+            );
+        }
+    };
 
     let groups = calibrate_groups(values, rows, columns, &format, affine, layout, calibration)?;
     let range = CodeRange::of(calibration);
@@ -167,7 +250,7 @@ pub fn quantize(
     let points: Vec<u8>;
     let minima: Vec<f32>;
     let zeros = match layout.zero {
-        ZeroKind::None => Zeros::None,
+        ZeroKind::None | ZeroKind::Choice => Zeros::None,
         ZeroKind::Integer => {
             points = groups.iter().map(|group| group.zero.point()).collect();
             Zeros::Integer(&points)
@@ -201,12 +284,14 @@ fn calibrate_groups(
     } else {
         map_chunks(values, format.group_len(columns), calibrate)
     };
-    let with_position = |(index, result): (usize, Result<GroupScale, Overflow>)| {
+    let with_position = |(index, result): (usize, Result<GroupScale, rule::Overflow>)| {
         result.map_err(|overflow| {
             let (row, group) = format.scale_position(index, columns);
             match overflow {
-                Overflow::Scale(value) => FormatError::ScaleOverflow { row, group, value },
-                Overflow::Minimum(value) => FormatError::MinimumOverflow { row, group, value },
+                rule::Overflow::Scale(value) => FormatError::ScaleOverflow { row, group, value },
+                rule::Overflow::Minimum(value) => {
+                    FormatError::MinimumOverflow { row, group, value }
+                }
             }
         })
     };
@@ -219,7 +304,7 @@ fn bare_codes(
     rows: usize,
     columns: usize,
     format: MatrixFormat,
-    affine: AffineFormat,
+    rounding: Rounding,
 ) -> Result<PackedMatrix, FormatError> {
     check_finite(values, columns)?;
     let unit = GroupScale {
@@ -227,15 +312,14 @@ fn bare_codes(
         inverse: 1.0,
         zero: GroupZero::None,
     };
+    // Any calibration but AbsMax leaves all codes to be used.
+    let coder = Coder::new(format.element(), rounding, Calibration::MinMax);
     let mut codes = vec![0; values.len()];
     for_each_chunk_mut(&mut codes, columns, |row, codes| {
-        rule::encode_group(
-            affine,
-            CodeRange::Full,
-            &unit,
-            &values[row * columns..][..columns],
-            codes,
-        );
+        let start = row * columns;
+        for ((code, &value), index) in codes.iter_mut().zip(&values[start..]).zip(start as u64..) {
+            *code = coder.code(&unit, value, index);
+        }
     });
     PackedMatrix::from_codes(format, rows, columns, &codes, &[], Zeros::None)
 }

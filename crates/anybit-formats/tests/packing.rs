@@ -5,11 +5,13 @@ mod support;
 
 use anybit_formats::layout::piece_widths;
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FORMATS, FloatFormat, Granularity, MatrixFormat, PackedMatrix,
-    PieceLayout, ScaleType, Sections, SumLayout, ZeroKind, Zeros,
+    DeviceLayout, ElementFormat, FORMATS, FloatFormat, Granularity, MatrixFormat, MinifloatFormat,
+    PackedMatrix, PieceLayout, ScaleType, Sections, SumLayout, ZeroKind, Zeros,
 };
 use proptest::prelude::*;
-use support::{Parts, affine_elements, formats_of, layouts_of, random_matrix, scaled};
+use support::{
+    Parts, affine_elements, code_elements, formats_of, layouts_of, random_matrix, scaled,
+};
 
 #[test]
 fn every_code_of_every_format_comes_back() {
@@ -122,6 +124,18 @@ fn expected_image(
                 let half = u32::from(half::f16::from_f32(value).to_bits());
                 side[start as usize + place / 2] |= half << (16 * (place % 2));
             }
+            narrow => {
+                let byte = match narrow {
+                    ScaleType::E8m0 => value.to_bits() >> 23,
+                    ScaleType::E4m3 => {
+                        let e4m3 = MinifloatFormat::E4M3;
+                        let mut codes = (0..=255).filter(|&code| e4m3.decode(code) == value);
+                        u32::from(codes.next().unwrap())
+                    }
+                    _ => value as i8 as u8 as u32,
+                };
+                side[start as usize + place / 4] |= byte << (8 * (place % 4));
+            }
         };
         for (entry, &place) in places.iter().enumerate() {
             put_float(sections.scales, place, parts.scales[entry]);
@@ -129,10 +143,31 @@ fn expected_image(
                 put_float(sections.zeros, place, parts.minima[entry]);
             }
         }
-        if scales.zero == ZeroKind::Integer {
-            for (entry, &place) in places.iter().enumerate() {
-                side[sections.zeros as usize + place / 4] |=
-                    u32::from(parts.points[entry]) << (8 * (place % 4));
+        let bytes = match scales.zero {
+            ZeroKind::Integer => &parts.points[..],
+            ZeroKind::Choice => &parts.choices,
+            _ => &[],
+        };
+        for (&byte, &place) in bytes.iter().zip(&places) {
+            side[sections.zeros as usize + place / 4] |= u32::from(byte) << (8 * (place % 4));
+        }
+        for (start, entries) in [
+            (sections.second, &parts.second),
+            (sections.second_minima, &parts.second_minima),
+        ] {
+            for (entry, &value) in entries.iter().enumerate() {
+                match scales.scale {
+                    ScaleType::E4m3 => side[start as usize] = value.to_bits(),
+                    ScaleType::Int8 => {
+                        side[start as usize + index(1, entry, 0)] = value.to_bits();
+                    }
+                    _ => {
+                        let groups = columns.div_ceil(256);
+                        let place = index(groups, entry / groups, entry % groups);
+                        let half = u32::from(half::f16::from_f32(value).to_bits());
+                        side[start as usize + place / 2] |= half << (16 * (place % 2));
+                    }
+                }
             }
         }
     }
@@ -158,7 +193,7 @@ fn expected_image(
 
 #[test]
 fn every_bit_of_an_image_stands_where_the_layout_says() {
-    for element in affine_elements() {
+    for element in code_elements() {
         for (rows, columns) in [
             (1, 1),
             (3, 31),
@@ -166,6 +201,7 @@ fn every_bit_of_an_image_stands_where_the_layout_says() {
             (5, 33),
             (9, 96),
             (2, 48),
+            (2, 288),
             (33, 40),
         ] {
             for (seed, format) in formats_of(element, columns).into_iter().enumerate() {
@@ -222,13 +258,26 @@ fn check_sections(format: &MatrixFormat, rows: usize, columns: usize, layout: &D
         assert_eq!(sections.scales as usize, end_aligned(end));
         end = sections.scales as usize + (entries * bits).div_ceil(32);
         if scales.zero != ZeroKind::None {
-            let bits = if scales.zero == ZeroKind::Integer {
-                8
-            } else {
-                bits
+            let bits = match scales.zero {
+                ZeroKind::Integer | ZeroKind::Choice => 8,
+                _ => bits,
             };
             assert_eq!(sections.zeros as usize, end_aligned(end));
             end = sections.zeros as usize + (entries * bits).div_ceil(32);
+        }
+        let second_words = match scales.scale {
+            ScaleType::F32 | ScaleType::F16 | ScaleType::E8m0 => None,
+            ScaleType::E4m3 => Some(1),
+            ScaleType::Int8 => Some(padded),
+            ScaleType::Super => Some((padded * columns.div_ceil(256)).div_ceil(2)),
+        };
+        if let Some(words) = second_words {
+            assert_eq!(sections.second as usize, end_aligned(end));
+            end = sections.second as usize + words;
+            if scales.zero == ZeroKind::Minimum {
+                assert_eq!(sections.second_minima as usize, end_aligned(end));
+                end = sections.second_minima as usize + words;
+            }
         }
     }
     if layout.sums != SumLayout::None {
@@ -385,10 +434,15 @@ fn images_waste_nothing() {
                     let side_bits = format.scales().map_or(0, |scales| {
                         let zero = match scales.zero {
                             ZeroKind::None => 0,
-                            ZeroKind::Integer => 8,
+                            ZeroKind::Integer | ZeroKind::Choice => 8,
                             ZeroKind::Minimum => scales.scale.bits() as usize,
                         };
+                        let second = format.second().map_or(0, |level| {
+                            let levels = 1 + usize::from(scales.zero == ZeroKind::Minimum);
+                            levels * level.float.bits() as usize
+                        });
                         count * (scales.scale.bits() as usize + zero)
+                            + second * format.second_count(rows, columns)
                     });
                     let sums =
                         rows * anybit_formats::layout::sum_groups(&format, columns, layout.sums);

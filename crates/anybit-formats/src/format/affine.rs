@@ -1,6 +1,6 @@
 //! Integer codes of 1 to 8 bits whose value is an affine function of the code.
 
-use crate::FormatError;
+use crate::{ElementFormat, FormatError, FormatRow};
 
 /// What the unsigned code of an [`AffineFormat`] stands for. `n` is the number of bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +106,48 @@ impl AffineFormat {
         self.value(self.max_code())
     }
 }
+
+const TWOS_COMPLEMENT: &str = "two's-complement integers";
+const UNSIGNED: &str = "unsigned integers";
+const APMM: &str = "bipolar-INT of APMM, arXiv:2409.17870";
+
+/// The members of the family.
+pub(crate) const ROWS: &[FormatRow] = &[
+    FormatRow::new("int1", ElementFormat::INT1, TWOS_COMPLEMENT),
+    FormatRow::new("int2", ElementFormat::INT2, TWOS_COMPLEMENT),
+    FormatRow::new("int3", ElementFormat::INT3, TWOS_COMPLEMENT),
+    FormatRow::new("int4", ElementFormat::INT4, TWOS_COMPLEMENT),
+    FormatRow::new("int5", ElementFormat::INT5, TWOS_COMPLEMENT),
+    FormatRow::new("int6", ElementFormat::INT6, TWOS_COMPLEMENT),
+    FormatRow::new("int7", ElementFormat::INT7, TWOS_COMPLEMENT),
+    FormatRow::new("int8", ElementFormat::INT8, TWOS_COMPLEMENT),
+    FormatRow::new("uint1", ElementFormat::UINT1, UNSIGNED),
+    FormatRow::new("uint2", ElementFormat::UINT2, UNSIGNED),
+    FormatRow::new("uint3", ElementFormat::UINT3, UNSIGNED),
+    FormatRow::new("uint4", ElementFormat::UINT4, UNSIGNED),
+    FormatRow::new("uint5", ElementFormat::UINT5, UNSIGNED),
+    FormatRow::new("uint6", ElementFormat::UINT6, UNSIGNED),
+    FormatRow::new("uint7", ElementFormat::UINT7, UNSIGNED),
+    FormatRow::new("uint8", ElementFormat::UINT8, UNSIGNED),
+    FormatRow::new("bipolar1", ElementFormat::BIPOLAR1, APMM),
+    FormatRow::new("bipolar2", ElementFormat::BIPOLAR2, APMM),
+    FormatRow::new("bipolar3", ElementFormat::BIPOLAR3, APMM),
+    FormatRow::new("bipolar4", ElementFormat::BIPOLAR4, APMM),
+    FormatRow::new("bipolar5", ElementFormat::BIPOLAR5, APMM),
+    FormatRow::new("bipolar6", ElementFormat::BIPOLAR6, APMM),
+    FormatRow::new("bipolar7", ElementFormat::BIPOLAR7, APMM),
+    FormatRow::new("bipolar8", ElementFormat::BIPOLAR8, APMM),
+    FormatRow::new(
+        "binary",
+        ElementFormat::BINARY,
+        "sign and mean magnitude, XNOR-Net, arXiv:1603.05279",
+    ),
+    FormatRow::new(
+        "ternary",
+        ElementFormat::TERNARY,
+        "BitNet b1.58, arXiv:2402.17764",
+    ),
+];
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::{ElementFormat, FormatRow};
+
 /// A floating-point format that GPUs read without a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FloatFormat {
@@ -52,6 +54,17 @@ impl FloatFormat {
         }
     }
 }
+
+/// The members of the family.
+pub(crate) const ROWS: &[FormatRow] = &[
+    FormatRow::new("f32", ElementFormat::F32, "IEEE 754 binary32"),
+    FormatRow::new("f16", ElementFormat::F16, "IEEE 754 binary16"),
+    FormatRow::new(
+        "bf16",
+        ElementFormat::BF16,
+        "bfloat16, the upper half of binary32",
+    ),
+];
 
 #[cfg(test)]
 mod tests {

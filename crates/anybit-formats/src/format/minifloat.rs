@@ -1,7 +1,7 @@
 //! Floats of 2 to 8 bits: a sign, an exponent and a mantissa.
 
-use crate::FormatError;
 use crate::quantize::rounding::{Overflow, Rounding};
+use crate::{ElementFormat, FormatError, FormatRow};
 
 /// Which codes of a [`MinifloatFormat`] are not finite numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -311,6 +311,21 @@ impl MinifloatFormat {
         "minifloat"
     }
 }
+
+/// The members of the family.
+pub(crate) const ROWS: &[FormatRow] = &{
+    const SOURCE: &str = "ExMy floats, OCP Microscaling Formats (MX) 1.0";
+    let (name, format) = MINIFLOATS[0];
+    let mut rows =
+        [FormatRow::new(name, ElementFormat::Minifloat(format), SOURCE); MINIFLOATS.len()];
+    let mut row = 0;
+    while row < MINIFLOATS.len() {
+        let (name, format) = MINIFLOATS[row];
+        rows[row] = FormatRow::new(name, ElementFormat::Minifloat(format), SOURCE);
+        row += 1;
+    }
+    rows
+};
 
 macro_rules! minifloats {
     ($($constant:ident $name:literal = $exponent:literal $mantissa:literal $special:ident;)*) => {

@@ -1,10 +1,10 @@
 //! Scales that are powers of two: E8M0, the exponent field of an f32 alone.
 
 /// The code of NaN in E8M0.
-pub const E8M0_NAN: u8 = 255;
+pub(crate) const E8M0_NAN: u8 = 255;
 
 /// The largest code of a number in E8M0, 2¹²⁷.
-pub const E8M0_MAX: u8 = 254;
+pub(crate) const E8M0_MAX: u8 = 254;
 
 /// Mantissa bits of an f32, and its implicit one.
 const F32_MANTISSA: u32 = 23;
@@ -13,7 +13,7 @@ const F32_ONE: u32 = 1 << F32_MANTISSA;
 /// The value of an E8M0 code: 2^(code − 127), or NaN for 255.
 ///
 /// Code 0 is 2⁻¹²⁷, which is subnormal in f32: devices may take it as 0.
-pub const fn e8m0_decode(code: u8) -> f32 {
+pub(crate) const fn e8m0_decode(code: u8) -> f32 {
     f32::from_bits(match code {
         0 => F32_ONE >> 1,
         E8M0_NAN => f32::NAN.to_bits(),
@@ -23,7 +23,7 @@ pub const fn e8m0_decode(code: u8) -> f32 {
 
 /// The E8M0 code of a power of two near `value`, by `rule`. `value` is as the first argument of
 /// [`ScaleRule::e8m0`].
-pub const fn e8m0_encode(value: f32, rule: ScaleRule) -> u8 {
+pub(crate) const fn e8m0_encode(value: f32, rule: ScaleRule) -> u8 {
     rule.e8m0(value, 1.0)
 }
 

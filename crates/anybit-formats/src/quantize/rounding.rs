@@ -42,6 +42,17 @@ impl Rounding {
         quotient + u32::from(self.goes_up(quotient, fraction, index))
     }
 
+    /// `value` rounded to an integer, for magnitudes below 2³². `index` is as for
+    /// [`shift_right`](Self::shift_right).
+    pub(crate) fn round(self, value: f32, index: u64) -> f32 {
+        let magnitude = value.abs();
+        let quotient = magnitude.floor();
+        // Exact: the fraction of an f32 of 1 or more has 23 bits at most; below 2⁻³² it drops to 0.
+        let fraction = (f64::from(magnitude - quotient) * 4_294_967_296.0) as u32;
+        let up = self.goes_up(quotient as u32, fraction, index);
+        (quotient + f32::from(u8::from(up))).copysign(value)
+    }
+
     /// Whether `quotient` + `fraction` · 2⁻³² goes up to the next integer.
     fn goes_up(self, quotient: u32, fraction: u32, index: u64) -> bool {
         const HALF: u32 = 1 << 31;

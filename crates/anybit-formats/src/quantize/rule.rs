@@ -64,6 +64,8 @@ pub enum GroupZero {
     Integer(u8),
     /// A minimum, rounded to its stored type.
     Minimum(f32),
+    /// What the code of a codebook that depends on the group stands for: one of its choices.
+    Choice(u8),
 }
 
 impl GroupZero {
@@ -71,6 +73,14 @@ impl GroupZero {
     pub const fn point(self) -> u8 {
         match self {
             Self::Integer(point) => point,
+            _ => 0,
+        }
+    }
+
+    /// The choice; 0 for other kinds.
+    pub const fn choice(self) -> u8 {
+        match self {
+            Self::Choice(choice) => choice,
             _ => 0,
         }
     }
@@ -232,7 +242,7 @@ enum Extent {
 impl Extent {
     fn of(element: AffineFormat, zero: ZeroKind, values: &[f32]) -> Self {
         match zero {
-            ZeroKind::None => Self::Symmetric(match element.encoding() {
+            ZeroKind::None | ZeroKind::Choice => Self::Symmetric(match element.encoding() {
                 Encoding::Unsigned => values.iter().fold(0.0, |max, &value| max.max(value)),
                 _ => absmax(values),
             }),

@@ -3,7 +3,7 @@
 
 use anybit_formats::{
     DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, PackedMatrix, PieceLayout,
-    ScaleLayout, ScaleType, SumLayout, ZeroKind, Zeros,
+    ScaleLayout, ScaleType, SideData, SumLayout, ZeroKind, Zeros,
 };
 
 /// A small generator of even bits (SplitMix64).
@@ -36,6 +36,18 @@ pub(crate) fn affine_elements() -> Vec<ElementFormat> {
         .collect()
 }
 
+/// The integer formats and some of each other family: of all widths, with and without special codes,
+/// tables shorter than their codes, choices.
+pub(crate) fn code_elements() -> Vec<ElementFormat> {
+    let others = [
+        "e1m0", "e1m1", "e2m1", "e2m2", "e3m2", "e3m3", "e4m3", "e5m2", "e2m1ieee", "e3m4fn",
+        "nf4", "iq4nl", "bitmod3", "bitmod4",
+    ];
+    let mut elements = affine_elements();
+    elements.extend(others.map(|name| name.parse::<ElementFormat>().unwrap()));
+    elements
+}
+
 pub(crate) fn scaled(
     element: ElementFormat,
     granularity: Granularity,
@@ -55,10 +67,7 @@ pub(crate) fn scaled(
 
 /// Bare codes and every scale layout whose groups divide `columns`.
 pub(crate) fn formats_of(element: ElementFormat, columns: usize) -> Vec<MatrixFormat> {
-    let mut formats = vec![MatrixFormat::new(element, None).unwrap()];
-    if element.affine().is_none() {
-        return formats;
-    }
+    let mut formats: Vec<_> = MatrixFormat::new(element, None).into_iter().collect();
     for granularity in [
         Granularity::Tensor,
         Granularity::Row,
@@ -66,9 +75,21 @@ pub(crate) fn formats_of(element: ElementFormat, columns: usize) -> Vec<MatrixFo
         Granularity::Group(32),
         Granularity::Group(96),
     ] {
-        for scale in [ScaleType::F32, ScaleType::F16] {
-            for zero in [ZeroKind::None, ZeroKind::Integer, ZeroKind::Minimum] {
-                let format = scaled(element, granularity, scale, zero);
+        for scale in ScaleType::ALL {
+            for zero in [
+                ZeroKind::None,
+                ZeroKind::Integer,
+                ZeroKind::Minimum,
+                ZeroKind::Choice,
+            ] {
+                let layout = ScaleLayout {
+                    granularity,
+                    scale,
+                    zero,
+                };
+                let Ok(format) = MatrixFormat::new(element, Some(layout)) else {
+                    continue;
+                };
                 if format.check_shape(1, columns).is_ok() {
                     formats.push(format);
                 }
@@ -83,7 +104,7 @@ pub(crate) fn layouts_of(element: ElementFormat) -> Vec<DeviceLayout> {
     for pieces in [PieceLayout::Pieces, PieceLayout::Planes] {
         for interleave in [1, 2, 4, 8, 16, 32] {
             for sums in [SumLayout::None, SumLayout::Blocks, SumLayout::Groups] {
-                if element.affine().is_some() || sums == SumLayout::None {
+                if element.has_codes() || sums == SumLayout::None {
                     layouts.push(DeviceLayout {
                         pieces,
                         interleave,
@@ -100,24 +121,56 @@ pub(crate) fn layouts_of(element: ElementFormat) -> Vec<DeviceLayout> {
 pub(crate) struct Parts {
     pub(crate) codes: Vec<u8>,
     pub(crate) scales: Vec<f32>,
+    pub(crate) second: Vec<f32>,
     pub(crate) points: Vec<u8>,
+    pub(crate) choices: Vec<u8>,
     pub(crate) minima: Vec<f32>,
+    pub(crate) second_minima: Vec<f32>,
 }
 
 impl Parts {
     pub(crate) fn random(format: &MatrixFormat, rows: usize, columns: usize, seed: u64) -> Self {
         let mut random = Random(seed);
-        let codes_of = u64::from(format.element().affine().unwrap().max_code()) + 1;
+        let element = format.element();
+        let codes: Vec<u8> = (0..=element.max_code().unwrap())
+            .filter(|&code| element.code_value(code).is_some_and(f32::is_finite))
+            .collect();
         let count = format.scale_count(rows, columns);
-        let mut small = || (random.below(2001) as f32 - 1000.0) / 64.0;
-        let scales = (0..count).map(|_| small()).collect();
-        let minima = (0..count).map(|_| small()).collect();
+        let second_count = format.second_count(rows, columns);
+        let second_minima = match format.zero_kind() {
+            ZeroKind::Minimum => second_count,
+            _ => 0,
+        };
+        let stored = format
+            .scales()
+            .map_or(ScaleType::F32, |layout| layout.scale);
+        let mut first = |count: usize| -> Vec<f32> {
+            let mut one = || match stored {
+                ScaleType::F32 | ScaleType::F16 => (random.below(2001) as f32 - 1000.0) / 64.0,
+                ScaleType::E8m0 => 2.0_f32.powi(random.below(40) as i32 - 20),
+                // All of them are E4M3 too.
+                ScaleType::E4m3 => random.below(31) as f32 - 15.0,
+                ScaleType::Int8 | ScaleType::Super => random.below(255) as f32 - 127.0,
+            };
+            (0..count).map(|_| one()).collect()
+        };
+        let (scales, minima) = (first(count), first(count));
+        let mut small = |count: usize| -> Vec<f32> {
+            (0..count)
+                .map(|_| (random.below(2001) as f32 - 1000.0) / 64.0)
+                .collect()
+        };
         Self {
             scales,
             minima,
+            second: small(second_count),
+            second_minima: small(second_minima),
             points: (0..count).map(|_| random.below(256) as u8).collect(),
+            choices: (0..count)
+                .map(|_| random.below(element.choice_count().max(1) as u64) as u8)
+                .collect(),
             codes: (0..rows * columns)
-                .map(|_| random.below(codes_of) as u8)
+                .map(|_| codes[random.below(codes.len() as u64) as usize])
                 .collect(),
         }
     }
@@ -127,19 +180,21 @@ impl Parts {
             ZeroKind::None => Zeros::None,
             ZeroKind::Integer => Zeros::Integer(&self.points),
             ZeroKind::Minimum => Zeros::Minimum(&self.minima),
+            ZeroKind::Choice => Zeros::Choice(&self.choices),
+        }
+    }
+
+    pub(crate) fn side(&self, format: &MatrixFormat) -> SideData<'_> {
+        SideData {
+            scales: &self.scales,
+            second: &self.second,
+            zeros: self.zeros(format),
+            second_minima: &self.second_minima,
         }
     }
 
     pub(crate) fn pack(&self, format: MatrixFormat, rows: usize, columns: usize) -> PackedMatrix {
-        PackedMatrix::from_codes(
-            format,
-            rows,
-            columns,
-            &self.codes,
-            &self.scales,
-            self.zeros(&format),
-        )
-        .unwrap()
+        PackedMatrix::from_parts(format, rows, columns, &self.codes, self.side(&format)).unwrap()
     }
 }
 
