@@ -49,7 +49,7 @@ impl ScaleRule {
     ///
     /// `absmax` is finite and not negative; zero and f32 subnormals, which some devices flush, give
     /// code 0. `largest` is a positive normal f32. Powers of two outside the range of E8M0 become
-    /// its smallest or largest; the result is never [`E8M0_NAN`].
+    /// its smallest or largest; the result is never 255, NaN.
     pub const fn e8m0(self, absmax: f32, largest: f32) -> u8 {
         let (absmax, largest) = (absmax.to_bits(), largest.to_bits());
         if absmax < F32_ONE {
@@ -99,6 +99,25 @@ mod tests {
         assert!(e8m0_decode(E8M0_NAN).is_nan());
         assert_eq!(e8m0_decode(127), 1.0);
         assert_eq!(e8m0_decode(0), f32::MIN_POSITIVE / 2.0);
+    }
+
+    /// The table is ml_dtypes' own; `tests/minifloat.rs` says more.
+    #[test]
+    fn decodes_as_ml_dtypes() {
+        let table = include_str!("../../tests/data/minifloat/decode.csv");
+        let mut count = 0;
+        for row in table.lines().filter_map(|line| line.strip_prefix("e8m0,")) {
+            let (code, bits) = row.split_once(',').unwrap();
+            let code = u8::from_str_radix(code, 16).unwrap();
+            let value = f32::from_bits(u32::from_str_radix(bits, 16).unwrap());
+            if value.is_nan() {
+                assert_eq!(code, E8M0_NAN);
+            } else {
+                assert_eq!(e8m0_decode(code), value);
+            }
+            count += 1;
+        }
+        assert_eq!(count, 256);
     }
 
     #[test]
