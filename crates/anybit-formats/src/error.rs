@@ -28,6 +28,53 @@ pub enum FormatError {
         /// The mantissa bits asked for.
         mantissa: u8,
     },
+    /// The name of a user's codebook is not a name.
+    #[error(
+        "{name:?} cannot name a codebook; take a lowercase letter and then up to 31 lowercase letters, digits or underscores"
+    )]
+    CodebookName {
+        /// The name given.
+        name: String,
+    },
+    /// The name of a user's codebook is that of another format, or could be taken for one.
+    #[error(
+        "the name {name:?} is that of the format {by:?} or could be read as {by:?} and its scales, or the other way round; choose another"
+    )]
+    CodebookNameTaken {
+        /// The name given.
+        name: String,
+        /// The name of the other format.
+        by: String,
+    },
+    /// A codebook has 2 to 256 values.
+    #[error("a codebook has 2 to 256 values, not {found}")]
+    CodebookLength {
+        /// The number of values given.
+        found: usize,
+    },
+    /// A value of a codebook is NaN, infinite or subnormal.
+    #[error(
+        "the value {value:e} of code {code} is not a normal number; a codebook takes finite values that are 0 or at least 2^-126 in magnitude"
+    )]
+    CodebookValue {
+        /// The code.
+        code: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A codebook has at least one value other than 0.
+    #[error("every value of the codebook is 0; it takes at least one that is not")]
+    CodebookZeros,
+    /// No power codebook has these bits and this power.
+    #[error(
+        "a power codebook has 2 to 8 bits and a finite power above 0, not {bits} bits and the power {power}"
+    )]
+    CodebookPower {
+        /// The bits asked for.
+        bits: u8,
+        /// The power asked for.
+        power: f64,
+    },
     /// The group size is neither 16 nor a positive multiple of 32.
     #[error("a group has 16 columns or a positive multiple of 32, not {group}")]
     GroupSize {

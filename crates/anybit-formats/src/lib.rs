@@ -51,7 +51,7 @@ pub mod quantize;
 pub use element::{ElementFormat, FORMATS, Family, FormatRow};
 pub use error::FormatError;
 pub use format::affine::{AffineFormat, Encoding};
-pub use format::codebook::{Choice, Codebook, CodebookFormat};
+pub use format::codebook::{Choice, CodebookFormat};
 pub use format::float::FloatFormat;
 pub use format::minifloat::{MinifloatFormat, SpecialValues};
 pub use layout::{DeviceLayout, PieceLayout, Sections, SumLayout};
