@@ -12,6 +12,9 @@ pub const BLOCK: usize = 32;
 /// alignment of WebGPU.
 pub const SECTION_ALIGNMENT: usize = 64;
 
+/// Words of the table of a codebook of more than 4 bits.
+const CODEBOOK_WORDS: u128 = 256;
+
 /// Zero words at the end of each array, so that the last load of four words stays inside.
 pub const SLACK: usize = 4;
 
@@ -191,7 +194,7 @@ pub const fn sum_block(format: &MatrixFormat) -> usize {
 ///
 /// A section that the format or the layout has not is at offset 0, and so is an empty one at the
 /// start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sections {
     /// Offset in the codes array of each piece's stream, low bits first.
     pub pieces: Vec<u32>,
@@ -205,6 +208,9 @@ pub struct Sections {
     pub second: u32,
     /// Offset in the side array of the second level of the minima.
     pub second_minima: u32,
+    /// Offset in the side array of the table of a codebook of more than 4 bits: 256 f32 values, by
+    /// code. Smaller tables are in the parameters of kernels.
+    pub table: u32,
     /// Offset in the side array of the code sums.
     pub sums: u32,
     /// Words of the side array; at least [`SLACK`].
@@ -261,6 +267,12 @@ impl Sections {
         };
         let (mut scales, mut zeros, mut sums) = (0, 0, 0);
         let (mut second, mut second_minima) = (0, 0);
+        let table = match element {
+            ElementFormat::Codebook(codebook) if codebook.bits() > 4 => {
+                side.section(CODEBOOK_WORDS)?
+            }
+            _ => 0,
+        };
         if let Some(layout_of_scales) = format.scales() {
             let entries = match layout_of_scales.granularity {
                 Granularity::Tensor => 1,
@@ -297,9 +309,24 @@ impl Sections {
             zeros,
             second,
             second_minima,
+            table,
             sums,
             side_words: side.finish()?,
         })
+    }
+}
+
+impl Sections {
+    /// Writes the table of a codebook, if the element is one that keeps it here.
+    pub fn store_table(&self, element: ElementFormat, side: &mut [u32]) {
+        if let ElementFormat::Codebook(codebook) = element {
+            if codebook.bits() > 4 {
+                let table = side.iter_mut().skip(self.table as usize);
+                for (word, value) in table.zip(codebook.values()) {
+                    *word = value.to_bits();
+                }
+            }
+        }
     }
 }
 

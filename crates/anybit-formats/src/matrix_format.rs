@@ -244,7 +244,7 @@ impl MatrixFormat {
                 (ScaleType::E4m3 | ScaleType::Int8, Granularity::Group(_)) => {
                     !matches!(layout.zero, ZeroKind::Minimum)
                 }
-                (ScaleType::Super, Granularity::Group(group)) => SUPER_GROUP % group == 0,
+                (ScaleType::Super, Granularity::Group(group)) => SUPER_GROUP.is_multiple_of(group),
                 _ => false,
             };
             if !fits {
@@ -497,9 +497,8 @@ impl FromStr for MatrixFormat {
         // The longest code name that leaves a readable rest: e4m3f is E4M3 with an f32 scale, while
         // e4m3finite is an element of its own.
         ElementFormat::split_code_name(name)
-            .find_map(|(element, rest)| match Self::scales_from_str(rest) {
-                Some(scales) => Some(Self::new(element, scales)),
-                None => None,
+            .find_map(|(element, rest)| {
+                Self::scales_from_str(rest).map(|scales| Self::new(element, scales))
             })
             .unwrap_or_else(|| Err(unknown()))
     }

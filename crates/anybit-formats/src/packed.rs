@@ -663,6 +663,7 @@ impl PackedMatrix {
     fn store_side(&self, sections: &Sections, layout: &DeviceLayout, side: &mut [u32]) {
         self.side
             .store(&self.format, self.columns, sections, layout, side);
+        sections.store_table(self.format.element(), side);
         if layout.sums != SumLayout::None {
             let groups = sum_groups(&self.format, self.columns, layout.sums);
             let interleave = layout.interleave as usize;

@@ -147,10 +147,8 @@ impl DeviceMatrix {
                 sections: Sections {
                     pieces: vec![0],
                     codes_words: (bytes / 4) as usize,
-                    scales: 0,
-                    zeros: 0,
-                    sums: 0,
                     side_words: 4,
+                    ..Sections::default()
                 },
                 codes: offset..offset + bytes,
                 // Never read; any 16 bytes of the buffer will do.
@@ -247,6 +245,12 @@ impl Context {
                 let sections = Sections::new(&format, range.len(), columns, layout)?;
                 let (codes, side) = chunk_ranges(&sections);
                 let buffer = self.buffer("a matrix", side.end, STORAGE)?;
+                if format.element().codebook().is_some() {
+                    // Kernels find large tables in the side data, whoever writes the codes.
+                    let mut words = vec![0; sections.side_words];
+                    sections.store_table(format.element(), &mut words);
+                    self.write(&buffer, side.start, &words)?;
+                }
                 chunks.push(Chunk {
                     rows: range.clone(),
                     buffer,

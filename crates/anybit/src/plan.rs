@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use anybit_formats::{AffineFormat, DeviceLayout, ElementFormat, MatrixFormat, ZeroKind};
+use anybit_formats::{DeviceLayout, ElementFormat, MatrixFormat, ZeroKind};
 
 use crate::caps::{Caps, DeviceClass};
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 use crate::problem::{Batch, OutputFormat, Problem};
 use crate::specialize::{
-    Reduce, Specialization, WEIGHT_INTERLEAVE, group_of, layouts, span, specialize,
+    Reduce, Specialization, WEIGHT_INTERLEAVE, group_of, integer_range, layouts, lift_unit, span,
+    specialize,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -105,6 +106,10 @@ pub enum Reason {
         /// The device's limit.
         limit: u32,
     },
+    /// It takes codebooks only where K is a multiple of 32, since what lies past K need not stand for 0.
+    Columns(usize),
+    /// Integers are exact in the other engines. It takes them if asked for by engine or id.
+    Integers,
     /// The tile would unroll into too much code for such operands.
     Unroll,
     /// Batches of such a number of rows do not start on whole groups of four rows.
@@ -133,6 +138,16 @@ impl fmt::Display for Reason {
             Self::WorkgroupMemory { needed, limit } => write!(
                 formatter,
                 "needs {needed} bytes of workgroup memory, the device has {limit}"
+            ),
+            Self::Columns(k) => {
+                write!(
+                    formatter,
+                    "takes codebooks of a multiple of 32 columns, not {k}"
+                )
+            }
+            Self::Integers => write!(
+                formatter,
+                "leaves integers to the engines that are exact, unless it is asked for"
             ),
             Self::Unroll => write!(formatter, "unrolls into too much code for these bit widths"),
             Self::BatchRows(rows) => {
@@ -255,17 +270,19 @@ pub(crate) fn fold_grid(count: u64, limit: u32) -> Result<[u32; 2]> {
     Ok([count.div_ceil(rows) as u32, rows as u32])
 }
 
-/// The largest K at which the exact product of two formats cannot pass an i32.
+/// The largest K at which the exact product of two formats cannot pass an i32: of the integers behind the codes, or of
+/// the values in the units in which `dot4` takes them. `None` where a format has no integers.
 ///
 /// Sums that overflow on the way wrap and come back, so only the result counts.
-pub fn max_k(activation: AffineFormat, weight: AffineFormat, zeros: bool) -> usize {
-    let magnitude = |format: AffineFormat| -> u64 {
-        let largest = i64::from(format.min_value().abs().max(format.max_value().abs()));
+pub fn max_k(activation: ElementFormat, weight: ElementFormat, zeros: bool) -> Option<usize> {
+    let magnitude = |element: ElementFormat| -> Option<u64> {
+        let (low, high) = integer_range(element)?;
+        let largest = i64::from(low.abs().max(high.abs()));
         // A zero point moves a value by up to the largest code.
-        (largest + if zeros { 255 } else { 0 }).unsigned_abs()
+        Some((largest + if zeros { 255 } else { 0 }).unsigned_abs())
     };
-    let product = (magnitude(activation) * magnitude(weight)).max(1);
-    (i32::MAX as u64 / product) as usize
+    let product = (magnitude(activation)? * magnitude(weight)?).max(1);
+    Some((i32::MAX as u64 / product) as usize)
 }
 
 /// Every kernel that can do the problem, cheapest first, and every refusal.
@@ -363,14 +380,12 @@ fn check_sizes(problem: &Problem) -> Result<()> {
 }
 
 fn check_accumulator(problem: &Problem) -> Result<()> {
-    let (ElementFormat::Affine(activation), ElementFormat::Affine(weight)) =
-        (problem.activation.element(), problem.weight.element())
-    else {
-        return Ok(());
-    };
     let zeros = problem.activation.zero_kind() == ZeroKind::Integer
         || problem.weight.zero_kind() == ZeroKind::Integer;
-    let max_k = max_k(activation, weight, zeros);
+    let (activation, weight) = (problem.activation.element(), problem.weight.element());
+    let Some(max_k) = max_k(activation, weight, zeros) else {
+        return Ok(());
+    };
     // Scale groups bound the integers; without them they run along all of K.
     let length = match (group_of(&problem.activation), group_of(&problem.weight)) {
         (0, 0) => problem.k,
@@ -380,8 +395,8 @@ fn check_accumulator(problem: &Problem) -> Result<()> {
         return Err(Error::AccumulatorOverflow {
             k: problem.k,
             max_k,
-            activation: problem.activation.element(),
-            weight: problem.weight.element(),
+            activation,
+            weight,
         });
     }
     Ok(())
@@ -402,7 +417,7 @@ fn consider(
     {
         return Err(Reason::Options);
     }
-    supports(row, tile, problem)?;
+    supports(row, tile, problem, options)?;
 
     let (activation_layout, weight_layout) = layouts(row, problem);
     if options
@@ -446,47 +461,62 @@ fn consider(
 }
 
 /// Whether a row's arithmetic can do the problem at all.
-fn supports(row: &KernelRow, tile: &Tile, problem: &Problem) -> Result<(), Reason> {
-    let integers = match (problem.activation.element(), problem.weight.element()) {
-        (ElementFormat::Affine(activation), ElementFormat::Affine(weight)) => {
-            Some((activation, weight))
-        }
-        (ElementFormat::Float(_), _) => None,
-        _ if row.engine == Engine::Fma => return Err(Reason::Activation(problem.activation)),
-        _ => return Err(Reason::Weight(problem.weight)),
-    };
-    match (row.engine, integers) {
-        (Engine::Fma, None) if problem.output == OutputFormat::I32 => {
+fn supports(
+    row: &KernelRow,
+    tile: &Tile,
+    problem: &Problem,
+    options: &PlanOptions,
+) -> Result<(), Reason> {
+    let (activation, weight) = (problem.activation.element(), problem.weight.element());
+    let affine = activation.affine().is_some() && weight.affine().is_some();
+    if row.engine == Engine::Fma {
+        if problem.output == OutputFormat::I32 {
             return Err(Reason::Output(problem.output));
         }
-        (Engine::Fma, None) => {}
-        (Engine::Fma, Some(_)) | (_, None) => return Err(Reason::Activation(problem.activation)),
-        (engine, Some((activation, weight))) => {
-            if problem.activation.zero_kind() == ZeroKind::Minimum {
-                return Err(Reason::Activation(problem.activation));
-            }
-            let grouped = group_of(&problem.activation) != 0 || group_of(&problem.weight) != 0;
-            let minimum = problem.weight.zero_kind() == ZeroKind::Minimum;
-            if problem.output == OutputFormat::I32 && (grouped || minimum) {
-                return Err(Reason::Output(problem.output));
-            }
-            let products =
-                u32::from(activation.bits()) * u32::from(weight.bits()) * (32 / span(problem));
-            if engine == Engine::Bitplane && tile.thread_m * tile.thread_n * products > UNROLL_LIMIT
-            {
-                return Err(Reason::Unroll);
-            }
+        if affine && options.engine.is_none() && options.kernel.is_none() {
+            return Err(Reason::Integers);
+        }
+    } else {
+        let takes = |element: ElementFormat| match row.engine {
+            Engine::Dot4 => lift_unit(element).is_some(),
+            _ => element.affine().is_some(),
+        };
+        let grouped_weight = group_of(&problem.weight) != 0;
+        if !takes(activation)
+            || matches!(
+                problem.activation.zero_kind(),
+                ZeroKind::Minimum | ZeroKind::Choice
+            )
+        {
+            return Err(Reason::Activation(problem.activation));
+        }
+        if !takes(weight) || (weight.has_choices() && !grouped_weight) {
+            return Err(Reason::Weight(problem.weight));
+        }
+        let codebook = activation.codebook().is_some() || weight.codebook().is_some();
+        if codebook && !problem.k.is_multiple_of(32) {
+            return Err(Reason::Columns(problem.k));
+        }
+        let grouped = group_of(&problem.activation) != 0 || grouped_weight;
+        let minimum = problem.weight.zero_kind() == ZeroKind::Minimum;
+        if problem.output == OutputFormat::I32 && (grouped || minimum) {
+            return Err(Reason::Output(problem.output));
+        }
+        let products = activation.bits() * weight.bits() * (32 / span(problem));
+        if row.engine == Engine::Bitplane && tile.thread_m * tile.thread_n * products > UNROLL_LIMIT
+        {
+            return Err(Reason::Unroll);
         }
     }
     // Decoding beside so many sums takes drivers many seconds to compile, for little gain.
-    let decodes = row.engine == Engine::Fma && problem.weight.element().affine().is_some();
+    let decodes = row.engine == Engine::Fma && (weight.has_codes() || activation.has_codes());
     if decodes && row.skeleton == Skeleton::Subgroup && tile.thread_m * tile.thread_n > 128 {
         return Err(Reason::Unroll);
     }
     if row.skeleton == Skeleton::Gemv && problem.m > 8 {
         return Err(Reason::Rows { limit: 8 });
     }
-    if problem.weight.element().affine().is_some() {
+    if weight.has_codes() {
         check_batch_rows(problem.n, problem.batch, problem.batch.broadcast_weight)?;
     }
     if row.engine == Engine::Bitplane && row.skeleton == Skeleton::Tiled {
@@ -543,6 +573,19 @@ const fn rates(class: DeviceClass) -> Rates {
     }
 }
 
+/// Operations that make 32 codes ready for an engine.
+fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
+    match (engine, element) {
+        (Engine::Bitplane, _) | (_, ElementFormat::Float(_)) => 0.0,
+        (Engine::Fma, ElementFormat::Minifloat(_)) => 320.0,
+        (Engine::Fma, ElementFormat::Codebook(_)) => 600.0,
+        (Engine::Fma, _) => 64.0,
+        (Engine::Dot4, ElementFormat::Minifloat(_)) => 144.0,
+        (Engine::Dot4, ElementFormat::Codebook(_)) => 400.0,
+        (Engine::Dot4, _) => 16.0,
+    }
+}
+
 /// The estimate: arithmetic and loads of all invocations, and the penalty of too few of them. Only its order matters.
 fn cost(
     row: &KernelRow,
@@ -563,12 +606,8 @@ fn cost(
         Engine::Dot4 => 8.0 * rates.dot4,
         Engine::Bitplane => activation_bits * weight_bits * rates.plane,
     };
-    let decode = match row.engine {
-        Engine::Fma if problem.weight.element().affine().is_some() => 64.0,
-        Engine::Fma => 0.0,
-        Engine::Dot4 => 16.0,
-        Engine::Bitplane => 0.0,
-    };
+    let decode = decode_cost(row.engine, problem.weight.element());
+    let activation_decode = decode_cost(row.engine, problem.activation.element());
     let scales = if group_of(&problem.weight) == 0 {
         0.0
     } else {
@@ -583,7 +622,8 @@ fn cost(
                 Engine::Dot4 => 8.0,
                 Engine::Bitplane => activation_bits.max(weight_bits),
             };
-            arithmetic += decode * f64::from(tile.n) / workgroup;
+            arithmetic +=
+                (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;
             let global = (f64::from(tile.m) * activation_bits
                 + f64::from(tile.n) * (weight_bits + scales))
                 / workgroup;
@@ -594,13 +634,13 @@ fn cost(
                 + rates.barrier * 64.0 / f64::from(tile.k)
         }
         Skeleton::Subgroup => {
-            arithmetic += decode * thread_n;
+            arithmetic += decode * thread_n + activation_decode * thread_m / 8.0;
             (thread_m / 8.0 * activation_bits + thread_n * (weight_bits + scales))
                 * rates.load
                 * rates.scattered
         }
         Skeleton::Gemv => {
-            arithmetic += decode * thread_n;
+            arithmetic += decode * thread_n + activation_decode * thread_m;
             (thread_m * activation_bits + thread_n * (weight_bits + scales)) * rates.load
         }
     };
@@ -699,15 +739,15 @@ mod tests {
         let caps = Caps::floor();
         let problem = problem(4, 4, 32, "u8rfm", "i4g32h");
         let Err(Error::Unsupported { refusals, contract }) =
-            plan(&problem, &caps, &PlanOptions::default())
+            plan(&problem, &caps, &PlanOptions::engine(Engine::Dot4))
         else {
-            panic!("activations with minima are not supported");
+            panic!("dot4 does not take activations with minima");
         };
         assert_eq!(contract, "gemm_u8rfm_i4g32h_f32");
         assert!(
             refusals
                 .iter()
-                .all(|refusal| matches!(refusal.reason, Reason::Activation(_))),
+                .all(|refusal| matches!(refusal.reason, Reason::Activation(_) | Reason::Options)),
             "{refusals:?}"
         );
     }
@@ -715,11 +755,7 @@ mod tests {
     #[test]
     fn overflow_is_refused_at_the_edge() {
         let caps = Caps::floor();
-        let edge = max_k(
-            format("u8").element().affine().expect("affine"),
-            format("u8").element().affine().expect("affine"),
-            false,
-        );
+        let edge = max_k(format("u8").element(), format("u8").element(), false).expect("integers");
         assert_eq!(edge, 33_025);
         let at = |k| {
             plan(

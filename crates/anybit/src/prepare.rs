@@ -7,12 +7,13 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
+use crate::kernel::Engine;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Values;
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingRead};
 use crate::pipeline::{Binding, GEMM_BINDINGS, Pipeline};
 use crate::plan::Plan;
-use crate::specialize::{Specialization, centre};
+use crate::specialize::{Specialization, centre, lift_unit};
 
 /// `Operand` of core/operand.wgsl.
 #[repr(C)]
@@ -30,7 +31,17 @@ pub(crate) struct OperandParams {
     pub(crate) multiplier: i32,
     pub(crate) offset: i32,
     pub(crate) centre: i32,
-    pub(crate) padding: u32,
+    pub(crate) mantissa: u32,
+    pub(crate) special: u32,
+    pub(crate) infinite: u32,
+    pub(crate) second: u32,
+    pub(crate) second_minima: u32,
+    pub(crate) second_groups: u32,
+    pub(crate) table_words: u32,
+    pub(crate) choice_code: u32,
+    pub(crate) lift: f32,
+    pub(crate) choices: [f32; 4],
+    pub(crate) table: [f32; 16],
 }
 
 /// `GemmParams` of core/gemm.wgsl.
@@ -46,7 +57,8 @@ struct GemmParams {
     output_offset: u32,
     output_row: u32,
     output_batch: u32,
-    padding: [u32; 3],
+    fold: f32,
+    padding: [u32; 2],
     activation: OperandParams,
     weight: OperandParams,
 }
@@ -76,6 +88,10 @@ impl OperandParams {
             blocks: columns.div_ceil(anybit_formats::layout::BLOCK) as u32,
             scales: sections.scales,
             zeros: sections.zeros,
+            second: sections.second,
+            second_minima: sections.second_minima,
+            second_groups: format.second_groups(columns) as u32,
+            table_words: sections.table,
             sums: sections.sums,
             groups: match format.scales() {
                 Some(scales) if scales.granularity != Granularity::Tensor => {
@@ -86,14 +102,53 @@ impl OperandParams {
             multiplier: 1,
             ..Self::default()
         };
-        if let ElementFormat::Affine(element) = format.element() {
-            let (multiplier, offset) = element.coefficients();
-            params.multiplier = multiplier;
-            params.offset = offset;
-            params.centre = centre(element);
-        }
+        params.element(format.element(), centre);
         params
     }
+
+    /// What the codes of an element stand for.
+    fn element(&mut self, element: ElementFormat, centre: impl Fn(AffineFormat) -> i32) {
+        match element {
+            ElementFormat::Affine(affine) => {
+                (self.multiplier, self.offset) = affine.coefficients();
+                self.centre = centre(affine);
+            }
+            ElementFormat::Minifloat(minifloat) => {
+                self.mantissa = u32::from(minifloat.mantissa_bits());
+                let first = minifloat.infinity_code().or(minifloat.nan_code());
+                self.special = first.map_or(u32::MAX, u32::from);
+                self.infinite = u32::from(minifloat.infinity_code().is_some());
+            }
+            ElementFormat::Codebook(codebook) => {
+                for (entry, &value) in self.table.iter_mut().zip(codebook.values()) {
+                    *entry = value;
+                }
+                self.lift = lift_unit(element).map_or(0.0, f32::recip);
+                if let Some(choice) = codebook.choice() {
+                    self.choice_code = u32::from(choice.code);
+                    for (entry, &value) in self.choices.iter_mut().zip(choice.values) {
+                        *entry = value;
+                    }
+                    if let Some(entry) = self.table.get_mut(usize::from(choice.code)) {
+                        *entry = CHOSEN;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `SCL_CHOSEN` of scale/affine.wgsl.
+const CHOSEN: f32 = 3.0e38;
+
+/// What a plan's sums of lifted products are multiplied by.
+fn fold(plan: &Plan) -> f32 {
+    if plan.engine() != Engine::Dot4 {
+        return 1.0;
+    }
+    let unit = |format: &MatrixFormat| lift_unit(format.element()).unwrap_or(1.0);
+    unit(&plan.problem().activation) * unit(&plan.problem().weight)
 }
 
 /// The operands of a GEMM.
@@ -279,7 +334,8 @@ impl Context {
                 },
                 output_row: output.row_stride,
                 output_batch: (problem.m as u32).wrapping_mul(output.row_stride),
-                padding: [0; 3],
+                fold: fold(plan),
+                padding: [0; 2],
                 activation: OperandParams::new(
                     &problem.activation,
                     problem.k,
@@ -324,12 +380,9 @@ impl Context {
             rows: 0..rows,
             buffer: self.buffer("an empty matrix", 512, wgpu::BufferUsages::STORAGE)?,
             sections: anybit_formats::Sections {
-                pieces: Vec::new(),
                 codes_words: 64,
-                scales: 0,
-                zeros: 0,
-                sums: 0,
                 side_words: 64,
+                ..Default::default()
             },
             codes: 0..256,
             side: 256..512,

@@ -14,9 +14,14 @@ use crate::pipeline::{DECODE_BINDINGS, QUANTIZE_BINDINGS};
 use crate::plan::{Reason, Refusal, fold_grid};
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
-use crate::specialize::{ShaderKey, Specialization, group_of, log2, operand, piece_constants};
+use crate::specialize::{
+    SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, log2, operand, piece_constants,
+};
 
 const WORKGROUP: u32 = 64;
+
+/// `QUANTIZE_NONE` of core/quantize.wgsl.
+const SCALE_NONE: u32 = 9;
 
 /// `QuantizeParams` of core/quantize.wgsl.
 #[repr(C)]
@@ -29,7 +34,7 @@ struct QuantizeParams {
     input_row: u32,
     statistic: u32,
     sign: u32,
-    padding: u32,
+    max_code: u32,
     divisor: f32,
     smallest: f32,
     add: f32,
@@ -37,7 +42,9 @@ struct QuantizeParams {
     low: f32,
     high: f32,
     offset: f32,
-    padding_f: f32,
+    nan_code: u32,
+    ends: [f32; 16],
+    order: [u32; 4],
     output: OperandParams,
 }
 
@@ -62,7 +69,7 @@ enum Statistic {
     MeanMagnitude = 2,
 }
 
-/// The rule of a format, as the shader's numbers; the same as `anybit_formats::quantize::rule`.
+/// The rule of a format, as the shader's numbers; the same as `anybit_formats::quantize` has.
 struct Rule {
     statistic: Statistic,
     divisor: f32,
@@ -73,53 +80,88 @@ struct Rule {
     low: f32,
     high: f32,
     offset: f32,
+    max_code: u8,
+    nan_code: u8,
+    ends: [f32; 16],
+    order: [u32; 4],
 }
 
 impl Rule {
-    fn new(element: AffineFormat) -> Self {
-        let (multiplier, offset) = element.coefficients();
-        let (low, high) = (element.min_value() as f32, element.max_value() as f32);
+    fn new(format: &MatrixFormat) -> Self {
+        let element = format.element();
         let mut rule = Self {
             statistic: Statistic::LargestMagnitude,
-            divisor: high.max(1.0),
+            divisor: element.max_magnitude(0),
             smallest: 0.0,
             sign: false,
             add: 0.0,
             factor: 1.0,
-            low,
-            high,
-            offset: -offset as f32,
+            low: 0.0,
+            high: 0.0,
+            offset: 0.0,
+            max_code: 0,
+            nan_code: 0,
+            ends: [f32::MAX; 16],
+            order: [0; 4],
         };
-        match element.encoding() {
-            Encoding::Unsigned => rule.statistic = Statistic::Largest,
-            // The narrow range, as the largest magnitude is mapped to both ends.
-            Encoding::TwosComplement if element.bits() >= 2 => rule.low = low + 1.0,
-            Encoding::TwosComplement => {}
-            Encoding::Bipolar if element.bits() == 1 => {
-                rule.statistic = Statistic::MeanMagnitude;
-                rule.sign = true;
+        match element {
+            ElementFormat::Affine(affine) => rule.affine(affine, format),
+            ElementFormat::Minifloat(minifloat) => {
+                rule.max_code = minifloat.max_finite_code();
+                rule.nan_code = minifloat.nan_code().unwrap_or(0);
             }
-            Encoding::Bipolar => {}
-            Encoding::Ternary => {
-                rule.statistic = Statistic::MeanMagnitude;
-                rule.smallest = TERNARY_MIN_SCALE;
+            ElementFormat::Codebook(codebook) => {
+                let (codes, ends) = codebook.search(0);
+                for (place, &code) in codes.iter().enumerate().take(16) {
+                    rule.order[place / 8] |= u32::from(code) << (4 * (place % 8));
+                }
+                for (entry, &end) in rule.ends.iter_mut().zip(ends) {
+                    *entry = end;
+                }
             }
-        }
-        if multiplier == 2 {
-            rule.add = -offset as f32;
-            rule.factor = 0.5;
-            rule.low = 0.0;
-            rule.high = f32::from(element.max_code());
-            rule.offset = 0.0;
+            _ => {}
         }
         rule
+    }
+
+    fn affine(&mut self, element: AffineFormat, format: &MatrixFormat) {
+        let (multiplier, offset) = element.coefficients();
+        self.low = element.min_value() as f32;
+        self.high = element.max_value() as f32;
+        self.offset = -offset as f32;
+        let scale = format.scales().map(|scales| scales.scale);
+        let mean = scale == Some(ScaleType::F32);
+        match element.encoding() {
+            Encoding::Unsigned => self.statistic = Statistic::Largest,
+            // The narrow range, as the largest magnitude is mapped to both ends.
+            Encoding::TwosComplement if element.bits() >= 2 && scale.is_some() => self.low += 1.0,
+            Encoding::TwosComplement => {}
+            Encoding::Bipolar if element.bits() == 1 => {
+                self.sign = true;
+                if mean {
+                    self.statistic = Statistic::MeanMagnitude;
+                }
+            }
+            Encoding::Bipolar => {}
+            Encoding::Ternary if mean => {
+                self.statistic = Statistic::MeanMagnitude;
+                self.smallest = TERNARY_MIN_SCALE;
+            }
+            Encoding::Ternary => {}
+        }
+        if multiplier == 2 {
+            self.add = -offset as f32;
+            self.factor = 0.5;
+            self.low = 0.0;
+            self.high = f32::from(element.max_code());
+            self.offset = 0.0;
+        }
     }
 }
 
 /// Which of the two quantising kernels, and its constants.
 struct QuantizePlan {
     specialization: Specialization,
-    element: AffineFormat,
     workgroups: u64,
 }
 
@@ -127,8 +169,8 @@ struct QuantizePlan {
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`] for formats that the GPU does not quantise into: floats, bare codes, f16 scales, tensor scales
-/// and zeros.
+/// [`Error::Unsupported`] for formats that the GPU does not quantise into: floats, codebooks of more than 4 bits, scales of
+/// other types than f32 and E8M0, tensor scales, and zeros.
 pub fn quantize_specialization(
     format: &MatrixFormat,
     layout: &DeviceLayout,
@@ -139,9 +181,9 @@ pub fn quantize_specialization(
 /// The shader that decodes a format and layout.
 pub fn decode_specialization(format: &MatrixFormat, layout: &DeviceLayout) -> Specialization {
     let header = Header::new().constant_u32("WORKGROUP", WORKGROUP);
-    let (header, module, scale) = operand(header, "W_", format, layout);
+    let (header, modules) = operand(header, "W_", format, layout);
     let variant = match (layout.pieces, layout.interleave) {
-        (PieceLayout::Planes, _) if format.element().affine().is_some() => "_planes",
+        (PieceLayout::Planes, _) if format.element().has_codes() => "_planes",
         _ => "",
     };
     Specialization {
@@ -151,7 +193,11 @@ pub fn decode_specialization(format: &MatrixFormat, layout: &DeviceLayout) -> Sp
         ),
         key: ShaderKey {
             root: "kernel/decode",
-            slots: vec![("format", module), ("scale", scale)],
+            slots: vec![
+                ("codes", modules.codes),
+                ("format", modules.format),
+                ("scale", modules.scale),
+            ],
             header,
         },
         workgroup: WORKGROUP,
@@ -173,29 +219,49 @@ fn quantize_plan(
             reason: Reason::Output(OutputFormat::F32),
         }],
     };
-    let (ElementFormat::Affine(element), Some(scales)) = (format.element(), format.scales()) else {
-        return Err(refuse());
+    let element = format.element();
+    let encode = match element {
+        ElementFormat::Affine(_) => "encode/affine",
+        ElementFormat::Minifloat(_) => "encode/minifloat",
+        ElementFormat::Codebook(codebook) if codebook.bits() <= SMALL_CODEBOOK_BITS => {
+            "encode/codebook"
+        }
+        _ => return Err(refuse()),
     };
-    if scales.scale != ScaleType::F32
-        || scales.zero != ZeroKind::None
-        || scales.granularity == Granularity::Tensor
-        || layout.sums == SumLayout::Groups
-    {
+    let scale = match format.scales() {
+        None => SCALE_NONE,
+        Some(scales) => {
+            if scales.zero != ZeroKind::None || scales.granularity == Granularity::Tensor {
+                return Err(refuse());
+            }
+            match (scales.scale, scales.granularity) {
+                (ScaleType::F32, _) => 0,
+                (ScaleType::E8m0, Granularity::Group(_)) => 2,
+                _ => return Err(refuse()),
+            }
+        }
+    };
+    if element.has_choices() || layout.sums == SumLayout::Groups {
         return Err(refuse());
     }
-    let group = group_of(format);
+    // Bare codes go block by block, as groups of 32 without a scale.
+    let group = match scale {
+        SCALE_NONE => 32,
+        _ => group_of(format),
+    };
     let planes = layout.pieces == PieceLayout::Planes;
     let header = Header::new()
         .constant_u32("WORKGROUP", WORKGROUP)
         .constant_u32("WORKGROUP_LOG2", log2(WORKGROUP))
-        .constant_u32("BITS", u32::from(element.bits()))
+        .constant_u32("BITS", element.bits())
+        .constant_u32("SCALE", scale)
         .constant_bool("PLANES", planes)
         .constant_u32("INTERLEAVE", layout.interleave)
         .constant_u32("GROUP", group)
         .constant_u32("SPAN", if group == 16 { 16 } else { 32 })
         .constant_bool("SUMS", layout.sums == SumLayout::Blocks)
         .constant_u32("SUM_BLOCK", sum_block(format) as u32);
-    let header = piece_constants(header, "", format.element());
+    let header = piece_constants(header, "", element);
     let (root, stem, workgroups) = if group == 0 {
         ("kernel/quantize_rows", "quantize_rows", rows as u64)
     } else {
@@ -221,14 +287,13 @@ fn quantize_plan(
             ),
             key: ShaderKey {
                 root,
-                slots: Vec::new(),
+                slots: vec![("encode", encode)],
                 header,
             },
             workgroup: WORKGROUP,
             workgroup_memory: if group == 0 { 4 * WORKGROUP } else { 0 },
             subgroup: false,
         },
-        element,
         workgroups,
     })
 }
@@ -244,12 +309,14 @@ pub struct PreparedQuantize {
 }
 
 impl Context {
-    /// Prepares `quantize_rows`: f32 rows into packed codes with one f32 scale a row or group, in the layout that a plan
+    /// Prepares `quantize_rows`: f32 rows into packed codes with one f32 scale a row or group, one E8M0 scale a group, or none, in the layout that a plan
     /// reads. `output` is a matrix of this context, from [`allocate`](Self::allocate).
     ///
-    /// The scale is the largest magnitude over the largest integer (the mean magnitude for binary and ternary, the
-    /// largest value for unsigned). Values must be finite, and so must a row's sum of magnitudes for binary and ternary;
-    /// others give unspecified codes.
+    /// The scale is the largest magnitude over the largest value of the format (the mean magnitude for binary and ternary,
+    /// the largest value for unsigned); E8M0 scales follow the floor rule. Without scales the values themselves are
+    /// rounded. Values must be finite, and so must a row's sum of magnitudes for binary and ternary; others give
+    /// unspecified codes, but for bare minifloats: infinities take the largest finite value, and NaN the format's NaN, or
+    /// 0 where it has none.
     ///
     /// # Errors
     ///
@@ -303,7 +370,7 @@ impl Context {
             QUANTIZE_BINDINGS,
         )?;
         let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
-        let rule = Rule::new(plan.element);
+        let rule = Rule::new(&output.format);
         let params = QuantizeParams {
             rows: input.rows as u32,
             columns: input.columns as u32,
@@ -312,7 +379,7 @@ impl Context {
             input_row: source.row_words,
             statistic: rule.statistic as u32,
             sign: u32::from(rule.sign),
-            padding: 0,
+            max_code: u32::from(rule.max_code),
             divisor: rule.divisor,
             smallest: rule.smallest,
             add: rule.add,
@@ -320,13 +387,15 @@ impl Context {
             low: rule.low,
             high: rule.high,
             offset: rule.offset,
-            padding_f: 0.0,
+            nan_code: u32::from(rule.nan_code),
+            ends: rule.ends,
+            order: rule.order,
             output: OperandParams::new(&output.format, output.columns, target, 0, |_| 0),
         };
         let scales = output.format.scale_count(output.rows, output.columns) as u64;
         let inverses = self.buffer(
             "inverse scales",
-            4 * scales,
+            4 * scales.max(1),
             wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
         )?;
         let dispatch = self.dispatch(

@@ -2,7 +2,8 @@
 
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FloatFormat, Granularity, MatrixFormat,
-    PieceLayout, ScaleType, SumLayout, ZeroKind, layout::piece_widths,
+    MinifloatFormat, PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind,
+    layout::piece_widths,
 };
 use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
@@ -69,9 +70,10 @@ pub(crate) fn layouts(row: &KernelRow, problem: &Problem) -> (DeviceLayout, Devi
             (Engine::Bitplane, ElementFormat::Affine(_)) => PieceLayout::Planes,
             _ => PieceLayout::Pieces,
         },
-        interleave: match format.element() {
-            ElementFormat::Affine(_) => interleave,
-            _ => 1,
+        interleave: if format.element().has_codes() {
+            interleave
+        } else {
+            1
         },
         sums: SumLayout::None,
     };
@@ -100,13 +102,58 @@ pub(crate) fn centre(engine: Engine, activation: AffineFormat) -> i32 {
     }
 }
 
-fn weight_sums(engine: Engine, activation: &MatrixFormat) -> bool {
-    let ElementFormat::Affine(element) = activation.element() else {
-        return false;
+/// What one unit of a lifted value is worth: dot4 takes the values of some formats as signed bytes, in units of a power
+/// of two. `None` for formats that have no such unit, or codes that are not numbers; 1 for integers.
+pub(crate) fn lift_unit(element: ElementFormat) -> Option<f32> {
+    let lift = match element {
+        ElementFormat::Affine(_) => return Some(1.0),
+        ElementFormat::Minifloat(minifloat) => return minifloat_unit(minifloat),
+        ElementFormat::Codebook(codebook) if codebook.bits() <= SMALL_CODEBOOK_BITS => {
+            codebook.lift()?
+        }
+        _ => return None,
     };
-    let (multiplier, offset) = element.coefficients();
-    activation.zero_kind() == ZeroKind::Integer
-        || multiplier * centre(engine, element) + offset != 0
+    Some(1.0 / (1_u32 << lift) as f32)
+}
+
+/// 2^(1 − bias − M), for the exponents that `lift/minifloat.wgsl` does.
+fn minifloat_unit(format: MinifloatFormat) -> Option<f32> {
+    let lifted =
+        format.exponent_bits() <= 2 || (format.exponent_bits(), format.mantissa_bits()) == (3, 0);
+    if format.special() != SpecialValues::Finite || !lifted {
+        return None;
+    }
+    let exponent = 1 - i32::from(format.bias()) - i32::from(format.mantissa_bits());
+    Some(2.0_f32.powi(exponent))
+}
+
+/// Bits of the codebooks whose tables fit the parameters.
+pub(crate) const SMALL_CODEBOOK_BITS: u8 = 4;
+
+/// `(multiplier, offset)` of an operand's integers: of a lifted one, the bytes are the integers.
+pub(crate) fn coefficients(element: ElementFormat) -> (i32, i32) {
+    element.affine().map_or((1, 0), AffineFormat::coefficients)
+}
+
+/// The smallest and the largest integer of an operand of an integer engine.
+pub(crate) fn integer_range(element: ElementFormat) -> Option<(i32, i32)> {
+    if let Some(affine) = element.affine() {
+        return Some((affine.min_value(), affine.max_value()));
+    }
+    let unit = lift_unit(element)?;
+    let choices = 0..element.choice_count().max(1) as u8;
+    let largest = choices.fold(0.0, |max: f32, choice| {
+        max.max(element.max_magnitude(choice))
+    });
+    let largest = (largest / unit) as i32;
+    Some((-largest, largest))
+}
+
+fn weight_sums(engine: Engine, activation: &MatrixFormat) -> bool {
+    let element = activation.element();
+    let (multiplier, offset) = coefficients(element);
+    let centre = element.affine().map_or(0, |affine| centre(engine, affine));
+    activation.zero_kind() == ZeroKind::Integer || multiplier * centre + offset != 0
 }
 
 pub(crate) fn group_of(format: &MatrixFormat) -> u32 {
@@ -123,13 +170,28 @@ pub(crate) const fn log2(value: u32) -> u32 {
     value.trailing_zeros()
 }
 
-/// The format module of an operand, and the header constants that it and the scale module read.
+/// The modules that read an operand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OperandModules {
+    /// Where codes lie.
+    pub(crate) codes: &'static str,
+    /// What codes stand for.
+    pub(crate) format: &'static str,
+    /// How they are read four at a time.
+    ahead: &'static str,
+    /// What scales them.
+    pub(crate) scale: &'static str,
+    /// How dot4 makes signed bytes of weights, and of activations.
+    lifts: Option<[&'static str; 2]>,
+}
+
+/// The modules of an operand, and the header constants that they read.
 pub(crate) fn operand(
     header: Header,
     prefix: &str,
     format: &MatrixFormat,
     layout: &DeviceLayout,
-) -> (Header, &'static str, &'static str) {
+) -> (Header, OperandModules) {
     let name = |name: &str| format!("{prefix}{name}");
     let group = group_of(format);
     let mut header = header
@@ -145,32 +207,65 @@ pub(crate) fn operand(
                 ZeroKind::None => 0,
                 ZeroKind::Integer => 1,
                 ZeroKind::Minimum => 2,
+                ZeroKind::Choice => 3,
             },
         )
-        .constant_bool(
-            name("SCALE_F16"),
-            matches!(format.scales(), Some(scales) if scales.scale == ScaleType::F16),
-        );
-    let scale = if format.scales().is_some() {
-        "scale/affine"
-    } else {
-        "scale/none"
-    };
-    let module = match format.element() {
-        ElementFormat::Affine(element) => {
-            header = header.constant_u32(name("BITS"), u32::from(element.bits()));
-            if layout.pieces == PieceLayout::Planes {
-                "format/affine_planes"
-            } else {
-                header = piece_constants(header, prefix, format.element());
-                "format/affine"
-            }
+        .constant_u32(name("BITS"), format.element().bits());
+    let scale = match format.scales() {
+        None => "scale/none",
+        Some(scales) => {
+            header = header.constant_u32(
+                name("SCALE"),
+                match scales.scale {
+                    ScaleType::F32 => 0,
+                    ScaleType::F16 => 1,
+                    ScaleType::E8m0 => 2,
+                    ScaleType::E4m3 => 3,
+                    ScaleType::Int8 => 4,
+                    ScaleType::Super => 5,
+                },
+            );
+            "scale/affine"
         }
-        ElementFormat::Float(FloatFormat::F16) => "format/f16",
-        ElementFormat::Float(FloatFormat::Bf16) => "format/bf16",
-        _ => "format/f32",
     };
-    (header, module, scale)
+    let codes = match (format.element(), layout.pieces) {
+        (ElementFormat::Float(_), _) => "codes/words",
+        (_, PieceLayout::Planes) => "codes/planes",
+        (element, PieceLayout::Pieces) => {
+            header = piece_constants(header, prefix, element);
+            "codes/pieces"
+        }
+    };
+    let (module, lifts) = match format.element() {
+        ElementFormat::Float(FloatFormat::F32) => ("format/f32", None),
+        ElementFormat::Float(FloatFormat::F16) => ("format/f16", None),
+        ElementFormat::Float(FloatFormat::Bf16) => ("format/bf16", None),
+        ElementFormat::Minifloat(minifloat) => {
+            let special = minifloat.special() != SpecialValues::Finite;
+            header = header.constant_bool(name("SPECIAL"), special);
+            ("format/minifloat", Some(["lift/minifloat"; 2]))
+        }
+        ElementFormat::Codebook(codebook) if codebook.bits() > SMALL_CODEBOOK_BITS => {
+            ("format/codebook_large", None)
+        }
+        ElementFormat::Codebook(_) => ("format/codebook", Some(["lift/codebook"; 2])),
+        _ => (
+            "format/affine",
+            Some(["lift/affine_weight", "lift/affine_activation"]),
+        ),
+    };
+    let modules = OperandModules {
+        codes,
+        format: module,
+        ahead: if format.element().has_codes() {
+            "ahead/block"
+        } else {
+            "ahead/nothing"
+        },
+        scale,
+        lifts,
+    };
+    (header, modules)
 }
 
 pub(crate) fn piece_constants(header: Header, prefix: &str, element: ElementFormat) -> Header {
@@ -208,10 +303,8 @@ pub(crate) fn specialize(
 ) -> Specialization {
     let (activation_layout, weight_layout) = layouts(row, problem);
     let header = Header::new();
-    let (header, activation_format, activation_scale) =
-        operand(header, "A_", &problem.activation, &activation_layout);
-    let (header, weight_format, weight_scale) =
-        operand(header, "W_", &problem.weight, &weight_layout);
+    let (header, activation) = operand(header, "A_", &problem.activation, &activation_layout);
+    let (header, weight) = operand(header, "W_", &problem.weight, &weight_layout);
 
     let grouped = group_of(&problem.weight) != 0 || group_of(&problem.activation) != 0;
     let span = span(problem);
@@ -225,15 +318,29 @@ pub(crate) fn specialize(
         OutputFormat::F32 => "output/f32",
         OutputFormat::I32 => "output/i32",
     };
-    let mut slots = vec![("weight_scale", weight_scale), ("output", output)];
+    let mut slots = vec![("weight_scale", weight.scale), ("output", output)];
     if row.engine != Engine::Bitplane {
-        slots.push(("weight_format", weight_format));
+        slots.push(("weight_codes", weight.codes));
     }
     if !(row.engine == Engine::Bitplane && row.skeleton == Skeleton::Tiled) {
-        slots.push(("activation_format", activation_format));
+        slots.push(("activation_codes", activation.codes));
+    }
+    slots.push(("activation_scale", activation.scale));
+    match row.engine {
+        Engine::Fma => {
+            slots.push(("weight_format", weight.format));
+            slots.push(("activation_format", activation.format));
+            slots.push(("activation_ahead", activation.ahead));
+        }
+        Engine::Dot4 => {
+            let [weight_lift, _] = weight.lifts.unwrap_or_default();
+            let [_, activation_lift] = activation.lifts.unwrap_or_default();
+            slots.push(("weight_lift", weight_lift));
+            slots.push(("activation_lift", activation_lift));
+        }
+        Engine::Bitplane => {}
     }
     if row.engine != Engine::Fma {
-        slots.push(("activation_scale", activation_scale));
         slots.push((
             "accumulate",
             match (problem.output, grouped) {

@@ -16,7 +16,7 @@ fn acc_span(acc: f32, codes: i32, weight_codes: i32, span: Span, scale: w_scl_t)
 
 fn acc_finish(acc: f32, weight_codes: i32, span: Span, scale: w_scl_t) -> f32 {
     if (A_GROUP != 0u) {
-        return acc;
+        return acc * params.fold;
     }
-    return acc * span.scale;
+    return acc * span.scale * params.fold;
 }

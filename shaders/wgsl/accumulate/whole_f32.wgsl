@@ -12,5 +12,5 @@ fn acc_finish(acc: i32, weight_codes: i32, span: Span, scale: w_scl_t) -> f32 {
     if (W_ZERO == 2u) {
         value += f32(span.integers) * scale.minimum;
     }
-    return value * span.scale;
+    return value * span.scale * params.fold;
 }

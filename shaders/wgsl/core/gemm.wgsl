@@ -13,9 +13,10 @@ struct GemmParams {
     output_offset: u32,
     output_row: u32,
     output_batch: u32,
+    // What the units of lifted operands multiply to.
+    fold: f32,
     padding_0: u32,
     padding_1: u32,
-    padding_2: u32,
     activation: Operand,
     weight: Operand,
 }

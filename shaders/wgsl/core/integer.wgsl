@@ -36,5 +36,9 @@ fn integer_product(codes: i32, weight_codes: i32, span: Span, weight_zero: i32) 
     if (WEIGHT_SUMS) {
         product += span.offset * weight_codes;
     }
-    return weight.multiplier * product + (weight.offset - weight_zero) * span.integers;
+    var offset = weight.offset;
+    if (W_ZERO == 1u) {
+        offset -= weight_zero;
+    }
+    return weight.multiplier * product + offset * span.integers;
 }

@@ -22,7 +22,22 @@ struct Operand {
     offset: i32,
     // The code that dot4 maps to the signed byte 0.
     centre: i32,
-    padding: u32,
+    // Of minifloats: bits of the mantissa; the least magnitude that is infinite or NaN, and 1 if it is infinite.
+    mantissa: u32,
+    special: u32,
+    infinite: u32,
+    // First word of the second level of the scales and of the minima, and its entries a row.
+    second: u32,
+    second_minima: u32,
+    second_groups: u32,
+    // Of codebooks: first word of a table of 256 values in the side data; the code whose value the group chooses, the
+    // values it chooses from; and the values of up to 16 codes.
+    table_words: u32,
+    choice_code: u32,
+    // 2^lift, which makes integers of the values.
+    lift: f32,
+    choices: vec4<f32>,
+    table: array<vec4<f32>, 4>,
 }
 
 // Word of unit `index` of a row in the stream of pieces of `width` bits; rows alternate in groups of `interleave`.

@@ -1,11 +1,10 @@
-// Rounding f32 values to packed codes: code = round(clamp((x * inverse + add) * factor, low, high)) + offset, where
-// round goes to nearest, ties to even. Given the scale and inverse that the kernel writes, a code is exact but for
-// bipolar codes of 2 bits or more, where a driver may contract the product and the sum: a tie may fall either way.
+// Rounding f32 values to packed codes: the scale of a row or group, and the codes by the encode slot.
 //
-// Reads BITS; P0, P1, P2 (as format/affine) or PLANES; INTERLEAVE; SUMS and SUM_BLOCK: whether, and over how many
-// codes, sums of codes are kept.
+// Reads BITS; P0, P1, P2 (as codes/pieces) or PLANES; INTERLEAVE; SCALE: the stored type of scales, as below; SUMS and
+// SUM_BLOCK: whether, and over how many codes, sums of codes are kept.
 //#import core/operand
 //#import core/bytes
+//#import slot:encode
 
 struct QuantizeParams {
     rows: u32,
@@ -18,7 +17,8 @@ struct QuantizeParams {
     statistic: u32,
     // 1: a code is the sign alone.
     sign: u32,
-    padding: u32,
+    // Of minifloats: the code of the largest finite value, and that of NaN.
+    max_code: u32,
     // scale = max(statistic / divisor, smallest)
     divisor: f32,
     smallest: f32,
@@ -27,16 +27,25 @@ struct QuantizeParams {
     low: f32,
     high: f32,
     offset: f32,
-    padding_f: f32,
+    nan_code: u32,
+    // Of codebooks: where the values of the table, in order, end; and their codes, four bits each.
+    ends: array<vec4<f32>, 4>,
+    order: vec4<u32>,
     output: Operand,
 }
 
 @group(0) @binding(0) var<uniform> params: QuantizeParams;
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> codes: array<u32>;
-@group(0) @binding(3) var<storage, read_write> side: array<u32>;
+// Atomic, since scales of less than 32 bits share words.
+@group(0) @binding(3) var<storage, read_write> side: array<atomic<u32>>;
 // 1 / scale of each row or group, in order of rows.
 @group(0) @binding(4) var<storage, read_write> inverses: array<f32>;
+
+const QUANTIZE_F32: u32 = 0u;
+const QUANTIZE_E8M0: u32 = 2u;
+// Bare codes.
+const QUANTIZE_NONE: u32 = 9u;
 
 const QUANTIZE_MASK_0: u32 = ((1u << P0) - 1u) * 0x01010101u;
 const QUANTIZE_MASK_1: u32 = ((1u << P1) - 1u) * 0x01010101u;
@@ -70,36 +79,62 @@ fn quantize_join(a: f32, b: f32) -> f32 {
     return max(a, b);
 }
 
-// The scale of `count` values, and its inverse: both 0 where the scale is 0 or subnormal.
-fn quantize_scale(statistic: f32, count: u32) -> vec2<f32> {
+// The code of the E8M0 scale 2^(floor(log2 statistic) - floor(log2 divisor)).
+fn quantize_e8m0(statistic: f32) -> u32 {
+    let exponent = i32(bitcast<u32>(statistic) >> 23u) - i32(bitcast<u32>(params.divisor) >> 23u);
+    return select(u32(clamp(exponent + 127, 0, 254)), 0u, bitcast<u32>(statistic) < 0x00800000u);
+}
+
+// What is stored as the scale of `count` values, and the inverse of the scale. Where the scale is 0 or subnormal the
+// inverse is 0.
+struct quantize_scale_t {
+    bits: u32,
+    inverse: f32,
+}
+
+fn quantize_scale(statistic: f32, count: u32) -> quantize_scale_t {
+    if (SCALE == QUANTIZE_NONE) {
+        return quantize_scale_t(0u, 1.0);
+    }
+    if (SCALE == QUANTIZE_E8M0) {
+        let code = quantize_e8m0(statistic);
+        // 2^-127, the inverse of 2^127, is subnormal.
+        let inverse = select((254u - code) << 23u, 0x00400000u, code == 254u);
+        return quantize_scale_t(code, bitcast<f32>(select(inverse, 0u, code == 0u)));
+    }
     var value = statistic;
     if (params.statistic == 2u) {
         value /= f32(count);
     }
     let scale = max(value / params.divisor, params.smallest);
     if ((bitcast<u32>(scale) & 0x7f800000u) == 0u) {
-        return vec2<f32>(0.0);
+        return quantize_scale_t(0u, 0.0);
     }
-    return vec2<f32>(scale, 1.0 / scale);
+    return quantize_scale_t(bitcast<u32>(scale), 1.0 / scale);
 }
 
 // Four codes, one a byte; 0 past the end of the row.
 fn quantize_codes(values: vec4<f32>, i: u32, inverse: f32) -> u32 {
-    var code = round(clamp(
-        (values * inverse + params.add) * params.factor, vec4<f32>(params.low), vec4<f32>(params.high),
-    )) + params.offset;
-    if (params.sign == 1u) {
-        // On the bits, since a comparison may take a negative subnormal for zero.
-        code = select(vec4<f32>(1.0), vec4<f32>(0.0), bitcast<vec4<u32>>(values) > vec4<u32>(0x80000000u));
-    }
-    let bytes = select(vec4<u32>(0u), vec4<u32>(code), quantize_inside(i));
+    let bytes = select(vec4<u32>(0u), enc_codes(values, inverse), quantize_inside(i));
     return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
 }
 
-fn quantize_store_scale(row: u32, group: u32, scale: vec2<f32>) {
+fn quantize_store_scale(row: u32, group: u32, scale: quantize_scale_t) {
     let groups = params.output.groups;
-    side[params.output.scales + operand_side(groups, INTERLEAVE, row, group)] = bitcast<u32>(scale.x);
-    inverses[row * groups + group] = scale.y;
+    let index = operand_side(groups, INTERLEAVE, row, group);
+    if (SCALE == QUANTIZE_F32) {
+        atomicStore(&side[params.output.scales + index], scale.bits);
+    }
+    if (SCALE == QUANTIZE_E8M0) {
+        // Other invocations own the other bytes of the word.
+        let word = params.output.scales + index / 4u;
+        let shift = 8u * (index % 4u);
+        atomicAnd(&side[word], ~(0xffu << shift));
+        atomicOr(&side[word], scale.bits << shift);
+    }
+    if (SCALE != QUANTIZE_NONE) {
+        inverses[row * groups + group] = scale.inverse;
+    }
 }
 
 fn quantize_sum(bytes: u32) -> u32 {
@@ -159,7 +194,8 @@ fn quantize_store_block(row: u32, block: u32, bytes: array<u32, 8>) {
                 sum += quantize_sum(bytes[s * (SUM_BLOCK / 4u) + t]);
             }
             let per_row = params.output.blocks * (32u / SUM_BLOCK);
-            side[params.output.sums + operand_side(per_row, INTERLEAVE, row, block * (32u / SUM_BLOCK) + s)] = sum;
+            let index = operand_side(per_row, INTERLEAVE, row, block * (32u / SUM_BLOCK) + s);
+            atomicStore(&side[params.output.sums + index], sum);
         }
     }
 }

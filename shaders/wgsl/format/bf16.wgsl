@@ -1,21 +1,8 @@
-// bf16 elements, two a word, row-major: the upper half of an f32.
-//#import core/operand
-//#needs codes operand
-
-const FMT_STEP: u32 = 8u;
-
-alias fmt_row_t = vec4<u32>;
-
-fn fmt_row(row: u32, index: u32) -> fmt_row_t {
-    return codes[(operand().pieces.x + row * operand().row_words) / 4u + index];
-}
+// bf16 elements, two a word: the upper half of an f32.
+//#needs fmt_row_t
 
 fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
     let low = words[2u * t];
     let high = words[2u * t + 1u];
     return bitcast<vec4<f32>>(vec4<u32>(low << 16u, low & 0xffff0000u, high << 16u, high & 0xffff0000u));
-}
-
-fn fmt_at(row: u32, i: u32) -> vec4<f32> {
-    return fmt_values(fmt_row(row, i / 2u), i % 2u);
 }

@@ -1,5 +1,6 @@
 // Any packed matrix to f32. An invocation takes four values of a row.
 //#import core/operand
+//#import slot:codes as w_
 //#import slot:format as w_
 //#import slot:scale as w_
 

@@ -5,10 +5,12 @@
 // any subgroup of 8 lanes or more and any mapping of lanes to invocations: lanes past 7 repeat the loads of lane % 8.
 //#import core/gemm
 //#import core/integer
-//#import core/dot4
-//#import slot:activation_format as a_
+//#import core/bytes
+//#import slot:activation_codes as a_
+//#import slot:activation_lift as a_
 //#import slot:activation_scale as a_
-//#import slot:weight_format as w_
+//#import slot:weight_codes as w_
+//#import slot:weight_lift as w_
 //#import slot:weight_scale as w_
 //#import slot:accumulate
 //#import slot:output
@@ -42,16 +44,24 @@ fn main(
             let words = a_fmt_row(row, block);
             //#unroll
             for (var t = 0u; t < 8u; t++) {
-                x[8u * i + t] = dot4_activation(a_fmt_bytes(words, t));
+                x[8u * i + t] = a_lift_bytes(a_fmt_bytes(words, t), 0);
             }
         }
         var w: array<u32, TILE_N * 8u>;
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
-            let words = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), block);
+            let row = gemm_weight_row(tile.batch, first_n + j);
+            let words = w_fmt_row(row, block);
             //#unroll
-            for (var t = 0u; t < 8u; t++) {
-                w[8u * j + t] = dot4_weight(w_fmt_bytes(words, t));
+            for (var s = 0u; s < SPANS; s++) {
+                var choice = 0;
+                if (W_ZERO == 3u) {
+                    choice = w_scl_load(row, gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH).zero;
+                }
+                //#unroll
+                for (var t = 0u; t < SPAN_WORDS; t++) {
+                    w[8u * j + SPAN_WORDS * s + t] = w_lift_bytes(w_fmt_bytes(words, SPAN_WORDS * s + t), choice);
+                }
             }
         }
         //#unroll
@@ -72,7 +82,7 @@ fn main(
                 if (WEIGHT_SUMS) {
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
-                        codes[j] += dot4_weight_codes(w[8u * j + SPAN_WORDS * s + t]);
+                        codes[j] += w_lift_codes(w[8u * j + SPAN_WORDS * s + t]);
                     }
                     weight_codes[j] += codes[j];
                 }
@@ -117,7 +127,7 @@ fn main(
                     }
                     //#unroll
                     for (var j = 0u; j < TILE_N; j++) {
-                        var sum = dot4_start(span.codes);
+                        var sum = w_lift_start(span.codes);
                         //#unroll
                         for (var t = 0u; t < SPAN_WORDS; t++) {
                             sum += dot4I8Packed(y[t], w[8u * j + SPAN_WORDS * s + t]);

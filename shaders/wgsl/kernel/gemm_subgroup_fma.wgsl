@@ -1,10 +1,14 @@
-// GEMM of float activations with float or decoded weights; activations broadcast across the subgroup.
+// GEMM of float or decoded operands; activations broadcast across the subgroup.
 //
 // As gemm_subgroup_dot4, in f32: lanes 0 .. 7 each bring four values of another row of X, and every lane multiplies
 // them with its own TILE_N rows of W.
 //#import core/gemm
 //#import core/fma
+//#import slot:activation_codes as a_
 //#import slot:activation_format as a_
+//#import slot:activation_ahead as a_
+//#import slot:activation_scale as a_
+//#import slot:weight_codes as w_
 //#import slot:weight_format as w_
 //#import slot:weight_scale as w_
 //#import slot:output
@@ -39,9 +43,15 @@ fn main(
         for (var j = 0u; j < TILE_N; j++) {
             words[j] = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), step);
         }
+        var ahead: array<a_fmt_ahead_t, ROW_SETS>;
+        //#unroll
+        for (var i = 0u; i < ROW_SETS; i++) {
+            let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+            ahead[i] = a_fmt_ahead(row, w_FMT_STEP * step / 32u);
+        }
         //#unroll
         for (var s = 0u; s < SPANS; s++) {
-            if (GROUPED) {
+            if (W_GROUP != 0u) {
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
                     scale[j] = w_scl_load_quad(
@@ -49,6 +59,14 @@ fn main(
                         gemm_column(w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
                     );
                 }
+            }
+            var x_scale: array<a_scl_t, ROW_SETS>;
+            //#unroll
+            for (var i = 0u; i < ROW_SETS; i++) {
+                x_scale[i] = a_scl_load(
+                    gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
+                    gemm_column(w_FMT_STEP * step + SPAN * s) / A_GROUP_LENGTH,
+                );
             }
             // Not unrolled: the body is large enough.
             for (var t = 0u; t < SPAN_VECTORS; t++) {
@@ -62,7 +80,7 @@ fn main(
                 //#unroll
                 for (var i = 0u; i < ROW_SETS; i++) {
                     let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
-                    let mine = fma_inside(a_fmt_at(row, at), at);
+                    let mine = fma_inside(a_scl_apply(a_fmt_at(ahead[i], row, at), x_scale[i]), at);
                     //#unroll
                     for (var r = 0u; r < 8u; r++) {
                         let x = subgroupBroadcast(mine, r);

@@ -4,10 +4,12 @@
 // tile's spans lie beside them.
 //#import core/gemm
 //#import core/integer
-//#import core/dot4
-//#import slot:activation_format as a_
+//#import core/bytes
+//#import slot:activation_codes as a_
+//#import slot:activation_lift as a_
 //#import slot:activation_scale as a_
-//#import slot:weight_format as w_
+//#import slot:weight_codes as w_
+//#import slot:weight_lift as w_
 //#import slot:weight_scale as w_
 //#import slot:accumulate
 //#import slot:output
@@ -56,11 +58,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var word: vec4<u32>;
             //#unroll
             for (var r = 0u; r < 4u; r++) {
-                var words: a_fmt_row_t;
+                word[r] = a_lift_past();
                 if (block < blocks) {
-                    words = a_fmt_row(gemm_activation_row(tile.batch, first_m + 4u * vector + r), block);
+                    let words = a_fmt_row(gemm_activation_row(tile.batch, first_m + 4u * vector + r), block);
+                    word[r] = a_lift_bytes(a_fmt_bytes(words, t % 8u), 0);
                 }
-                word[r] = dot4_activation(a_fmt_bytes(words, t % 8u));
             }
             tile_x[t * VECTORS_M + vector] = word;
         }
@@ -71,11 +73,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var word: vec4<u32>;
             //#unroll
             for (var r = 0u; r < 4u; r++) {
-                var words: w_fmt_row_t;
+                word[r] = w_lift_past();
                 if (block < blocks) {
-                    words = w_fmt_row(gemm_weight_row(tile.batch, first_n + 4u * vector + r), block);
+                    let row = gemm_weight_row(tile.batch, first_n + 4u * vector + r);
+                    var choice = 0;
+                    if (W_ZERO == 3u) {
+                        choice = w_scl_load(row, gemm_column(32u * block + 4u * (t % 8u)) / W_GROUP_LENGTH).zero;
+                    }
+                    word[r] = w_lift_bytes(w_fmt_bytes(w_fmt_row(row, block), t % 8u), choice);
                 }
-                word[r] = dot4_weight(w_fmt_bytes(words, t % 8u));
             }
             tile_w[t * VECTORS_N + vector] = word;
         }
@@ -83,15 +89,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let s = item / TILE_M;
             let row = gemm_activation_row(tile.batch, first_m + item % TILE_M);
             let first_k = 32u * first_block + SPAN * s;
-            var words: a_fmt_row_t;
+            var codes = i32(SPAN_WORDS) * dot4I8Packed(a_lift_past(), BYTES_ONE);
             if (first_k < 32u * blocks) {
-                words = a_fmt_row(row, first_k / 32u);
-            }
-            var codes = 0;
-            //#unroll
-            for (var t = 0u; t < SPAN_WORDS; t++) {
-                let word = dot4_activation(a_fmt_bytes(words, (SPAN_WORDS * s + t) % 8u));
-                codes += dot4I8Packed(word, BYTES_ONE);
+                let words = a_fmt_row(row, first_k / 32u);
+                codes = 0;
+                //#unroll
+                for (var t = 0u; t < SPAN_WORDS; t++) {
+                    let word = a_lift_bytes(a_fmt_bytes(words, (SPAN_WORDS * s + t) % 8u), 0);
+                    codes += dot4I8Packed(word, BYTES_ONE);
+                }
             }
             var scale = a_scl_t(1.0, 0, 0.0);
             if (A_GROUP != 0u || A_ZERO != 0u) {
@@ -110,14 +116,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     tile_scale[item] = w_scl_load(row, gemm_column(first_k) / W_GROUP_LENGTH);
                 }
                 if (WEIGHT_SUMS) {
-                    var words: w_fmt_row_t;
-                    if (first_k < 32u * blocks) {
-                        words = w_fmt_row(row, first_k / 32u);
-                    }
                     var codes = 0;
-                    //#unroll
-                    for (var t = 0u; t < SPAN_WORDS; t++) {
-                        codes += dot4_weight_codes(dot4_weight(w_fmt_bytes(words, (SPAN_WORDS * s + t) % 8u)));
+                    if (first_k < 32u * blocks) {
+                        let words = w_fmt_row(row, first_k / 32u);
+                        var choice = 0;
+                        if (W_ZERO == 3u) {
+                            choice = w_scl_load(row, gemm_column(first_k) / W_GROUP_LENGTH).zero;
+                        }
+                        //#unroll
+                        for (var t = 0u; t < SPAN_WORDS; t++) {
+                            let bytes = w_fmt_bytes(words, (SPAN_WORDS * s + t) % 8u);
+                            codes += w_lift_codes(w_lift_bytes(bytes, choice));
+                        }
                     }
                     tile_codes[item] = codes;
                 }
@@ -166,7 +176,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 for (var n = 0u; n < THREAD_N; n++) {
                     acc[m * THREAD_N + n] = acc_span(
                         acc[m * THREAD_N + n],
-                        sum[m * THREAD_N + n] + dot4_start(span.codes),
+                        sum[m * THREAD_N + n] + w_lift_start(span.codes),
                         codes[n],
                         span,
                         scale[n],

@@ -1,10 +1,14 @@
-// GEMM of float activations with float or decoded weights, tiled in workgroup memory. Needs no optional feature.
+// GEMM of float or decoded operands, tiled in workgroup memory. Needs no optional feature.
 //
 // A workgroup makes TILE_M x TILE_N outputs, TILE_K of K at a time; both tiles lie K-major in workgroup memory, so that
 // an invocation reads four rows at once. An invocation makes THREAD_M x THREAD_N outputs, in fours strided over the tile.
 //#import core/gemm
 //#import core/fma
+//#import slot:activation_codes as a_
 //#import slot:activation_format as a_
+//#import slot:activation_ahead as a_
+//#import slot:activation_scale as a_
+//#import slot:weight_codes as w_
 //#import slot:weight_format as w_
 //#import slot:weight_scale as w_
 //#import slot:output
@@ -44,7 +48,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             //#unroll
             for (var r = 0u; r < 4u; r++) {
                 let row = gemm_activation_row(tile.batch, first_m + 4u * vector + r);
-                x[r] = fma_inside(a_fmt_at(row, at), at);
+                let values = a_fmt_at(a_fmt_ahead(row, at / 8u), row, at);
+                let scale = a_scl_load(row, gemm_column(4u * at) / A_GROUP_LENGTH);
+                x[r] = fma_inside(a_scl_apply(values, scale), at);
             }
             //#unroll
             for (var c = 0u; c < 4u; c++) {

@@ -2,7 +2,7 @@
 //#import core/gemm
 //#import core/integer
 //#import core/bitplane
-//#import slot:activation_format as a_
+//#import slot:activation_codes as a_
 //#import slot:activation_scale as a_
 //#import slot:weight_scale as w_
 //#import slot:accumulate

@@ -1,10 +1,12 @@
 // A few rows of X (TILE_M, 1 to 8) with all of W, packed codes by packed dot products. Teams as in gemv_fma.
 //#import core/gemm
 //#import core/integer
-//#import core/dot4
-//#import slot:activation_format as a_
+//#import core/bytes
+//#import slot:activation_codes as a_
+//#import slot:activation_lift as a_
 //#import slot:activation_scale as a_
-//#import slot:weight_format as w_
+//#import slot:weight_codes as w_
+//#import slot:weight_lift as w_
 //#import slot:weight_scale as w_
 //#import slot:accumulate
 //#import slot:reduce
@@ -36,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
             let words = a_fmt_row(gemm_activation_row(tile.batch, first_m + m), block);
             //#unroll
             for (var t = 0u; t < 8u; t++) {
-                x[8u * m + t] = dot4_activation(a_fmt_bytes(words, t));
+                x[8u * m + t] = a_lift_bytes(a_fmt_bytes(words, t), 0);
             }
         }
         var span: array<Span, TILE_M * SPANS>;
@@ -79,7 +81,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
             var w: array<u32, 8>;
             //#unroll
             for (var t = 0u; t < 8u; t++) {
-                w[t] = dot4_weight(w_fmt_bytes(words, t));
+                var choice = 0;
+                if (W_ZERO == 3u) {
+                    choice = w_scl_pick(scale[SPANS * (j / 4u) + t / SPAN_WORDS], j % 4u).zero;
+                }
+                w[t] = w_lift_bytes(w_fmt_bytes(words, t), choice);
             }
             //#unroll
             for (var s = 0u; s < SPANS; s++) {
@@ -87,13 +93,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 if (WEIGHT_SUMS) {
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
-                        codes += dot4_weight_codes(w[SPAN_WORDS * s + t]);
+                        codes += w_lift_codes(w[SPAN_WORDS * s + t]);
                     }
                     weight_codes[j] += codes;
                 }
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
-                    var sum = dot4_start(span[SPANS * m + s].codes);
+                    var sum = w_lift_start(span[SPANS * m + s].codes);
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
                         sum += dot4I8Packed(x[8u * m + SPAN_WORDS * s + t], w[SPAN_WORDS * s + t]);

@@ -1,10 +1,14 @@
-// A few rows of X (TILE_M, 1 to 8) with all of W: float activations, float or decoded weights.
+// A few rows of X (TILE_M, 1 to 8) with all of W: float or decoded operands.
 //
 // A team of LANES invocations splits K and shares TILE_N rows of W, so each activation loaded serves TILE_N weights and
 // each weight TILE_M activations; one reduction ends it.
 //#import core/gemm
 //#import core/fma
+//#import slot:activation_codes as a_
 //#import slot:activation_format as a_
+//#import slot:activation_ahead as a_
+//#import slot:activation_scale as a_
+//#import slot:weight_codes as w_
 //#import slot:weight_format as w_
 //#import slot:weight_scale as w_
 //#import slot:reduce
@@ -26,6 +30,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
 
     var acc: array<f32, TILE_M * TILE_N>;
     var scale: array<w_scl_quad_t, TILE_N / 4u>;
+    var x_scale: array<a_scl_t, TILE_M>;
+    //#unroll
+    for (var m = 0u; m < TILE_M; m++) {
+        x_scale[m] = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
+    }
     //#unroll
     for (var j = 0u; j < TILE_N / 4u; j++) {
         scale[j] = w_scl_load_quad(gemm_weight_quad(tile.batch, first_n + 4u * j), 0u);
@@ -37,9 +46,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         for (var j = 0u; j < TILE_N; j++) {
             words[j] = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), step);
         }
+        var ahead: array<a_fmt_ahead_t, TILE_M>;
+        //#unroll
+        for (var m = 0u; m < TILE_M; m++) {
+            ahead[m] = a_fmt_ahead(gemm_activation_row(tile.batch, first_m + m), w_FMT_STEP * step / 32u);
+        }
         //#unroll
         for (var s = 0u; s < SPANS; s++) {
-            if (GROUPED) {
+            if (A_GROUP != 0u) {
+                //#unroll
+                for (var m = 0u; m < TILE_M; m++) {
+                    x_scale[m] = a_scl_load(
+                        gemm_activation_row(tile.batch, first_m + m),
+                        gemm_column(w_FMT_STEP * step + SPAN * s) / A_GROUP_LENGTH,
+                    );
+                }
+            }
+            if (W_GROUP != 0u) {
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
                     scale[j] = w_scl_load_quad(
@@ -54,7 +77,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 var x: array<vec4<f32>, TILE_M>;
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
-                    x[m] = fma_inside(a_fmt_at(gemm_activation_row(tile.batch, first_m + m), at), at);
+                    let values = a_fmt_at(ahead[m], gemm_activation_row(tile.batch, first_m + m), at);
+                    x[m] = fma_inside(a_scl_apply(values, x_scale[m]), at);
                 }
                 //#unroll
                 for (var j = 0u; j < TILE_N; j++) {

@@ -1,4 +1,4 @@
-// f32 rows to packed codes of 1 to 8 bits, one scale a group of GROUP codes. An invocation takes a group, or the two
+// f32 rows to packed codes of 1 to 8 bits, one scale a group of GROUP codes, or none. An invocation takes a group, or the two
 // groups of 16 that share a block.
 //#import core/quantize
 
@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
-    var scale: array<vec2<f32>, SPANS>;
+    var scale: array<quantize_scale_t, SPANS>;
     //#unroll
     for (var s = 0u; s < SPANS; s++) {
         scale[s] = quantize_scale(statistic[s], GROUP);
@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var bytes: array<u32, 8>;
         //#unroll
         for (var t = 0u; t < 8u; t++) {
-            bytes[t] = quantize_codes(quantize_values(row, 8u * block + t), 8u * block + t, scale[t / SPAN_VECTORS].y);
+            bytes[t] = quantize_codes(quantize_values(row, 8u * block + t), 8u * block + t, scale[t / SPAN_VECTORS].inverse);
         }
         quantize_store_block(row, block, bytes);
     }

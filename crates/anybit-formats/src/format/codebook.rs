@@ -224,6 +224,17 @@ impl CodebookFormat {
         self.0.searches[self.choice_index(choice)].code(value)
     }
 
+    /// How [`encode`](Self::encode) finds a code, for kernels: the distinct values' codes in ascending
+    /// order of the values, and between each value and the next the largest f32 that still belongs
+    /// to the lower one.
+    pub fn search(self, choice: u8) -> (&'static [u8], &'static [f32]) {
+        let search = &self.0.searches[self.choice_index(choice)];
+        (
+            &search.codes[..search.count],
+            &search.ends[..search.count - 1],
+        )
+    }
+
     /// The format of a user's table: code c stands for `values[c]`, in any order.
     ///
     /// The table is kept for the life of the process, since formats are `Copy`; the same name and

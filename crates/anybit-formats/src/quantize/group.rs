@@ -48,7 +48,7 @@ pub(super) fn quantize_groups(
         layout,
         options.scale_rule,
         &ideals,
-        |index| rule::absmax(group_values(index)),
+        |index| extent(element, group_values(index)),
     );
     let choices: Vec<u8> = ideals.iter().map(|ideal| ideal.choice).collect();
     let points: Vec<u8> = ideals.iter().map(|ideal| ideal.point).collect();
@@ -100,6 +100,17 @@ pub(super) fn quantize_groups(
         }
     });
     PackedMatrix::from_parts(format, rows, columns, &codes, side)
+}
+
+/// What a group's scale has to reach: the largest value of unsigned integers, of all others the largest
+/// magnitude.
+fn extent(element: ElementFormat, values: &[f32]) -> f32 {
+    match element {
+        ElementFormat::Affine(affine) if affine.encoding() == Encoding::Unsigned => {
+            values.iter().fold(0.0, |max, &value| max.max(value))
+        }
+        _ => rule::absmax(values),
+    }
 }
 
 /// 1 / scale; 0 for a scale that is 0 or subnormal, since GPUs may flush it.
@@ -255,14 +266,14 @@ struct StoredScales {
 }
 
 impl StoredScales {
-    /// `absmax` gives the largest magnitude of a group.
+    /// `extent` is [`extent`] of a group.
     fn new(
         format: &MatrixFormat,
         shape: (usize, usize),
         layout: ScaleLayout,
         scale_rule: super::ScaleRule,
         ideals: &[Ideal],
-        absmax: impl Fn(usize) -> f32,
+        extent: impl Fn(usize) -> f32,
     ) -> Self {
         let mut stored = Self {
             scales: ideals.iter().map(|ideal| ideal.scale).collect(),
@@ -277,8 +288,8 @@ impl StoredScales {
                 for (index, (scale, ideal)) in stored.scales.iter_mut().zip(ideals).enumerate() {
                     let choice = ideal.choice;
                     let max = element.max_magnitude(choice);
-                    // The rule looks at the largest magnitude itself unless a clip moved it.
-                    let full = absmax(index);
+                    // The rule looks at the extent itself unless a clip moved it.
+                    let full = extent(index);
                     let magnitude = if *scale == full / max {
                         full
                     } else {

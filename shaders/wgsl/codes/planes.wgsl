@@ -1,4 +1,4 @@
-// Affine integer codes of 1 to 8 bits, stored as bit planes: value = multiplier * code + offset.
+// Codes of 1 to 8 bits, stored as bit planes.
 //
 // Reads BITS and INTERLEAVE. Bit 8 * (c % 4) + c / 4 of a plane's word belongs to code c of the block.
 //#import core/bytes
@@ -36,9 +36,4 @@ fn fmt_bytes(words: fmt_row_t, t: u32) -> u32 {
         bytes |= ((words[plane] >> t) & BYTES_ONE) << plane;
     }
     return bytes;
-}
-
-fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
-    let whole = vec4<i32>(bytes_unpack(fmt_bytes(words, t))) * operand().multiplier + operand().offset;
-    return vec4<f32>(whole);
 }

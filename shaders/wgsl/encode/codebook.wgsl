@@ -1,0 +1,17 @@
+// Codes of 1 to 4 bits of a table: the nearest value to x * inverse; half way between two, the smaller. NaN counts as 0.
+//#needs params
+
+fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
+    let scaled = values * inverse;
+    let is_nan = (bitcast<vec4<u32>>(scaled) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+    let value = select(scaled, vec4<f32>(0.0), is_nan);
+    // How many of the values end below it.
+    var place = vec4<u32>(0u);
+    //#unroll
+    for (var i = 0u; i < 15u; i++) {
+        place += select(vec4<u32>(0u), vec4<u32>(1u), value > vec4<f32>(params.ends[i / 4u][i % 4u]));
+    }
+    let high = place >= vec4<u32>(8u);
+    let order = select(vec4<u32>(params.order.x), vec4<u32>(params.order.y), high);
+    return (order >> (4u * (place % vec4<u32>(8u)))) & vec4<u32>(0xfu);
+}
