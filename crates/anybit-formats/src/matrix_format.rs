@@ -41,7 +41,7 @@ pub enum ScaleType {
     /// A signed 8-bit integer a scale, times one f32 a row. The scale of BitMoD.
     Int8,
     /// A signed 8-bit integer a scale, times one f16 every 256 columns of a row. The scale of
-    /// ggml's K-quants.
+    /// ggml's K-quants, which use all of −128 to 127.
     Super,
 }
 
@@ -98,8 +98,8 @@ impl ScaleType {
     }
 
     /// The stored bits of a first-level scale: rounded to nearest, ties to even. Infinite or NaN
-    /// where the type cannot hold it; a power of two, where the type has no other values, is the
-    /// nearest, ties to the even exponent.
+    /// where the type cannot hold it, but the nearest integer where the type has integers; a power of
+    /// two, where the type has no other values, is the nearest, ties to the even exponent.
     pub fn encode(self, value: f32) -> u32 {
         match self {
             Self::F32 => FloatFormat::F32.encode(value),
@@ -114,15 +114,7 @@ impl ScaleType {
                 Overflow::Special,
                 0,
             )),
-            // 0x80 stands for what does not fit: the integers are −127 to 127.
-            Self::Int8 | Self::Super => {
-                let integer = value.round_ties_even();
-                if integer.abs() <= 127.0 {
-                    u32::from(integer as i8 as u8)
-                } else {
-                    0x80
-                }
-            }
+            Self::Int8 | Self::Super => u32::from(value.round_ties_even() as i8 as u8),
         }
     }
 
@@ -133,16 +125,22 @@ impl ScaleType {
             Self::F16 => FloatFormat::F16.decode(bits),
             Self::E8m0 => e8m0_decode(bits as u8),
             Self::E4m3 => MinifloatFormat::E4M3.decode(bits as u8),
-            Self::Int8 | Self::Super => match bits as u8 as i8 {
-                i8::MIN => f32::NAN,
-                integer => f32::from(integer),
-            },
+            Self::Int8 | Self::Super => f32::from(bits as u8 as i8),
         }
     }
 
     /// A first-level scale as stored; infinite or NaN where the type cannot hold it.
     pub fn round(self, value: f32) -> f32 {
-        self.decode(self.encode(value))
+        // Two's complement has no code for NaN.
+        let fits = match self {
+            Self::Int8 | Self::Super => (-128.0..=127.0).contains(&value.round_ties_even()),
+            _ => true,
+        };
+        if fits {
+            self.decode(self.encode(value))
+        } else {
+            f32::NAN
+        }
     }
 }
 

@@ -5,8 +5,9 @@ mod support;
 
 use anybit_formats::layout::piece_widths;
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FORMATS, FloatFormat, Granularity, MatrixFormat, MinifloatFormat,
-    PackedMatrix, PieceLayout, ScaleType, Sections, SumLayout, ZeroKind, Zeros,
+    DeviceLayout, ElementFormat, FORMATS, FloatFormat, FormatError, Granularity, MatrixFormat,
+    MinifloatFormat, PackedMatrix, PieceLayout, ScaleType, Sections, SideData, SumLayout, ZeroKind,
+    Zeros,
 };
 use proptest::prelude::*;
 use support::{
@@ -414,6 +415,46 @@ fn scales_are_rounded_to_their_stored_type() {
         (matrix.scale(0, 0), matrix.minimum(0, 0)),
         (half(0.1), half(0.3))
     );
+}
+
+/// −128 is what ggml writes for the largest scale of a Q6_K block.
+#[test]
+fn integer_scales_are_all_of_eight_bits() {
+    for name in ["i6g16s", "i4g32q"] {
+        let format: MatrixFormat = name.parse().unwrap();
+        let group = format.group_len(256);
+        let pack = |scales: &[f32]| {
+            let side = SideData {
+                scales,
+                second: &[0.5],
+                ..SideData::default()
+            };
+            PackedMatrix::from_parts(format, 1, 256, &[1; 256], side)
+        };
+        let mut scales = vec![1.0; 256 / group];
+        (scales[1], scales[2]) = (-128.0, 127.0);
+        let matrix = pack(&scales).unwrap();
+        assert_eq!((matrix.scale(0, 1), matrix.scale(0, 2)), (-64.0, 63.5));
+        let image = matrix.to_device(&DeviceLayout::ROW_MAJOR).unwrap();
+        let layout = DeviceLayout::ROW_MAJOR;
+        let back = PackedMatrix::from_device(format, 1, 256, &layout, &image.codes, &image.side);
+        assert_eq!(back.unwrap(), matrix);
+        for wrong in [-129.0, 128.0, f32::NAN, f32::INFINITY] {
+            scales[3] = wrong;
+            let error = pack(&scales).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    FormatError::ScaleOverflow {
+                        row: 0,
+                        group: 3,
+                        ..
+                    }
+                ),
+                "{error:?}"
+            );
+        }
+    }
 }
 
 /// Rows of real models: device memory is what the numbers need and at most 5 % more.
