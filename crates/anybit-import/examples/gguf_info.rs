@@ -1,6 +1,6 @@
 //! Prints what a GGUF file holds: `cargo run --example gguf_info -- model.gguf [tensor]`.
 //!
-//! With the name of a tensor, that tensor is read and its format and first values are printed too.
+//! With the name of a tensor, that tensor is read and its first values and its format are printed too.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -49,10 +49,11 @@ fn print(path: &std::ffi::OsStr, tensor: Option<&str>) -> Result<(), Box<dyn Err
     for info in file.tensors() {
         let format = match info.tensor_type().matrix_format() {
             Some(format) => format.to_string(),
+            None if info.tensor_type().is_readable() => "values".to_owned(),
             None => "not readable".to_owned(),
         };
         println!(
-            "  {:<32} {:>8} x {:<8} {:<5} {format:<9} {:>11} bytes",
+            "  {:<32} {:>8} x {:<8} {:<7} {format:<12} {:>11} bytes",
             info.name(),
             info.rows(),
             info.columns(),
@@ -63,11 +64,12 @@ fn print(path: &std::ffi::OsStr, tensor: Option<&str>) -> Result<(), Box<dyn Err
     }
 
     if let Some(name) = tensor {
-        let matrix = file.matrix(name)?;
         let values = file.rows(name, &[0])?;
         let shown = values.get(..8).unwrap_or(&values);
+        println!("\n{name}: row 0 begins {shown:?}");
+        let matrix = file.matrix(name)?;
         println!(
-            "\n{name}: {} x {} {}, row 0 begins {shown:?}",
+            "packed: {} x {} {}",
             matrix.rows(),
             matrix.columns(),
             matrix.format()

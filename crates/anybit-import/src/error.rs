@@ -5,7 +5,7 @@ use std::str::Utf8Error;
 
 use anybit_formats::FormatError;
 
-use crate::gguf::{TensorType, ValueType};
+use crate::gguf::{TensorType, ValueType, readable_types};
 
 /// Why a model file, or a part of one, could not be read.
 ///
@@ -282,9 +282,21 @@ pub enum ImportError {
     },
     /// A tensor's type is listed but cannot be read.
     #[error(
-        "tensor {tensor:?} is {tensor_type}, which is not read; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are: requantise the model"
+        "tensor {tensor:?} is {tensor_type}, which is not read; these are: {}: convert the model to one of them",
+        readable_types()
     )]
     UnsupportedTensorType {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        tensor_type: TensorType,
+    },
+    /// No packed matrix holds what a tensor's type stores.
+    #[error(
+        "tensor {tensor:?} is {tensor_type}, whose codes no packed matrix keeps without loss; \
+         `values` decodes it exactly, `matrix_as` quantises it anew to a format you choose"
+    )]
+    NoMatrixFormat {
         /// The tensor.
         tensor: String,
         /// Its type.
@@ -333,6 +345,40 @@ pub enum ImportError {
         part: ScalePart,
         /// Its value.
         value: f32,
+    },
+    /// The scale of a block is a byte that stands for no scale.
+    #[error(
+        "tensor {tensor:?}: a scale of block {block} in row {row} is the byte {byte:#04x}, but {expected}; \
+         the file is damaged: fetch it again"
+    )]
+    InvalidScale {
+        /// The tensor.
+        tensor: String,
+        /// The row, from 0.
+        row: u64,
+        /// The block within the row, from 0.
+        block: u64,
+        /// The byte found.
+        byte: u8,
+        /// Which bytes are scales.
+        expected: &'static str,
+    },
+    /// A block has a code that its type does not define.
+    #[error(
+        "tensor {tensor:?}: a code of block {block} in row {row} is {code}; codes are 0 to {limit}; \
+         the file is damaged: fetch it again"
+    )]
+    InvalidCode {
+        /// The tensor.
+        tensor: String,
+        /// The row, from 0.
+        row: u64,
+        /// The block within the row, from 0.
+        block: u64,
+        /// The code found.
+        code: u8,
+        /// The largest code there is.
+        limit: u8,
     },
     /// What a tensor holds does not make a valid matrix.
     #[error("tensor {tensor:?} does not make a valid matrix")]

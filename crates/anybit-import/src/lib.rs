@@ -14,6 +14,13 @@
 //! let blocks = file.metadata().get_u32("llama.block_count")?;
 //! let weights = file.matrix("blk.0.attn_q.weight")?;
 //! println!("{blocks} blocks; queries are {} x {}", weights.rows(), weights.columns());
+//!
+//! // For types that no packed matrix keeps, or if you want a format of your own:
+//! let format = "i4g32h".parse().expect("a format");
+//! let converted = file.matrix_as("blk.0.ffn_down.weight", format, None)?;
+//! if let Some(stored) = converted.requantised_from {
+//!     println!("quantised anew from {stored}");
+//! }
 //! # Ok(())
 //! # }
 //! ```

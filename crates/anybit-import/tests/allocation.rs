@@ -3,6 +3,7 @@
 //! A test of its own: the allocator counts for the whole process.
 
 use std::alloc::System;
+use std::sync::LazyLock;
 
 use anybit_import::gguf::GgufFile;
 use cap::Cap;
@@ -12,6 +13,9 @@ use proptest::test_runner::{Config, TestRunner};
 #[path = "gguf/ggml.rs"]
 #[expect(dead_code, reason = "the other test uses all of it")]
 mod ggml;
+#[path = "gguf/golden.rs"]
+#[expect(dead_code, reason = "the other test uses all of it")]
+mod golden;
 #[path = "gguf/writer.rs"]
 #[expect(dead_code, reason = "the other test uses all of it")]
 mod writer;
@@ -24,6 +28,10 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 /// Bytes allocated for each byte of a file, freed ones included. The most costly are short entries: a tensor's takes 25
 /// bytes in the file and 88 in memory, twice with the growth of the list, and as much again while places are checked.
 const FACTOR: usize = 16;
+
+/// The same for a large tensor as a matrix. Its codes are first put in a byte each, and Q1_0 has 7 in a byte of the
+/// file.
+const MATRIX_FACTOR: usize = 10;
 
 /// The buffer that the header is read through, and the texts of errors.
 const FIXED: usize = 16 << 10;
@@ -40,7 +48,8 @@ fn allocated_by_reading(file: Vec<u8>) -> usize {
     ALLOCATOR.total_allocated() - before
 }
 
-fn right_file() -> Vec<u8> {
+/// A file with a tensor of every type.
+static RIGHT_FILE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let strings = [string(""), string("two"), string(""), string("")].concat();
     let nested = [
         array(value_type::U64, 1, &[1; 8]),
@@ -62,8 +71,13 @@ fn right_file() -> Vec<u8> {
         let bytes = ggml::random_tensor(tensor_type, 128, 9);
         writer = writer.tensor(tensor_type.name, &[64, 2], tensor_type.id, bytes);
     }
+    for tensor_type in golden::TYPES {
+        let dimensions = [tensor_type.block_elements as u64, 2];
+        let name = format!("golden {}", tensor_type.name);
+        writer = writer.tensor(name, &dimensions, tensor_type.id, tensor_type.blocks(2));
+    }
     writer.build()
-}
+});
 
 /// Arrays that each announce as many arrays as the rest of the file could hold.
 fn greedy_nesting(element_type: u32, count: u64) -> Vec<u8> {
@@ -97,10 +111,39 @@ fn many_entries() -> Vec<u8> {
     writer.build()
 }
 
+/// What each type takes for a tensor of many blocks: as a matrix, and as values, 4 bytes an element.
+fn check_types() {
+    for tensor_type in golden::TYPES {
+        let blocks = tensor_type.blocks((1 << 20) / tensor_type.block_bytes);
+        let elements = blocks.len() / tensor_type.block_bytes * tensor_type.block_elements;
+        let length = blocks.len();
+        let file = Writer::new().tensor("t", &[elements as u64], tensor_type.id, blocks);
+        let file = GgufFile::from_bytes(file.build()).expect("the file is right");
+
+        let before = ALLOCATOR.total_allocated();
+        drop(file.matrix("t"));
+        let matrix = ALLOCATOR.total_allocated();
+        drop(file.values("t"));
+        let (matrix, values) = (matrix - before, ALLOCATOR.total_allocated() - matrix);
+        assert!(
+            matrix <= FIXED + MATRIX_FACTOR * length,
+            "{}: {matrix} bytes for {length}",
+            tensor_type.name
+        );
+        // The chunk that is read, and the values.
+        assert!(
+            values <= FIXED + length + 4 * elements,
+            "{}: {values} bytes for {elements} elements",
+            tensor_type.name
+        );
+    }
+}
+
 #[test]
 fn allocation_is_bounded_by_the_length_of_the_file() {
+    check_types();
     for file in [
-        right_file(),
+        RIGHT_FILE.clone(),
         many_strings(),
         many_entries(),
         greedy_nesting(value_type::STRING, 1 << 11),
@@ -127,7 +170,7 @@ fn allocation_is_bounded_by_the_length_of_the_file() {
         ..Config::default()
     });
     let result = runner.run(&damage, |(position, word)| {
-        let mut file = right_file();
+        let mut file = RIGHT_FILE.clone();
         let length = file.len();
         let position = position.index(length - 8);
         file[position..position + 8].copy_from_slice(&word.to_le_bytes());

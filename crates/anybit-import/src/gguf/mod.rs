@@ -1,31 +1,52 @@
 //! GGUF, the model files of llama.cpp: versions 2 and 3, little-endian.
 //!
 //! [`GgufFile`] reads the header of a file — metadata and the list of tensors — and checks all of it; tensors are read
-//! when they are asked for. Quantised tensors are taken apart without loss: the 18- to 34-byte blocks of ggml become
-//! the separate streams of a [`PackedMatrix`], every code and every scale as it was.
+//! when they are asked for. Quantised tensors are taken apart without loss: ggml's blocks become the separate streams
+//! of a [`PackedMatrix`](anybit_formats::PackedMatrix), every code and every scale as it was, and the matrix decodes to
+//! the same f32 values as ggml's, bit for bit.
 //!
-//! | type in the file | matrix format |
-//! |---|---|
-//! | F32, F16, BF16 | `f32`, `f16`, `bf16` |
-//! | Q4_0 | `i4g32h` |
-//! | Q4_1 | `u4g32hm` |
-//! | Q5_0 | `i5g32h` |
-//! | Q5_1 | `u5g32hm` |
-//! | Q8_0 | `i8g32h` |
+//! | type in the file | matrix format | bits an element |
+//! |---|---|---|
+//! | F32, F16, BF16 | `f32`, `f16`, `bf16` | 32, 16, 16 |
+//! | Q4_0, Q5_0, Q8_0 | `i4g32h`, `i5g32h`, `i8g32h` | 4.5, 5.5, 8.5 |
+//! | Q4_1, Q5_1 | `u4g32hm`, `u5g32hm` | 5, 6 |
+//! | Q2_K | `u2g16sm` | 2.625 |
+//! | Q4_K, Q5_K | `u4g32sm`, `u5g32sm` | 4.5, 5.5 |
+//! | Q3_K, Q6_K | `i3g16s`, `i6g16s` | 3.4375, 6.5625 |
+//! | Q8_K | `i8g256f` | 9.125 |
+//! | TQ1_0, TQ2_0 | `tg256h` | 1.6875, 2.0625 |
+//! | MXFP4 | `e2m1g32e` | 4.25 |
+//! | NVFP4 | `e2m1g16k` | 4.5 |
+//! | IQ4_NL | `iq4nlg32h` | 4.5 |
+//! | IQ4_XS | `iq4nlg32s` | 4.25 |
+//! | IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S | none: values alone | 1.5625 to 3.4375 |
 //!
-//! Tensors of other types are listed and refused on reading. GGUF lists dimensions fastest first, so a weight matrix
-//! of N output channels × K inputs has the dimensions `[K, N]`, K = [`TensorInfo::columns`] and
-//! N = [`TensorInfo::rows`].
+//! The bits are counted in the file.
+//!
+//! The IQ1, IQ2 and IQ3 types store neighbouring elements together, as points of a grid, which no packed matrix can
+//! keep. [`GgufFile::values`] decodes them, and every other type, exactly; [`GgufFile::matrix_as`] quantises the values
+//! anew to a format of your choice, and says that it did. Tensors of yet other types are listed and refused on reading.
+//!
+//! GGUF lists dimensions fastest first, so a weight matrix of N output channels × K inputs has the dimensions `[K, N]`,
+//! K = [`TensorInfo::columns`] and N = [`TensorInfo::rows`].
+//!
+//! # Where ggml and a format disagree
+//!
+//! - E2M1 has a −0 and quantisers write it, but ggml decodes it as 0. It becomes the code of 0 here, so that decoded
+//!   zeros have ggml's sign.
+//! - The scales of MXFP4 and NVFP4 have bytes that stand for NaN, and those of NVFP4 bytes for negative numbers, to
+//!   which ggml gives some value. Here they are errors, and so is the code of TQ2_0 that is not ternary.
 //!
 //! # Files from strangers
 //!
 //! No file makes this module panic, loop for long or take memory beyond a multiple of the file's own length: lengths
-//! and counts are checked against what is left of the file before anything is reserved for them. (The multiple is
-//! small but for float tensors with rows shorter than 32 elements, which a matrix pads to 32.) A file is refused when
-//! its strings are not UTF-8, keys or tensor names occur twice, arrays nest too deep, dimensions overflow or are no
-//! multiple of the type's block, or tensors are misaligned, overlap or reach past the end. A value, scale or minimum
-//! that is infinite or not a number is an error when its tensor is read, and named with its place. Tensors may come in
-//! any order, with gaps between them.
+//! and counts are checked against what is left of the file before anything is reserved for them. (The multiple is small
+//! but for float tensors with rows shorter than 32 elements, which a matrix pads to 32, and for values: a byte of IQ1_S
+//! is 20 bytes of f32.) A file is refused when its strings are not UTF-8, keys or tensor names occur twice, arrays nest
+//! too deep, dimensions overflow or are no multiple of the type's block, or tensors are misaligned, overlap or reach
+//! past the end. A value, scale or minimum that is infinite or not a number is an error when its tensor is read, and so
+//! is a code or scale that its type does not have; the error names the place. Tensors may come in any order, with gaps
+//! between them.
 //!
 //! # Why a parser of our own
 //!
@@ -37,25 +58,24 @@
 //! multiplies dimensions unchecked, keeps the last of two like names, does not see overlaps, and comes with a machine
 //! learning framework. What is needed is a few hundred lines.
 
-mod blocks;
+mod block;
 mod metadata;
+mod parallel;
+mod read;
 mod reader;
 mod tensor;
 
 use std::fmt;
 use std::io::{Cursor, Read, Seek, SeekFrom};
-use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use anybit_formats::{FloatFormat, FormatError, MatrixFormat, PackedMatrix, Zeros};
-use half::{bf16, f16};
-
-use self::blocks::{Block, BlockLayout, CODES};
 use self::metadata::{NameIndex, shorten};
-use self::reader::{FieldReader, reserve};
+use self::reader::FieldReader;
 use crate::ImportError;
 
 pub use self::metadata::{Array, FromValue, Metadata, Value, ValueType};
+pub use self::read::ConvertedMatrix;
+pub(crate) use self::tensor::readable_types;
 pub use self::tensor::{TensorInfo, TensorType};
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -65,9 +85,6 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// Largest alignment that is read: well beyond any page or sector.
 const ALIGNMENT_LIMIT: u64 = 1 << 20;
-
-/// How many bytes of a tensor are read at a time, about: bounds the memory that reading takes besides its result.
-const CHUNK_BYTES: usize = 1 << 20;
 
 trait ReadSeek: Read + Seek + Send {}
 impl<T: Read + Seek + Send> ReadSeek for T {}
@@ -216,262 +233,4 @@ impl GgufFile {
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.index.find(&self.tensors, TensorInfo::name, name)
     }
-
-    /// Reads the tensor called `name`: [`rows`](TensorInfo::rows) × [`columns`](TensorInfo::columns), one row if it
-    /// has one dimension. The format is [`TensorType::matrix_format`]; codes and scales are exactly those of the file.
-    ///
-    /// # Errors
-    /// [`ImportError::UnknownTensor`], [`ImportError::NotAMatrix`] beyond two dimensions,
-    /// [`ImportError::EmptyTensor`], [`ImportError::UnsupportedTensorType`], [`ImportError::NonFiniteScale`],
-    /// [`ImportError::Matrix`] where the values make no valid matrix, and errors of reading.
-    pub fn matrix(&self, name: &str) -> Result<PackedMatrix, ImportError> {
-        let info = self.readable(name)?;
-        if !info.is_matrix() {
-            return Err(ImportError::NotAMatrix {
-                tensor: shorten(name),
-                dimensions: info.dimensions().to_vec(),
-            });
-        }
-        let stored = Stored::of(info)?;
-        let all = 0..info.rows();
-        let (rows, columns) = (
-            index(info.rows(), "the rows of a tensor")?,
-            index(info.columns(), "the columns of a tensor")?,
-        );
-        const VALUES: &str = "the values of a tensor";
-        match stored {
-            Stored::Float(FloatFormat::F32) => {
-                let mut values = Vec::new();
-                reserve(&mut values, info.elements(), VALUES)?;
-                self.visit_rows(info, stored, all, |_, bytes| {
-                    values.push(f32_from(bytes));
-                    Ok(())
-                })?;
-                PackedMatrix::from_f32(FloatFormat::F32, rows, columns, &values)
-            }
-            Stored::Float(format) => {
-                let mut values = Vec::new();
-                reserve(&mut values, info.elements(), VALUES)?;
-                self.visit_rows(info, stored, all, |_, bytes| {
-                    values.push(u16_from(bytes));
-                    Ok(())
-                })?;
-                PackedMatrix::from_float_bits16(format, rows, columns, &values)
-            }
-            Stored::Blocks(layout, format) => {
-                let blocks = info.elements() / CODES as u64;
-                let (mut codes, mut scales, mut minima) = (Vec::new(), Vec::new(), Vec::new());
-                reserve(&mut codes, info.elements(), "the codes of a tensor")?;
-                reserve(&mut scales, blocks, "the scales of a tensor")?;
-                if layout.has_minimum() {
-                    reserve(&mut minima, blocks, "the minima of a tensor")?;
-                }
-                self.visit_rows(info, stored, all, |place, bytes| {
-                    let block = read_block(layout, bytes, info, place)?;
-                    codes.extend_from_slice(&block.codes);
-                    scales.push(block.scale);
-                    if layout.has_minimum() {
-                        minima.push(block.minimum);
-                    }
-                    Ok(())
-                })?;
-                let zeros = if layout.has_minimum() {
-                    Zeros::Minimum(&minima)
-                } else {
-                    Zeros::None
-                };
-                PackedMatrix::from_codes(format, rows, columns, &codes, &scales, zeros)
-            }
-        }
-        .map_err(|source| ImportError::Matrix {
-            tensor: shorten(name),
-            source,
-        })
-    }
-
-    /// Decodes chosen rows of the tensor called `name`, such as the embeddings of some tokens, without reading the
-    /// others: `rows.len()` × [`columns`](TensorInfo::columns) values, row after row, equal bit for bit to those
-    /// rows of [`matrix`](Self::matrix) decoded. Rows may repeat and come in any order. Of a tensor with more than two
-    /// dimensions, rows count through all dimensions but the first.
-    ///
-    /// # Errors
-    /// [`ImportError::UnknownTensor`], [`ImportError::EmptyTensor`], [`ImportError::UnsupportedTensorType`],
-    /// [`ImportError::RowOutOfRange`], [`ImportError::NonFiniteScale`], [`ImportError::Matrix`] where a value is not
-    /// finite, and errors of reading.
-    pub fn rows(&self, name: &str, rows: &[usize]) -> Result<Vec<f32>, ImportError> {
-        let info = self.readable(name)?;
-        let stored = Stored::of(info)?;
-        if let Some(&row) = rows.iter().find(|&&row| row as u64 >= info.rows()) {
-            return Err(ImportError::RowOutOfRange {
-                tensor: shorten(name),
-                row,
-                rows: index(info.rows(), "the rows of a tensor")?,
-            });
-        }
-        let mut values = Vec::new();
-        let count = info.columns().saturating_mul(rows.len() as u64);
-        reserve(&mut values, count, "the rows of a tensor")?;
-        for &row in rows {
-            let row = row as u64;
-            self.visit_rows(info, stored, row..row + 1, |place, bytes| {
-                let value = match stored {
-                    Stored::Blocks(layout, _) => {
-                        let block = read_block(layout, bytes, info, place)?;
-                        values.extend_from_slice(&layout.decode(&block));
-                        return Ok(());
-                    }
-                    Stored::Float(FloatFormat::F32) => f32_from(bytes),
-                    Stored::Float(FloatFormat::F16) => f16::from_bits(u16_from(bytes)).to_f32(),
-                    Stored::Float(FloatFormat::Bf16) => bf16::from_bits(u16_from(bytes)).to_f32(),
-                };
-                if !value.is_finite() {
-                    return Err(ImportError::Matrix {
-                        tensor: shorten(name),
-                        source: FormatError::NonFinite {
-                            row: index(place.row, "the rows of a tensor")?,
-                            column: index(place.unit, "the columns of a tensor")?,
-                            value,
-                        },
-                    });
-                }
-                values.push(value);
-                Ok(())
-            })?;
-        }
-        Ok(values)
-    }
-
-    fn readable(&self, name: &str) -> Result<&TensorInfo, ImportError> {
-        let info = self
-            .tensor(name)
-            .ok_or_else(|| ImportError::UnknownTensor {
-                name: shorten(name),
-            })?;
-        if info.elements() == 0 {
-            return Err(ImportError::EmptyTensor {
-                tensor: shorten(name),
-                dimensions: info.dimensions().to_vec(),
-            });
-        }
-        Ok(info)
-    }
-
-    /// Reads rows in chunks and shows each unit of storage, an element of floats or a block of codes, to `visit`, with
-    /// its place.
-    fn visit_rows(
-        &self,
-        info: &TensorInfo,
-        stored: Stored,
-        rows: Range<u64>,
-        mut visit: impl FnMut(Place, &[u8]) -> Result<(), ImportError>,
-    ) -> Result<(), ImportError> {
-        // No overflow: the header was refused unless the whole tensor lies within the file.
-        let (unit_elements, unit_bytes) = stored.unit();
-        let units_in_row = info.columns() / unit_elements;
-        let units = (rows.end - rows.start) * units_in_row;
-        let start = self.data_start + info.offset() + rows.start * units_in_row * unit_bytes as u64;
-        let units_in_chunk = (CHUNK_BYTES / unit_bytes) as u64;
-
-        let mut chunk = Vec::new();
-        let mut done = 0;
-        while done < units {
-            let count = units_in_chunk.min(units - done);
-            // Fits: at most `CHUNK_BYTES`.
-            chunk.resize(count as usize * unit_bytes, 0);
-            self.read_at(start + done * unit_bytes as u64, &mut chunk)?;
-            for (unit, bytes) in (done..).zip(chunk.chunks_exact(unit_bytes)) {
-                let place = Place {
-                    row: rows.start + unit / units_in_row,
-                    unit: unit % units_in_row,
-                };
-                visit(place, bytes)?;
-            }
-            done += count;
-        }
-        Ok(())
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ImportError> {
-        // A thread that panicked while reading leaves nothing behind: every read seeks first.
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        source
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| source.read_exact(bytes))
-            .map_err(|source| ImportError::Read {
-                offset,
-                length: bytes.len() as u64,
-                source,
-            })
-    }
-}
-
-/// A unit of storage within a tensor.
-#[derive(Clone, Copy)]
-struct Place {
-    row: u64,
-    /// Position within the row, in units.
-    unit: u64,
-}
-
-/// How a tensor that can be read is stored.
-#[derive(Clone, Copy)]
-enum Stored {
-    Float(FloatFormat),
-    Blocks(BlockLayout, MatrixFormat),
-}
-
-impl Stored {
-    fn of(info: &TensorInfo) -> Result<Self, ImportError> {
-        let tensor_type = info.tensor_type();
-        let stored = match tensor_type {
-            TensorType::F32 => Some(Self::Float(FloatFormat::F32)),
-            TensorType::F16 => Some(Self::Float(FloatFormat::F16)),
-            TensorType::BF16 => Some(Self::Float(FloatFormat::Bf16)),
-            _ => BlockLayout::of(tensor_type)
-                .zip(tensor_type.matrix_format())
-                .map(|(layout, format)| Self::Blocks(layout, format)),
-        };
-        stored.ok_or_else(|| ImportError::UnsupportedTensorType {
-            tensor: shorten(info.name()),
-            tensor_type,
-        })
-    }
-
-    /// Elements and bytes of a unit of storage.
-    fn unit(self) -> (u64, usize) {
-        match self {
-            Self::Float(FloatFormat::F32) => (1, 4),
-            Self::Float(FloatFormat::F16 | FloatFormat::Bf16) => (1, 2),
-            Self::Blocks(layout, _) => (CODES as u64, layout.bytes()),
-        }
-    }
-}
-
-fn f32_from(bytes: &[u8]) -> f32 {
-    f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-fn u16_from(bytes: &[u8]) -> u16 {
-    u16::from_le_bytes([bytes[0], bytes[1]])
-}
-
-fn read_block(
-    layout: BlockLayout,
-    bytes: &[u8],
-    info: &TensorInfo,
-    place: Place,
-) -> Result<Block, ImportError> {
-    layout
-        .read(bytes)
-        .map_err(|(part, value)| ImportError::NonFiniteScale {
-            tensor: shorten(info.name()),
-            row: place.row,
-            block: place.unit,
-            part,
-            value,
-        })
-}
-
-fn index(count: u64, what: &'static str) -> Result<usize, ImportError> {
-    usize::try_from(count).map_err(|_| ImportError::OutOfMemory { what, bytes: count })
 }

@@ -1,13 +1,17 @@
 //! Random damage to a right file: an error or a matrix, never a panic. What it may allocate is tested in
 //! `tests/allocation.rs`.
 
+use std::sync::LazyLock;
+
 use anybit_import::gguf::GgufFile;
 use proptest::prelude::*;
 
 use crate::ggml;
+use crate::golden::TYPES;
 use crate::writer::{Writer, array, string, value_type};
 
-fn right_file() -> Vec<u8> {
+/// A file with a tensor of every type.
+static RIGHT_FILE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let strings = [string("one"), string("two")].concat();
     let nested = [
         array(value_type::U16, 1, &[1, 2]),
@@ -27,8 +31,13 @@ fn right_file() -> Vec<u8> {
         let bytes = ggml::random_tensor(tensor_type, 128, 9);
         writer = writer.tensor(tensor_type.name, &[64, 2], tensor_type.id, bytes);
     }
+    for tensor_type in TYPES {
+        let dimensions = [tensor_type.block_elements as u64, 2];
+        let name = format!("golden {}", tensor_type.name);
+        writer = writer.tensor(name, &dimensions, tensor_type.id, tensor_type.blocks(2));
+    }
     writer.build()
-}
+});
 
 /// Opens a file and reads all there is in it.
 fn read_everything(file: Vec<u8>) {
@@ -60,7 +69,7 @@ proptest! {
 
     #[test]
     fn damaged_bytes_never_panic(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
-        let mut file = right_file();
+        let mut file = RIGHT_FILE.clone();
         for (position, byte) in damage {
             let position = position.index(file.len());
             file[position] = byte;
@@ -79,7 +88,7 @@ proptest! {
             0u64..256,
         ],
     ) {
-        let mut file = right_file();
+        let mut file = RIGHT_FILE.clone();
         let position = position.index(file.len() - 8);
         file[position..position + 8].copy_from_slice(&word.to_le_bytes());
         read_everything(file);
@@ -98,7 +107,7 @@ proptest! {
         removed in 0usize..16,
         inserted in prop::collection::vec(any::<u8>(), 0..16),
     ) {
-        let mut file = right_file();
+        let mut file = RIGHT_FILE.clone();
         let at = at.index(file.len());
         let end = (at + removed).min(file.len());
         file.splice(at..end, inserted);

@@ -1,10 +1,11 @@
 //! Files that are wrong in one way each, and the error that says so.
 
-use anybit_formats::FormatError;
+use anybit_formats::{FormatError, MatrixFormat};
 use anybit_import::gguf::{GgufFile, ValueType};
 use anybit_import::{ImportError, ScalePart};
 
 use crate::ggml::{self, Q4_0, Q4_1, Q8_0};
+use crate::golden;
 use crate::writer::{Writer, array, string, value_type};
 
 fn refused(file: &[u8]) -> ImportError {
@@ -36,6 +37,8 @@ fn small_file() -> Vec<u8> {
             ggml::F32.id,
             ggml::random_tensor(ggml::F32, 8, 1),
         )
+        .tensor("c", &[256, 2], 14, golden::named("Q6_K").blocks(2))
+        .tensor("d", &[256], 17, golden::named("IQ2_XS").blocks(1))
         .build()
 }
 
@@ -377,13 +380,13 @@ fn tensors_must_not_overlap() {
 #[test]
 fn types_that_are_not_read_are_listed_and_refused() {
     let file = Writer::new()
-        .tensor("k", &[256], 12, vec![0; 144])
+        .tensor("sums", &[32], 9, vec![0; 36])
         .tensor("integers", &[8], 26, vec![0; 32])
         .tensor("unknown", &[7, 3], 99, vec![0; 32])
         .build();
     let file = GgufFile::from_bytes(file).expect("the file is right");
     for (name, shown, size) in [
-        ("k", "Q4_K", Some(144)),
+        ("sums", "Q8_1", Some(36)),
         ("integers", "I32", Some(32)),
         ("unknown", "type 99", None),
     ] {
@@ -391,14 +394,19 @@ fn types_that_are_not_read_are_listed_and_refused() {
         assert_eq!(info.tensor_type().to_string(), shown);
         assert_eq!(info.byte_size(), size);
         assert!(!info.is_readable_matrix());
+        assert!(!info.tensor_type().is_readable());
         for error in [
             file.matrix(name).expect_err("not read"),
+            file.matrix_as(name, MatrixFormat::F32, None)
+                .expect_err("not read"),
+            file.values(name).expect_err("not read"),
             file.rows(name, &[0]).expect_err("not read"),
         ] {
             assert!(
                 matches!(&error, ImportError::UnsupportedTensorType { tensor, .. } if tensor == name),
                 "{error:?}"
             );
+            assert!(error.to_string().contains("Q4_K"), "{error}");
         }
     }
 }
@@ -407,11 +415,14 @@ fn types_that_are_not_read_are_listed_and_refused() {
 fn tensors_and_rows_that_are_not_there_are_named() {
     let file = GgufFile::from_bytes(small_file()).expect("the file is right");
     for error in [
-        file.matrix("c").expect_err("no such tensor"),
-        file.rows("c", &[]).expect_err("no such tensor"),
+        file.matrix("z").expect_err("no such tensor"),
+        file.matrix_as("z", MatrixFormat::F32, None)
+            .expect_err("no such tensor"),
+        file.values("z").expect_err("no such tensor"),
+        file.rows("z", &[]).expect_err("no such tensor"),
     ] {
         assert!(
-            matches!(&error, ImportError::UnknownTensor { name } if name == "c"),
+            matches!(&error, ImportError::UnknownTensor { name } if name == "z"),
             "{error:?}"
         );
     }
@@ -438,6 +449,9 @@ fn empty_tensors_are_listed_and_refused() {
         assert_eq!(file.tensor("t").expect("listed").rows(), 0);
         for error in [
             file.matrix("t").expect_err("empty"),
+            file.matrix_as("t", MatrixFormat::F32, None)
+                .expect_err("empty"),
+            file.values("t").expect_err("empty"),
             file.rows("t", &[]).expect_err("empty"),
         ] {
             assert!(
@@ -467,6 +481,7 @@ fn infinite_scales_and_minima_are_named() {
         let file = GgufFile::from_bytes(file).expect("the header is right");
         for error in [
             file.matrix("t").expect_err("a wrong scale"),
+            file.values("t").expect_err("a wrong scale"),
             file.rows("t", &[2]).expect_err("a wrong scale"),
         ] {
             assert!(
@@ -494,6 +509,7 @@ fn infinite_values_are_named() {
         let file = GgufFile::from_bytes(file).expect("the header is right");
         for error in [
             file.matrix("t").expect_err("a wrong value"),
+            file.values("t").expect_err("a wrong value"),
             file.rows("t", &[0, 2]).expect_err("a wrong value"),
         ] {
             assert!(

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use anybit_formats::MatrixFormat;
 use anybit_import::ImportError;
 use anybit_import::gguf::GgufFile;
 
@@ -172,8 +173,14 @@ fn three_dimensions_are_rows_but_no_matrix() {
         matches!(&error, ImportError::NotAMatrix { dimensions, .. } if dimensions == &[32, 2, 3]),
         "{error:?}"
     );
+    let error = file
+        .matrix_as("experts", MatrixFormat::F32, None)
+        .expect_err("three dimensions");
+    assert!(matches!(error, ImportError::NotAMatrix { .. }), "{error:?}");
+    let expected = ggml::decode(ggml::Q8_0, &bytes);
+    assert_eq!(file.values("experts").expect("readable"), expected);
     let rows = file.rows("experts", &[5]).expect("readable");
-    assert_eq!(rows, ggml::decode(ggml::Q8_0, &bytes)[5 * 32..]);
+    assert_eq!(rows, expected[5 * 32..]);
 }
 
 #[test]
