@@ -85,6 +85,8 @@ impl TensorType {
     /// E2M1 numbers q in blocks of 64 with an E4M3 scale d for each 16; value d · q. A model may hold one more factor
     /// of the whole tensor: beside `blk.0.ffn_up.weight` the tensor `blk.0.ffn_up.scale`, to be applied to products.
     pub const NVFP4: Self = Self(40);
+    /// Single bits q in blocks of 128 with an f16 scale d; value d · (2q − 1).
+    pub const Q1_0: Self = Self(41);
 
     /// The type's number in GGUF files.
     pub fn id(self) -> u32 {
@@ -226,7 +228,7 @@ const TYPES: &[TypeRow] = &[
     row(35, "TQ2_0", 256, 66, Codes("tg256h", ternary::tq2_0)),
     row(39, "MXFP4", 32, 17, Codes("e2m1g32e", microscaling::mxfp4)),
     row(40, "NVFP4", 64, 36, Codes("e2m1g16k", microscaling::nvfp4)),
-    row(41, "Q1_0", 128, 18, Nothing),
+    row(41, "Q1_0", 128, 18, Codes("b1g128h", basic::q1_0)),
 ];
 
 /// A tensor of a file: its name, shape, type and place.

@@ -42,6 +42,7 @@ pub(crate) const TYPES: &[Type] = &[
     matrix(35, "TQ2_0", "tg256h", 256, 66, &[64]),
     matrix(39, "MXFP4", "e2m1g32e", 32, 17, &[]),
     matrix(40, "NVFP4", "e2m1g16k", 64, 36, &[]),
+    matrix(41, "Q1_0", "b1g128h", 128, 18, &[0]),
 ];
 
 const fn matrix(

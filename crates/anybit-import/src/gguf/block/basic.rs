@@ -1,7 +1,15 @@
-//! Blocks of an f16 scale, an f16 minimum for some, and 32 codes: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0.
+//! Blocks of an f16 scale, an f16 minimum for some, and codes: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 with 32 elements, Q1_0
+//! with 128.
 
 use super::{Fault, Parts, half, unpack};
 use crate::ScalePart;
+
+/// Scale, 128 bits from the lowest: scale where the bit is set, else −scale.
+pub(in super::super) fn q1_0(block: &[u8], parts: Parts<'_>) -> Result<(), Fault> {
+    parts.scales.fill(half(block, ScalePart::Scale)?);
+    unpack(&block[2..], 1, 1, 0, parts.codes);
+    Ok(())
+}
 
 /// Scale, then codes: byte j holds code j in its low half, code j + 16 in its high half.
 pub(in super::super) fn q4_0(block: &[u8], parts: Parts<'_>) -> Result<(), Fault> {
