@@ -125,7 +125,9 @@ impl Reference {
 }
 
 fn bounds(x: &PackedMatrix, w: &PackedMatrix) -> Result<Vec<f64>, Error> {
-    Ok(if x.format().element().affine().is_some() {
+    // Integers are multiplied as such. Of lifted values, the bound of f32 multiply-add covers either engine.
+    let affine = |matrix: &PackedMatrix| matrix.format().element().affine().is_some();
+    Ok(if affine(x) && affine(w) {
         bound::gemm_integer_bound(x, w)?
     } else {
         bound::gemm_fma_bound(x, w)?

@@ -5,9 +5,15 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
-use anybit::{Engine, KERNELS, KernelRow, Skeleton, Tile};
+use anybit::{
+    Caps, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Skeleton, Tile,
+    candidates, quantize_specialization,
+};
 use anybit_formats::layout::{PieceLayout, piece_widths};
-use anybit_formats::{ElementFormat, FORMATS, NAMED_FORMATS};
+use anybit_formats::{
+    DeviceLayout, ElementFormat, FORMATS, MatrixFormat, MinifloatFormat, NAMED_FORMATS,
+    SpecialValues,
+};
 
 use crate::Error;
 
@@ -58,13 +64,15 @@ fn page() -> String {
          A kernel's id is `{contract}__{engine}_{MT}x{NT}x{KT}[_variant]`. The contract, \
          `{op}_{activations}_{weights}_{output}`, says what is computed: `op` is `gemv` for one row of X and `gemm` \
          for more; an operand is its elements' code, then `r` for a scale a row, `g32` for one every 32 columns or \
-         nothing for one a matrix, `f` or `h` for f32 or f16 scales, and `z` or `m` for integer zero points or \
-         minima; bare codes have none of these. `gemm_i8rf_u4g32hm_f32__dot4_32x128x32_subgroup` multiplies 8-bit \
+         nothing for one a matrix, then the type of the scales, `f` f32, `h` f16, `e` E8M0, `k` E4M3 with an f32 a \
+         matrix, `q` int8 with an f32 a row, `s` int8 with an f16 every 256 columns, and `z`, `m` or `c` for integer \
+         zero points, minima or choices of a codebook; bare codes have none of these. `gemm_i8rf_u4g32hm_f32__dot4_32x128x32_subgroup` multiplies 8-bit \
          activations with the 4-bit weights of a Q4_1 file. `cargo xtask shaders --print ID` prints a kernel's \
          WGSL.\n\n",
     );
     kernels(&mut page);
     engines(&mut page);
+    exactness(&mut page);
     formats(&mut page);
     page
 }
@@ -156,20 +164,21 @@ fn engines(page: &mut String) {
     for engine in Engine::ALL {
         let (activations, weights, output, how) = match engine {
             Engine::Fma => (
-                "floats",
-                "floats; integer codes with any scales",
+                "anything",
+                "anything",
                 "f32, bounded",
                 "codes are decoded to f32, then multiplied and added",
             ),
             Engine::Dot4 => (
-                "integer codes of 1 to 8 bits; scales a matrix, row or group; integer zero points",
-                "integer codes of 1 to 8 bits with any scales",
+                "integer codes of 1 to 8 bits, and values that are lifted to integers; scales a matrix, row or group; \
+                 integer zero points",
+                "the same with any scales, minima and choices",
                 "f32, bounded; i32, exact, for operands without groups and minima",
                 "codes become bytes, four products an instruction",
             ),
             Engine::Bitplane => (
-                "as `dot4`",
-                "as `dot4`",
+                "as `dot4`, without lifted values",
+                "as `dot4`, without lifted values",
                 "as `dot4`",
                 "every plane of X and every plane of W: and, bit count; sums of equal p + q are shifted once",
             ),
@@ -184,6 +193,130 @@ fn engines(page: &mut String) {
         page,
         "\n`docs/numerics.md` says what exact and bounded mean.\n"
     );
+}
+
+/// A device on which every kernel runs.
+fn ample() -> Caps {
+    Caps {
+        subgroup: Some((32, 32)),
+        ..Caps::floor()
+    }
+}
+
+/// Whether an engine and skeleton multiply weights of an element: to exact integers, within a bound, or not at all.
+fn verdict(engine: Engine, skeleton: Skeleton, element: ElementFormat) -> &'static str {
+    let mut options = PlanOptions::engine(engine);
+    options.skeleton = Some(skeleton);
+    let takes = |activation: MatrixFormat, weight: MatrixFormat, output| {
+        let problem = Problem::new((8, 128, 256), activation, weight).with_output(output);
+        candidates(&problem, &ample(), &options).is_ok_and(|(accepted, _)| !accepted.is_empty())
+    };
+    let bare = |element| MatrixFormat::new(element, None);
+    if let (Ok(activation), Ok(weight)) = (bare(ElementFormat::INT8), bare(element)) {
+        if takes(activation, weight, OutputFormat::I32) {
+            return "exact";
+        }
+    }
+    let activations = [ElementFormat::F32, ElementFormat::INT8];
+    let bounded = activations.into_iter().any(|activation| {
+        let activation = MatrixFormat::activation_default(activation);
+        let weight = MatrixFormat::weight_default(element);
+        takes(activation, weight, OutputFormat::F32)
+    });
+    if bounded { "bounded" } else { "–" }
+}
+
+/// The skeletons that some kernel of an engine has.
+fn skeletons(engine: Engine) -> Vec<Skeleton> {
+    let mut skeletons = Vec::new();
+    for row in KERNELS.iter().filter(|row| row.engine == engine) {
+        if !skeletons.contains(&row.skeleton) {
+            skeletons.push(row.skeleton);
+        }
+    }
+    skeletons
+}
+
+fn skeleton_name(skeleton: Skeleton) -> &'static str {
+    match skeleton {
+        Skeleton::Tiled => "tiled",
+        Skeleton::Subgroup => "subgroup",
+        Skeleton::Gemv => "gemv",
+        _ => "other",
+    }
+}
+
+fn exactness(page: &mut String) {
+    line!(page, "## Exact or bounded, by format\n");
+    line!(
+        page,
+        "Weights of each element, by engine and skeleton; a cell names what all the skeletons have in common, or each. \
+         *exact*: the i32 products equal the reference bit for bit on every adapter, and f32 outputs made from them are \
+         bounded. *bounded*: f32 outputs stay within the bound of `docs/numerics.md`. –: not taken. *Decoding* is exact \
+         for every code of every format; *encoding* says whether the GPU rounds f32 values to it, exactly. *Lifted by* is \
+         the unit in which `dot4` takes the values as integers.\n"
+    );
+    let engines: Vec<String> = Engine::ALL
+        .iter()
+        .map(|engine| format!("`{engine}`"))
+        .collect();
+    line!(
+        page,
+        "| weights | {} | decoding | encoding | lifted by |",
+        engines.join(" | ")
+    );
+    line!(page, "|---|{}---|---|---|", "---|".repeat(engines.len()));
+    for row in FORMATS {
+        let element = row.element;
+        let cells: Vec<String> = Engine::ALL
+            .iter()
+            .map(|&engine| {
+                let verdicts: Vec<(Skeleton, &str)> = skeletons(engine)
+                    .into_iter()
+                    .map(|skeleton| (skeleton, verdict(engine, skeleton, element)))
+                    .collect();
+                match verdicts.first() {
+                    Some(&(_, first)) if verdicts.iter().all(|&(_, other)| other == first) => {
+                        first.to_owned()
+                    }
+                    _ => {
+                        let each = verdicts.iter().map(|(skeleton, verdict)| {
+                            format!("{} {verdict}", skeleton_name(*skeleton))
+                        });
+                        each.collect::<Vec<_>>().join(", ")
+                    }
+                }
+            })
+            .collect();
+        let bare = MatrixFormat::new(element, None).ok();
+        let encoded = bare.is_some_and(|format| {
+            quantize_specialization(&format, &DeviceLayout::ROW_MAJOR).is_ok()
+        });
+        let lifted = match element.lift_unit() {
+            Some(unit) if element.affine().is_none() => format!("{unit}"),
+            _ => "–".to_owned(),
+        };
+        line!(
+            page,
+            "| `{}` | {} | exact | {} | {lifted} |",
+            row.name,
+            cells.join(" | "),
+            if encoded { "exact" } else { "host" },
+        );
+    }
+    line!(page, "");
+}
+
+/// What a minifloat's codes stand for, and its range.
+fn minifloat(format: MinifloatFormat) -> (String, String) {
+    let special = match format.special() {
+        SpecialValues::Finite => "all finite",
+        SpecialValues::Fn => "no infinities, one NaN of each sign",
+        SpecialValues::Ieee => "infinities and NaN",
+    };
+    let value = format!("bias {}, {special}", format.bias());
+    let smallest = format.min_subnormal().unwrap_or(format.min_normal());
+    (value, format!("±{smallest:e} to ±{:e}", format.max_value()))
 }
 
 fn formats(page: &mut String) {
@@ -208,6 +341,25 @@ fn formats(page: &mut String) {
                 };
                 let range = format!("{} to {}", affine.min_value(), affine.max_value());
                 (value, range.replace('-', "−"))
+            }
+            ElementFormat::Minifloat(format) => minifloat(format),
+            ElementFormat::Codebook(codebook) => {
+                let values = codebook.values();
+                let smallest = values.iter().fold(f32::MAX, |a, &b| a.min(b));
+                let largest = values.iter().fold(f32::MIN, |a, &b| a.max(b));
+                let value = match codebook.choice() {
+                    Some(choice) => format!(
+                        "a table of {}, and code {} is what a group chooses of {:?}",
+                        values.len(),
+                        choice.code,
+                        choice.values
+                    ),
+                    None => format!("a table of {}", values.len()),
+                };
+                (
+                    value,
+                    format!("{smallest:e} to {largest:e}").replace('-', "−"),
+                )
             }
             _ => ("as stored".to_owned(), "finite".to_owned()),
         };

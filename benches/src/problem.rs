@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use anybit::{OutputFormat, Problem};
 use anybit_formats::{
-    ElementFormat, Granularity, MatrixFormat, NAMED_FORMATS, PackedMatrix, ScaleLayout, ScaleType,
-    ZeroKind, quantize,
+    CodebookFormat, ElementFormat, Granularity, MatrixFormat, NAMED_FORMATS, PackedMatrix,
+    ScaleLayout, ScaleType, ZeroKind, quantize,
 };
 
 use crate::Error;
@@ -210,7 +210,7 @@ impl Precision {
             Self::new(MatrixFormat::F32, stored),
             Self::new(MatrixFormat::F32, weight(E::INT2)),
         ];
-        if stored.element().affine().is_some() {
+        if stored.element().lift_unit().is_some() {
             precisions.push(Self::integer(E::INT8, stored));
             precisions.push(Self::integer(E::INT4, stored));
         }
@@ -226,7 +226,7 @@ impl Precision {
     /// For the LM head: only as stored, since low bits are seldom used there.
     pub(crate) fn of_head(stored: MatrixFormat) -> Vec<Self> {
         let mut precisions = vec![Self::BASELINE, Self::new(MatrixFormat::F32, stored)];
-        if stored.element().affine().is_some() {
+        if stored.element().lift_unit().is_some() {
             precisions.push(Self::integer(ElementFormat::INT8, stored));
         }
         unique(precisions)
@@ -248,6 +248,8 @@ impl Precision {
             Self::integer(E::INT4, q4_1),
             Self::integer(E::INT2, weight(E::INT2)),
             Self::integer(E::BINARY, weight(E::BINARY)),
+            Self::microscaled(E::E2M1),
+            Self::microscaled(E::E4M3),
             Self::bare(E::INT8)?,
             Self::bare(E::INT4)?,
             Self::bare(E::INT2)?,
@@ -265,24 +267,59 @@ impl Precision {
         use ElementFormat as E;
         let weight = |element| weight_format(element, k, ZeroKind::None);
         let q4_1 = synthetic_four_bits(k)?;
-        Ok(vec![
+        let nf4 = ElementFormat::Codebook(CodebookFormat::NF4);
+        let mut precisions = vec![
             Self::BASELINE,
+            Self::new(MatrixFormat::F32, MatrixFormat::F16),
             Self::new(MatrixFormat::F32, weight(E::INT8)?),
+            Self::new(MatrixFormat::F32, weight(E::E4M3)?),
+            Self::new(MatrixFormat::F32, weight(E::E3M2)?),
+            Self::new(MatrixFormat::F32, weight(E::E2M1)?),
+            Self::new(MatrixFormat::F32, weight(nf4)?),
             Self::new(MatrixFormat::F32, q4_1),
             Self::new(MatrixFormat::F32, weight(E::INT2)?),
+            Self::new(MatrixFormat::F32, weight(E::TERNARY)?),
+            Self::integer(E::E4M3, weight(E::E4M3)?),
             Self::integer(E::INT8, weight(E::INT8)?),
             Self::integer(E::INT8, q4_1),
             Self::integer(E::INT4, q4_1),
             Self::integer(E::INT8, weight(E::INT3)?),
             Self::integer(E::INT8, weight(E::INT2)?),
+            Self::integer(E::INT8, weight(E::TERNARY)?),
             Self::integer(E::INT2, weight(E::INT2)?),
             Self::integer(E::BINARY, weight(E::BINARY)?),
             Self::bare(E::INT8)?,
             Self::bare(E::INT4)?,
             Self::bare(E::INT2)?,
             Self::bare(E::BINARY)?,
-        ])
+        ];
+        if k.is_multiple_of(32) {
+            let mxfp4 = microscaled(E::E2M1);
+            precisions.extend([
+                Self::new(MatrixFormat::F32, mxfp4),
+                Self::integer(E::INT8, mxfp4),
+                Self::microscaled(E::E2M1),
+            ]);
+        }
+        Ok(precisions)
     }
+
+    /// Both operands in an MX format.
+    fn microscaled(element: ElementFormat) -> Self {
+        let format = microscaled(element);
+        Self::new(format, format)
+    }
+}
+
+/// A power of two every 32 columns, as the MX formats have it.
+fn microscaled(element: ElementFormat) -> MatrixFormat {
+    let layout = ScaleLayout {
+        granularity: Granularity::Group(32),
+        scale: ScaleType::E8m0,
+        zero: ZeroKind::None,
+    };
+    // No element of codes refuses it but those that choose by the group.
+    MatrixFormat::new(element, Some(layout)).unwrap_or(MatrixFormat::F32)
 }
 
 fn unique(precisions: Vec<Precision>) -> Vec<Precision> {
@@ -392,6 +429,7 @@ mod tests {
         };
         assert!(names(64).contains(&"u4g32hm".to_owned()));
         assert!(names(65).contains(&"u4rhm".to_owned()));
+        assert!(names(64).contains(&"e2m1g32e".to_owned()));
         assert!(names(65).iter().all(|name| !name.contains('g')));
     }
 
