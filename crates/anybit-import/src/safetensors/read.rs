@@ -22,8 +22,8 @@ const CHUNK_BYTES: u64 = 1 << 20;
 pub struct PermutedMatrix {
     /// The matrix.
     pub matrix: PackedMatrix,
-    /// Where column j of the matrix is column `permutation[j]` of the weight: activations are to be gathered so, x[j] =
-    /// original x[permutation[j]], before they are multiplied. `None` where the columns are in order.
+    /// Which column of the weight each column of the matrix is, so that activations are to be gathered in this order
+    /// before they are multiplied. `None` where the columns are in order.
     pub permutation: Option<Vec<u32>>,
 }
 

@@ -217,58 +217,73 @@ fn companions(file: &SafetensorsFile, kind: &Kind) -> Vec<String> {
 
 /// All weights of a file, in the order of their main tensors.
 pub(super) fn weights(file: &SafetensorsFile) -> Result<Vec<WeightInfo>, ImportError> {
-    let position = |name: &str| file.index.position(&file.tensors, TensorInfo::name, name);
-    // Where a tensor is part of a weight that it is not the main one of, or of the file itself.
-    let mut taken = vec![false; file.tensors.len()];
-    let mut found: Vec<(usize, String, Kind)> = Vec::new();
-    let mut take = |name: &str| {
-        if let Some(taken) = position(name).and_then(|position| taken.get_mut(position)) {
-            *taken = true;
-        }
+    let mut found = Found {
+        file,
+        taken: vec![false; file.tensors.len()],
+        weights: Vec::new(),
     };
-
-    let entries = packed::entries(file)?;
-    if let Some(entries) = entries {
-        for info in &file.tensors {
-            if packed::is_internal(info.name()) {
-                take(info.name());
-            }
+    if let Some(entries) = packed::entries(file)? {
+        for (info, taken) in file.tensors.iter().zip(&mut found.taken) {
+            *taken = packed::is_internal(info.name());
         }
         for entry in entries {
-            let kind = Kind::Packed(entry);
-            let names = companions(file, &kind);
-            let first = names.iter().find_map(|name| position(name));
-            for name in &names {
-                take(name);
-            }
-            if let Kind::Packed(entry) = &kind {
-                found.push((first.unwrap_or(usize::MAX), entry.name().to_owned(), kind));
-            }
+            found.add(entry.name().to_owned(), Kind::Packed(entry));
         }
     } else {
         for (position, info) in file.tensors.iter().enumerate() {
             if let Some((name, kind)) = quantised(file, position, info) {
-                for companion in companions(file, &kind) {
-                    take(&companion);
-                }
-                take(info.name());
-                found.push((position, name, kind));
+                found.add(name, kind);
             }
         }
     }
-    for (position, (info, taken)) in file.tensors.iter().zip(&taken).enumerate() {
-        if !taken {
-            found.push((position, info.name().to_owned(), Kind::Plain(position)));
+    let plain = (0..file.tensors.len()).zip(&file.tensors);
+    for (position, info) in plain {
+        if found.taken.get(position) == Some(&false) {
+            found.add(info.name().to_owned(), Kind::Plain(position));
         }
     }
-    found.sort_by_key(|&(position, ..)| position);
+    found.weights.sort_by_key(|&(position, _)| position);
     Ok(found
+        .weights
         .into_iter()
-        .map(|(_, name, kind)| describe(file, name, kind))
+        .map(|(_, weight)| weight)
         .collect())
 }
 
-fn describe(file: &SafetensorsFile, name: String, kind: Kind) -> WeightInfo {
+/// The weights found so far, each with the position of its first tensor.
+struct Found<'a> {
+    file: &'a SafetensorsFile,
+    /// Whether a tensor is part of a weight, or of the file itself.
+    taken: Vec<bool>,
+    weights: Vec<(usize, WeightInfo)>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, name: String, kind: Kind) {
+        let file = self.file;
+        let position = |name: &String| file.index.position(&file.tensors, TensorInfo::name, name);
+        let (mut first, mut byte_size) = (usize::MAX, 0u64);
+        let others = companions(file, &kind);
+        for part in kind
+            .main()
+            .into_iter()
+            .chain(others.iter().filter_map(position))
+        {
+            if let Some(taken) = self.taken.get_mut(part) {
+                *taken = true;
+            }
+            first = first.min(part);
+            // All lie within files.
+            byte_size =
+                byte_size.saturating_add(file.tensors.get(part).map_or(0, TensorInfo::byte_size));
+        }
+        drop(others);
+        let weight = describe(file, name, kind, byte_size);
+        self.weights.push((first, weight));
+    }
+}
+
+fn describe(file: &SafetensorsFile, name: String, kind: Kind, byte_size: u64) -> WeightInfo {
     let main = kind.main().and_then(|main| file.tensors.get(main));
     let dtype = main.map_or(Dtype::U8, TensorInfo::dtype);
     let layout = match &kind {
@@ -281,13 +296,6 @@ fn describe(file: &SafetensorsFile, name: String, kind: Kind) -> WeightInfo {
         Kind::Fp4(_, fp4) => fp4.layout(),
         Kind::Packed(entry) => WeightLayout::Packed(entry.format()),
     };
-    let byte_size = companions(file, &kind)
-        .iter()
-        .filter_map(|name| file.tensor(name))
-        .chain(main)
-        .map(TensorInfo::byte_size)
-        // No overflow: all lie within files.
-        .fold(0u64, u64::saturating_add);
     let mut weight = WeightInfo {
         name,
         layout,

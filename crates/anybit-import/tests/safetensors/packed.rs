@@ -298,7 +298,6 @@ macro_rules! assert_refused {
             SafetensorsFile::from_bytes(right.build()).unwrap().matrix("m").unwrap(),
             matrix($format.parse().unwrap(), 2, 64, 5)
         );
-        #[expect(clippy::redundant_closure_call, reason = "the type of the change is known so")]
         let wrong: Writer = ($change as fn(Writer) -> Writer)(right);
         let error = SafetensorsFile::from_bytes(wrong.build())
             .and_then(|file| file.matrix("m"))
