@@ -32,6 +32,7 @@ mod error;
 pub mod gguf;
 #[cfg(not(target_arch = "wasm32"))]
 mod model;
+mod parallel;
 pub mod safetensors;
 
 pub use convert::ConvertedMatrix;

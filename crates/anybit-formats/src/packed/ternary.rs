@@ -37,15 +37,18 @@ const fn unpack(byte: u8) -> [u8; DIGITS] {
     codes
 }
 
-/// The codes of every byte; `None` for the bytes that no codes make.
-const CODES: [Option<[u8; DIGITS]>; 256] = {
-    let mut table = [None; 256];
+/// The codes of every byte, and 1 after those of bytes that no codes make.
+const CODES: [[u8; DIGITS + 1]; 256] = {
+    let mut table = [[0; DIGITS + 1]; 256];
     let mut byte = 0;
     while byte < 256 {
         let codes = unpack(byte as u8);
-        if pack(codes) == byte as u8 {
-            table[byte] = Some(codes);
+        let mut digit = 0;
+        while digit < DIGITS {
+            table[byte][digit] = codes[digit];
+            digit += 1;
         }
+        table[byte][DIGITS] = (pack(codes) != byte as u8) as u8;
         byte += 1;
     }
     table
@@ -65,14 +68,16 @@ pub fn pack_ternary5(codes: &[u8]) -> Result<Vec<u8>, FormatError> {
             max: MAX_CODE,
         });
     }
-    let bytes = codes.chunks(DIGITS).map(|chunk| {
-        let mut digits = [0; DIGITS];
-        for (digit, &code) in digits.iter_mut().zip(chunk) {
-            *digit = code;
-        }
-        pack(digits)
-    });
-    Ok(bytes.collect())
+    let mut bytes = Vec::with_capacity(ternary5_bytes(codes.len()));
+    let chunks = codes.chunks_exact(DIGITS);
+    let mut last = [0; DIGITS];
+    let rest = chunks.remainder();
+    last[..rest.len()].copy_from_slice(rest);
+    bytes.extend(chunks.map(|c| pack([c[0], c[1], c[2], c[3], c[4]])));
+    if !rest.is_empty() {
+        bytes.push(pack(last));
+    }
+    Ok(bytes)
 }
 
 /// Unpacks what [`pack_ternary5`] packed into as many codes as there were.
@@ -87,16 +92,31 @@ pub fn unpack_ternary5(bytes: &[u8], codes: &mut [u8]) -> Result<(), FormatError
         ternary5_bytes(codes.len()),
         bytes.len(),
     )?;
-    for (index, (chunk, &byte)) in codes.chunks_mut(DIGITS).zip(bytes).enumerate() {
-        let wrong = FormatError::TernaryByte { index, byte };
-        let Some(digits) = CODES[usize::from(byte)] else {
-            return Err(wrong);
-        };
-        let (used, unused) = digits.split_at(chunk.len());
+    let wrong = |index: usize| {
+        let byte = bytes.get(index).copied().unwrap_or(0);
+        FormatError::TernaryByte { index, byte }
+    };
+    let mut chunks = codes.chunks_exact_mut(DIGITS);
+    let mut any_wrong = 0;
+    for (chunk, &byte) in chunks.by_ref().zip(bytes) {
+        let entry = &CODES[usize::from(byte)];
+        chunk.copy_from_slice(&entry[..DIGITS]);
+        any_wrong |= entry[DIGITS];
+    }
+    if any_wrong != 0 {
+        let first = bytes
+            .iter()
+            .position(|&byte| CODES[usize::from(byte)][DIGITS] != 0);
+        return Err(wrong(first.unwrap_or(0)));
+    }
+    let rest = chunks.into_remainder();
+    if let (false, Some(&byte)) = (rest.is_empty(), bytes.last()) {
+        let entry = &CODES[usize::from(byte)];
+        let (used, unused) = entry.split_at(rest.len());
         if unused.iter().any(|&digit| digit != 0) {
-            return Err(wrong);
+            return Err(wrong(bytes.len() - 1));
         }
-        chunk.copy_from_slice(used);
+        rest.copy_from_slice(used);
     }
     Ok(())
 }

@@ -20,10 +20,11 @@ use super::read::{
     check_dtype, check_shape, index, non_finite, scale_places, scale_type, single_scale,
     two_dimensions, wrong_dtype, wrong_shape,
 };
-use super::weight::{CodedWeight, Places, Plan, field};
+use super::weight::{CodedWeight, Places, Plan, UNIT, field, unpack_unit};
 use super::{Dtype, SafetensorsFile, TensorInfo, WeightInfo, WeightLayout};
 use crate::ImportError;
 use crate::gguf::{reserve, shorten};
+use crate::parallel::for_each_chunk_mut;
 
 /// The names after the stem of the other tensors of `pack-quantized`.
 pub(super) const PACK_COMPANIONS: [&str; 4] = [
@@ -241,15 +242,21 @@ pub(super) fn load_packed(
     let words = file.words(main)?;
     let across = words.len() / rows;
     let mut codes = Vec::new();
-    reserve(
+    let count = reserve(
         &mut codes,
         rows as u64 * columns as u64,
         "the codes of a tensor",
     )?;
-    for row in words.chunks_exact(across) {
-        let word = |index: usize| row.get(index).copied().unwrap_or(0);
-        codes.extend((0..columns).map(|column| field(word, bits, column)));
-    }
+    codes.resize(count, 0);
+    for_each_chunk_mut(&mut codes, columns, |row, codes| {
+        let words = words
+            .get(row * across..(row + 1) * across)
+            .unwrap_or_default();
+        for (codes, words) in codes.chunks_mut(UNIT).zip(words.chunks(bits as usize)) {
+            let words = std::array::from_fn(|index| words.get(index).copied().unwrap_or(0));
+            unpack_unit(&words, bits, codes);
+        }
+    });
 
     let mut zeros = Vec::new();
     if let Some(info) = file.tensor(&name(main, "_zero_point")) {

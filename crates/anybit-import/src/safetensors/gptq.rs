@@ -14,10 +14,11 @@ use super::read::{
     check_dtype, check_shape, groups_of, scale_type, two_dimensions, u32_from, wrong_dtype,
     wrong_shape,
 };
-use super::weight::{CodedWeight, Places, Plan, field};
+use super::weight::{CodedWeight, Places, Plan, UNIT, field, unpack_unit};
 use super::{Dtype, SafetensorsFile, TensorInfo, WeightInfo, WeightLayout};
 use crate::ImportError;
 use crate::gguf::{reserve, shorten};
+use crate::parallel::for_each_chunk_mut;
 
 /// The names after the stem of the other tensors.
 pub(super) const COMPANIONS: [&str; 3] = ["qzeros", "scales", "g_idx"];
@@ -206,36 +207,42 @@ pub(super) fn load(
     let awq = weight.layout() == WeightLayout::Awq;
     // Some rows at a time, so that neither what is read nor what is written strays far.
     const BAND: usize = 16;
-    for (band, codes) in codes.chunks_mut(BAND * columns).enumerate() {
+    for_each_chunk_mut(&mut codes, BAND * columns, |band, codes| {
         let first = band * BAND;
         if awq {
+            // Rows come in eights.
             for column in 0..columns {
-                for (row, codes) in codes.chunks_exact_mut(columns).enumerate() {
-                    let row = first + row;
-                    let place = AWQ_ORDER
-                        .iter()
-                        .position(|&output| output == row % 8)
-                        .unwrap_or(0);
-                    let word = word(column * (rows / 8) + row / 8);
-                    if let Some(code) = codes.get_mut(column) {
-                        *code = (word >> (4 * place) & 0xF) as u8;
+                for (eight, codes) in codes.chunks_mut(8 * columns).enumerate() {
+                    let mut word = word(column * (rows / 8) + first / 8 + eight);
+                    for output in AWQ_ORDER {
+                        if let Some(code) = codes.get_mut(output * columns + column) {
+                            *code = (word & 0xF) as u8;
+                        }
+                        word >>= 4;
                     }
                 }
             }
         } else {
             // 32 codes take as many words as they have bits.
-            for unit in 0..columns.div_ceil(32) {
+            for unit in 0..columns.div_ceil(UNIT) {
                 for (row, codes) in codes.chunks_exact_mut(columns).enumerate() {
-                    let words =
-                        |index: usize| word((unit * bits as usize + index) * rows + first + row);
-                    let start = unit * 32;
-                    for (index, code) in codes.iter_mut().skip(start).take(32).enumerate() {
-                        *code = field(words, bits, index);
-                    }
+                    let words = std::array::from_fn(|index| {
+                        if index < bits as usize {
+                            word((unit * bits as usize + index) * rows + first + row)
+                        } else {
+                            0
+                        }
+                    });
+                    let end = columns.min((unit + 1) * UNIT);
+                    unpack_unit(
+                        &words,
+                        bits,
+                        codes.get_mut(unit * UNIT..end).unwrap_or_default(),
+                    );
                 }
             }
         }
-    }
+    });
 
     // From [G, N] to [N, G].
     let across = zeros.len() / groups;

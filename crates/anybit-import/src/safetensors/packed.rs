@@ -16,16 +16,20 @@
 //! 8-bit scales are F8_E4M3, exponents in U8 or integers in I8. The table of a user's codebook is the F32 tensor
 //! `anybit.codebook.NAME`. Tensors `anybit.padding.N` keep the others aligned and mean nothing.
 
+use std::sync::{Mutex, PoisonError};
+
 use anybit_formats::layout::{piece_widths, row_words};
 use anybit_formats::{
-    CodebookFormat, ElementFormat, FloatFormat, Granularity, MatrixFormat, PackedMatrix,
-    PieceLayout, ScaleType, SideData, ZeroKind, Zeros, ternary5_bytes, unpack_ternary5,
+    CodebookFormat, ElementFormat, FloatFormat, FormatError, Granularity, MatrixFormat,
+    PackedMatrix, PieceLayout, ScaleType, SideData, ZeroKind, Zeros, ternary5_bytes,
+    unpack_ternary5,
 };
 
 use super::read::{check_dtype, check_shape, u16_from};
 use super::{Dtype, SafetensorsFile, TensorInfo, WeightInfo};
 use crate::ImportError;
 use crate::gguf::{reserve, shorten};
+use crate::parallel::for_each_chunk_mut;
 
 /// The version of the description above.
 pub(super) const VERSION: u32 = 1;
@@ -389,9 +393,28 @@ impl SafetensorsFile {
             "the codes of a tensor",
         )?;
         codes.resize(count, 0);
-        let packed = ternary.chunks_exact(ternary5_bytes(columns).max(1));
-        for (codes, bytes) in codes.chunks_exact_mut(columns.max(1)).zip(packed) {
-            unpack_ternary5(bytes, codes).map_err(failed)?;
+        let across = ternary5_bytes(columns);
+        let wrong = Mutex::new(None);
+        for_each_chunk_mut(&mut codes, columns, |row, codes| {
+            let bytes = ternary
+                .get(row * across..(row + 1) * across)
+                .unwrap_or_default();
+            if let Err(error) = unpack_ternary5(bytes, codes) {
+                // The first row that is wrong, whichever comes to it first.
+                let mut wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner);
+                if wrong.as_ref().is_none_or(|&(other, _)| row < other) {
+                    *wrong = Some((row, error));
+                }
+            }
+        });
+        if let Some((row, error)) = wrong.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(failed(match error {
+                FormatError::TernaryByte { index, byte } => FormatError::TernaryByte {
+                    index: row * across + index,
+                    byte,
+                },
+                other => other,
+            }));
         }
         PackedMatrix::from_parts(entry.format, rows, columns, &codes, side).map_err(failed)
     }

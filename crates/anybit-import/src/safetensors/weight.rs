@@ -348,3 +348,24 @@ pub(super) fn field(words: impl Fn(usize) -> u32, bits: u32, index: usize) -> u8
     }
     (value & ((1 << bits) - 1)) as u8
 }
+
+/// Codes that fill whole words of any bits.
+pub(super) const UNIT: usize = 32;
+
+/// Unpacks up to 32 codes of `bits` bits from as many words.
+pub(super) fn unpack_unit(words: &[u32; 8], bits: u32, codes: &mut [u8]) {
+    if 32 % bits != 0 {
+        for (index, code) in codes.iter_mut().enumerate() {
+            *code = field(|word| words.get(word).copied().unwrap_or(0), bits, index);
+        }
+        return;
+    }
+    let mask = ((1u32 << bits) - 1) as u8;
+    for (word, codes) in words.iter().zip(codes.chunks_mut((32 / bits) as usize)) {
+        let mut word = *word;
+        for code in codes {
+            *code = word as u8 & mask;
+            word >>= bits;
+        }
+    }
+}

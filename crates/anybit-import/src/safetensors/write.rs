@@ -192,12 +192,17 @@ impl<W: Read + Write + Seek> PackedWriter<W> {
         match role {
             Role::Piece(piece) => {
                 let words = matrix.pieces().nth(piece).unwrap_or_default();
-                self.write(
-                    name,
-                    dtype,
-                    shape,
-                    words.iter().flat_map(|word| word.to_le_bytes()),
-                )
+                let place = self.begin(name, dtype, shape)?;
+                let mut chunk = Vec::new();
+                for words in words.chunks(CHUNK_BYTES / 4) {
+                    chunk.resize(4 * words.len(), 0);
+                    for (bytes, word) in chunk.chunks_exact_mut(4).zip(words) {
+                        bytes.copy_from_slice(&word.to_le_bytes());
+                    }
+                    self.put(&chunk)?;
+                }
+                self.end(place);
+                Ok(())
             }
             Role::Floats(float) => {
                 // Without the padding of rows.
@@ -212,13 +217,19 @@ impl<W: Read + Write + Seek> PackedWriter<W> {
             Role::Ternary => {
                 let place = self.begin(name, dtype, shape)?;
                 let codes = matrix.unpack_codes();
+                let mut chunk = Vec::new();
                 for row in codes.chunks_exact(columns.max(1)) {
                     // Codes of a ternary matrix are ternary.
                     let bytes = pack_ternary5(row).map_err(|error| SaveError::Write {
                         source: std::io::Error::other(error),
                     })?;
-                    self.put(&bytes)?;
+                    chunk.extend_from_slice(&bytes);
+                    if chunk.len() >= CHUNK_BYTES {
+                        self.put(&chunk)?;
+                        chunk.clear();
+                    }
                 }
+                self.put(&chunk)?;
                 self.end(place);
                 Ok(())
             }
