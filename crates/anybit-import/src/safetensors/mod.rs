@@ -42,7 +42,25 @@
 //! - Doubly quantised scales of bitsandbytes become f32 as bitsandbytes computes them: table entry times its scale,
 //!   rounded to f32, plus the offset, rounded again.
 //! - compressed-tensors divides the scales of NVFP4 by `weight_global_scale`; here they are multiplied by its reciprocal,
-//!   rounded to f32, as fused kernels do. The two may differ in the last bit of f32.
+//!   rounded to f32. The two may differ in the last bit of f32.
+//!
+//! # Files of packed matrices
+//!
+//! The metadata has `anybit.version` and, for each matrix, `anybit.matrix.NAME` with its format and shape. A matrix of
+//! floats is the tensor NAME. One of codes is these tensors, of which it has those that its format has:
+//!
+//! | tensor | type | shape |
+//! |---|---|---|
+//! | `NAME.codes.0`, `NAME.codes.1`, … | U32 | rows × words a row: the pieces of the codes, low bits first |
+//! | `NAME.codes.ternary5` | U8 | rows × ⌈columns / 5⌉: ternary codes, five a byte, instead of pieces |
+//! | `NAME.scales` | that of the scales | 1, or rows × groups |
+//! | `NAME.second_scales` | F32 or F16 | 1, or rows × entries a row |
+//! | `NAME.zero_points`, `NAME.choices` | U8 | as the scales |
+//! | `NAME.minima` | that of the scales | as the scales |
+//! | `NAME.second_minima` | F16 | as the second scales |
+//!
+//! 8-bit scales are F8_E4M3, exponents in U8 or integers in I8. The table of a user's codebook is the F32 tensor
+//! `anybit.codebook.NAME`. Tensors `anybit.padding.N` keep the others aligned and mean nothing.
 //!
 //! # Files from strangers
 //!
@@ -53,9 +71,9 @@
 //!
 //! # Why a parser of our own
 //!
-//! The `safetensors` crate (0.8 was read) checks lengths, places and overflows well, but of two tensors with the same
-//! name it silently keeps the last, and it takes the whole file, not a reader. The header is JSON, which `serde_json`
-//! parses; the checks beyond it are what is added here.
+//! The `safetensors` crate (0.8 was read) checks lengths, places and overflows well, but it accepts two entries of the
+//! same name and keeps one of them, and it takes the whole file in memory, not a reader. The header is JSON, which
+//! `serde_json` parses; the checks beyond it are what is added here.
 
 mod bitsandbytes;
 mod compressed;

@@ -1,20 +1,5 @@
 //! Packed matrices in a safetensors file: how their parts are called, typed and shaped, and reading them.
-//!
-//! The metadata has `anybit.version` and, for each matrix, `anybit.matrix.NAME` with its format and shape. A matrix of
-//! floats is the tensor NAME. One of codes is these tensors, of which it has those that its format has:
-//!
-//! | tensor | type | shape |
-//! |---|---|---|
-//! | `NAME.codes.0`, `NAME.codes.1`, … | U32 | [rows, words a row]: the pieces of the codes, low bits first |
-//! | `NAME.codes.ternary5` | U8 | [rows, ⌈columns / 5⌉]: ternary codes, five a byte, instead of pieces |
-//! | `NAME.scales` | that of the scales | [1], or [rows, groups] |
-//! | `NAME.second_scales` | F32 or F16 | [1], or [rows, entries a row] |
-//! | `NAME.zero_points`, `NAME.choices` | U8 | as the scales |
-//! | `NAME.minima` | that of the scales | as the scales |
-//! | `NAME.second_minima` | F16 | as the second scales |
-//!
-//! 8-bit scales are F8_E4M3, exponents in U8 or integers in I8. The table of a user's codebook is the F32 tensor
-//! `anybit.codebook.NAME`. Tensors `anybit.padding.N` keep the others aligned and mean nothing.
+//! The documentation of [`safetensors`](super) describes the file.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -45,6 +30,9 @@ pub(super) const PADDING_PREFIX: &str = "anybit.padding.";
 pub(super) const RESERVED_PREFIX: &str = "anybit.";
 /// What an entry ends in whose codes are five a byte.
 const TERNARY_MARK: &str = "ternary5";
+
+/// The longest entry that is read: long ones would take their time to be refused.
+const ENTRY_LIMIT: usize = 128;
 
 /// Most codebooks of a file: each is kept for the life of the process.
 const CODEBOOK_LIMIT: usize = 64;
@@ -122,6 +110,9 @@ impl PackedEntry {
             matrix: shorten(name),
             entry: shorten(text),
         };
+        if text.len() > ENTRY_LIMIT {
+            return Err(invalid());
+        }
         let mut words = text.split(' ');
         let (format, shape) = (words.next(), words.next());
         let ternary = match words.next() {

@@ -22,8 +22,7 @@ const ALIGNMENT: u64 = 8;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Writes packed matrices and other tensors as a safetensors file, each when it is given, so that no more than one need
-/// be in memory. `packed.rs` in this crate's sources describes the file; [`SafetensorsFile`](super::SafetensorsFile)
-/// reads it.
+/// be in memory. The [module](super) describes the file; [`SafetensorsFile`](super::SafetensorsFile) reads it.
 ///
 /// [`PackedFileWriter`] does the same for a file on disk.
 ///
@@ -217,7 +216,7 @@ impl<W: Read + Write + Seek> PackedWriter<W> {
             Role::Ternary => {
                 let place = self.begin(name, dtype, shape)?;
                 let codes = matrix.unpack_codes();
-                let mut chunk = Vec::new();
+                let mut chunk = Vec::with_capacity(CHUNK_BYTES);
                 for row in codes.chunks_exact(columns.max(1)) {
                     // Codes of a ternary matrix are ternary.
                     let bytes = pack_ternary5(row).map_err(|error| SaveError::Write {
@@ -272,7 +271,7 @@ impl<W: Read + Write + Seek> PackedWriter<W> {
         bytes: impl IntoIterator<Item = u8>,
     ) -> Result<(), SaveError> {
         let place = self.begin(name, dtype, shape)?;
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        let mut chunk = Vec::new();
         for byte in bytes {
             chunk.push(byte);
             if chunk.len() == CHUNK_BYTES {

@@ -306,6 +306,20 @@ fn many_rows_of_nothing_take_no_time() {
     assert!(file.values("m").unwrap().is_empty());
 }
 
+/// Every beginning of a format's name is compared with the names there are.
+#[test]
+fn a_long_format_is_refused_at_once() {
+    let file = Writer::new()
+        .metadata("anybit.version", "1")
+        .metadata("anybit.matrix.m", &"i".repeat(10_000_000));
+    let error = refused(&file.build());
+    assert!(
+        matches!(error, ImportError::InvalidMatrixEntry { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().len() < 1000);
+}
+
 #[test]
 fn right_files_of_this_test_are_right() {
     let file = SafetensorsFile::from_bytes(crate::fuzz::packed_file(&["i4g32h"])).unwrap();
