@@ -24,10 +24,43 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`safetensors`] reads safetensors: floats, the layouts of GPTQ, AWQ, bitsandbytes, compressed-tensors and FP8 models,
+//! and the files of packed matrices that it also writes. [`ModelFile`] opens a file of either kind:
+//!
+//! ```no_run
+//! use anybit_formats::QuantizeOptions;
+//! use anybit_import::ModelFile;
+//! use anybit_import::safetensors::PackedFileWriter;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = ModelFile::open("model.safetensors")?;
+//! let mut packed = PackedFileWriter::create("packed.safetensors")?;
+//! for weight in model.weights() {
+//!     if weight.is_matrix() {
+//!         let converted = model.matrix_as(&weight.name, "u4g32hm".parse()?, &QuantizeOptions::default())?;
+//!         packed.matrix(&weight.name, &converted.matrix)?;
+//!     } else {
+//!         let tensor = model.plain(&weight.name)?;
+//!         packed.tensor(&weight.name, tensor.dtype, &tensor.shape, &tensor.bytes)?;
+//!     }
+//! }
+//! packed.finish()?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![warn(missing_docs)]
 
+mod convert;
 mod error;
 pub mod gguf;
+#[cfg(not(target_arch = "wasm32"))]
+mod model;
+mod parallel;
+pub mod safetensors;
 
-pub use error::{ImportError, ScalePart};
+pub use convert::ConvertedMatrix;
+pub use error::{ImportError, SaveError, ScalePart};
+#[cfg(not(target_arch = "wasm32"))]
+pub use model::{ModelFile, ModelWeight, PlainTensor};

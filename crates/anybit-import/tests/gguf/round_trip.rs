@@ -95,7 +95,8 @@ fn chosen_rows_equal_those_of_the_decoded_matrix() {
             .copied()
             .collect();
         assert_eq!(bits(&rows), bits(&expected), "{}", tensor_type.name);
-        assert_eq!(file.rows(tensor_type.name, &[]).expect("no rows"), []);
+        let none = file.rows(tensor_type.name, &[]).expect("no rows");
+        assert!(none.is_empty());
     }
 }
 
