@@ -529,6 +529,32 @@ impl MatrixFormat {
         }
     }
 
+    /// Bits of a matrix with its scales and zeros, for each element: 4.5 of `i4g32h`; 0 without
+    /// elements. [`PackedMatrix::bits_per_element`](crate::PackedMatrix::bits_per_element) counts
+    /// the padding of rows too.
+    pub fn bits_per_element(&self, rows: usize, columns: usize) -> f64 {
+        let elements = rows as f64 * columns as f64;
+        if elements == 0.0 {
+            return 0.0;
+        }
+        let mut bits = f64::from(self.element.bits()) * elements;
+        if let Some(layout) = self.scales {
+            let (zero_bits, second_levels) = match layout.zero {
+                ZeroKind::None => (0, 1.0),
+                ZeroKind::Integer | ZeroKind::Choice => (8, 1.0),
+                ZeroKind::Minimum => (layout.scale.bits(), 2.0),
+            };
+            bits +=
+                f64::from(layout.scale.bits() + zero_bits) * self.scale_count(rows, columns) as f64;
+            if let Some(second) = layout.scale.second() {
+                bits += second_levels
+                    * f64::from(second.float.bits())
+                    * self.second_count(rows, columns) as f64;
+            }
+        }
+        bits / elements
+    }
+
     /// Index in the row-major second level of the entry that serves the scale at `index`.
     pub(crate) const fn second_index(&self, index: usize, columns: usize) -> usize {
         let (row, group) = self.scale_position(index, columns);
@@ -977,6 +1003,40 @@ mod tests {
                 Ok(divided)
             );
         }
+    }
+
+    #[test]
+    fn bits_are_those_of_packed_matrices() {
+        for name in [
+            "f32",
+            "bf16",
+            "i4",
+            "i3rf",
+            "i4g32h",
+            "u4g32hm",
+            "u5g64fz",
+            "tf",
+            "e2m1g32e",
+            "e2m1g16k",
+            "i8g32q",
+            "u4g32sm",
+            "i6g16s",
+            "bitmod4g128qc",
+            "nf4g64f",
+        ] {
+            let format: MatrixFormat = name.parse().unwrap();
+            let values: Vec<f32> = (0..3 * 512).map(|i| (i as f32).sin()).collect();
+            let matrix = crate::quantize(&values, 3, 512, format, None);
+            let matrix = matrix.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(
+                format.bits_per_element(3, 512),
+                matrix.bits_per_element(),
+                "{name}"
+            );
+        }
+        let row: MatrixFormat = "i4rh".parse().unwrap();
+        assert_eq!(row.bits_per_element(7, 40), 4.4);
+        assert_eq!(row.bits_per_element(0, 40), 0.0);
     }
 
     #[test]
