@@ -2,7 +2,10 @@
 //! parameters, which are written here by the names that the shader gives them.
 
 use anybit::{Context, Engine, Plan, Values, wgpu};
-use anybit_formats::{DeviceImage, ElementFormat, Granularity, PackedMatrix};
+use anybit_formats::{
+    AffineFormat, DeviceImage, DeviceLayout, ElementFormat, Encoding, Granularity, MatrixFormat,
+    PackedMatrix, Zeros,
+};
 use naga::{Module, TypeInner};
 
 use crate::rig::buffer_of;
@@ -46,16 +49,22 @@ pub fn multiply(
     ] {
         params.set(name, value);
     }
-    let centre = if plan.engine() == Engine::Dot4 {
-        assert_eq!(
-            x.format().element().bits(),
-            8,
-            "the centre of 8-bit codes is known"
-        );
-        128
-    } else {
-        0
-    };
+    let mut centre = 0;
+    let mut fold = 1.0;
+    if plan.engine() == Engine::Dot4 {
+        if x.format().element().affine().is_some() {
+            assert_eq!(
+                x.format().element().bits(),
+                8,
+                "the centre of 8-bit codes is known"
+            );
+            centre = 128;
+        }
+        for format in [x.format(), w.format()] {
+            fold *= format.element().lift_unit().expect("dot4 lifts it");
+        }
+    }
+    params.set("fold", fold.to_bits());
     params.operand("activation", x, &activation, centre);
     params.operand("weight", w, &weight, 0);
 
@@ -88,6 +97,72 @@ pub fn multiply(
     Ok(pending.read_blocking()?)
 }
 
+/// The bits of the f32 values of codes 0, 1, 2 … of a format without scales, by the shader that decodes it. Here are the
+/// codes that no matrix may hold: those of infinities and NaN.
+///
+/// # Errors
+///
+/// What naga or anybit says.
+///
+/// # Panics
+///
+/// As [`multiply`].
+pub fn decode_all_codes(
+    context: &Context,
+    element: ElementFormat,
+) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
+    let layout = DeviceLayout::ROW_MAJOR;
+    let format = MatrixFormat::new(element, None)?;
+    let specialization = anybit::decode_specialization(&format, &layout);
+    let wgsl = specialization.link()?.wgsl;
+    let shader = Shader::new(&wgsl, context.device().features())?;
+
+    // Integers of the same width have a code for every bit pattern.
+    let same_width = AffineFormat::new(element.bits() as u8, Encoding::Unsigned)?;
+    let integers = MatrixFormat::new(same_width.into(), None)?;
+    let codes: Vec<u8> = (0..=same_width.max_code()).collect();
+    let columns = codes.len();
+    let matrix = PackedMatrix::from_codes(integers, 1, columns, &codes, &[], Zeros::None)?;
+    let image = matrix.to_device(&layout)?;
+
+    let mut params = Params::new(&shader.module);
+    let workgroups = (columns as u32)
+        .div_ceil(4)
+        .div_ceil(specialization.workgroup);
+    for (name, value) in [
+        ("rows", 1),
+        ("columns", columns as u32),
+        ("grid_x", workgroups),
+        ("output_offset", 0),
+        ("output_row", columns as u32),
+    ] {
+        params.set(name, value);
+    }
+    params.operand("operand", &matrix, &image, 0);
+    params.element("operand", element);
+    let words = columns.next_multiple_of(4);
+    let output = buffer_of(context, (0..words).map(|_| 0));
+    let buffers = [
+        params.buffer(context),
+        buffer_of(context, image.codes.iter().copied()),
+        buffer_of(context, image.side.iter().copied()),
+    ];
+    dispatch(context, &wgsl, buffers.iter().chain([&output]), workgroups);
+    let view = anybit::OutputMatrix::from_buffer(
+        &output,
+        0,
+        anybit::OutputFormat::I32,
+        (1, columns),
+        words,
+    )?;
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    let pending = context.encode_read(&mut encoder, &view)?;
+    context.queue().submit([encoder.finish()]);
+    let bits = pending.read_blocking()?.into_i32().unwrap_or_default();
+    Ok(bits.into_iter().map(i32::cast_unsigned).collect())
+}
+
+/// The last buffer is the one that is written.
 fn dispatch<'a>(
     context: &Context,
     wgsl: &str,
@@ -106,6 +181,7 @@ fn dispatch<'a>(
             resource: buffer.as_entire_binding(),
         })
         .collect();
+    let last = entries.len() as u32 - 1;
     let layout_entries: Vec<_> = entries
         .iter()
         .map(|entry| wgpu::BindGroupLayoutEntry {
@@ -115,7 +191,7 @@ fn dispatch<'a>(
                 ty: match entry.binding {
                     0 => wgpu::BufferBindingType::Uniform,
                     binding => wgpu::BufferBindingType::Storage {
-                        read_only: binding != 5,
+                        read_only: binding != last,
                     },
                 },
                 has_dynamic_offset: false,
@@ -226,8 +302,62 @@ impl Params {
             ("multiplier", multiplier.cast_unsigned()),
             ("offset", offset.cast_unsigned()),
             ("centre", centre.cast_unsigned()),
+            ("second", sections.second),
+            ("second_minima", sections.second_minima),
+            ("second_groups", format.second_groups(columns) as u32),
+            ("table_words", sections.table),
         ] {
             self.set(&format!("{name}.{member}"), value);
+        }
+        self.element(name, format.element());
+    }
+
+    /// What the codes of an element stand for.
+    fn element(&mut self, name: &str, element: ElementFormat) {
+        let minifloat = element.minifloat();
+        let first_special = minifloat.and_then(|format| {
+            (0..format.sign_code()).find(|&code| !format.decode(code).is_finite())
+        });
+        let infinite = minifloat
+            .zip(first_special)
+            .is_some_and(|(format, code)| format.decode(code).is_infinite());
+        for (member, value) in [
+            (
+                "mantissa",
+                minifloat.map_or(0, |format| u32::from(format.mantissa_bits())),
+            ),
+            ("special", first_special.map_or(u32::MAX, u32::from)),
+            ("infinite", u32::from(infinite)),
+        ] {
+            self.set(&format!("{name}.{member}"), value);
+        }
+        let codebook = element.codebook();
+        let choice = codebook.and_then(|codebook| codebook.choice());
+        let lift = codebook.and_then(|_| element.lift_unit());
+        self.set(
+            &format!("{name}.lift"),
+            lift.map_or(0.0, f32::recip).to_bits(),
+        );
+        self.set(
+            &format!("{name}.choice_code"),
+            choice.map_or(0, |choice| u32::from(choice.code)),
+        );
+        for index in 0..16 {
+            let chosen = choice.is_some_and(|choice| usize::from(choice.code) == index);
+            let values = codebook.map_or(&[][..], |codebook| codebook.values());
+            let value = match values.get(index) {
+                // The mark of the code that a group chooses for.
+                Some(_) if chosen => 3.0e38,
+                Some(&value) => value,
+                None => 0.0,
+            };
+            let path = format!("{name}.table.{}.{}", index / 4, index % 4);
+            self.set(&path, value.to_bits());
+        }
+        for index in 0..4 {
+            let values = choice.map_or(&[][..], |choice| choice.values);
+            let value = values.get(index).copied().unwrap_or(0.0);
+            self.set(&format!("{name}.choices.{index}"), value.to_bits());
         }
     }
 
@@ -283,6 +413,15 @@ fn collect(
             members.extend(
                 (0..*size as usize).map(|index| (join(&index.to_string()), offset + 4 * index)),
             );
+        }
+        TypeInner::Array { base, size, stride } => {
+            let naga::ArraySize::Constant(count) = size else {
+                panic!("{path} has no fixed size");
+            };
+            for index in 0..count.get() {
+                let offset = offset + (index * stride) as usize;
+                collect(module, *base, join(&index.to_string()), offset, members);
+            }
         }
         _ => members.push((path, offset)),
     }

@@ -9,7 +9,7 @@ use anybit::{
     Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
     Problem, Skeleton, Specialization, Values, wgpu,
 };
-use anybit_formats::{DeviceLayout, ElementFormat, MatrixFormat, PackedMatrix, SumLayout};
+use anybit_formats::{DeviceLayout, MatrixFormat, PackedMatrix, SumLayout};
 use anybit_reference::bound::{Accumulation, ErrorModel};
 use anybit_reference::{Batches, exact};
 
@@ -242,7 +242,7 @@ impl Rig {
                 compare::exact(&found, &expected.map_err(|error| error.to_string())?)
             }
             Values::F32(found) => {
-                let (expected, bounds) = reference(problem, &x, &w)?;
+                let (expected, bounds) = reference(problem, plan.engine(), &x, &w)?;
                 self.bounded += 1;
                 self.sharp += usize::from(compare::resolution(&expected, &bounds) < 1e-2);
                 compare::bounded(&found, &expected, &bounds)
@@ -313,24 +313,25 @@ pub fn batches(problem: &Problem) -> Batches {
     }
 }
 
-/// The exact f64 outputs of a problem, and how far f32 outputs may be from them.
+/// The exact f64 outputs of a problem, and how far f32 outputs of an engine may be from them.
 ///
 /// # Errors
 ///
 /// What the reference refuses.
 pub fn reference(
     problem: &Problem,
+    engine: Engine,
     x: &PackedMatrix,
     w: &PackedMatrix,
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
     let batches = batches(problem);
     let model = ErrorModel::WGSL;
-    let bounds = match problem.activation.element() {
-        ElementFormat::Affine(_) => {
+    let bounds = match engine {
+        Engine::Fma => model.gemm_fma(x, w, batches),
+        _ => {
             let accumulation = Accumulation::of(&problem.activation, &problem.weight);
             model.gemm_integer(x, w, batches, accumulation)
         }
-        _ => model.gemm_fma(x, w, batches),
     };
     let expected = exact::gemm_f64_batched(x, w, batches);
     Ok((
@@ -397,7 +398,7 @@ fn upload(
         return upload_strided(context, matrix, random);
     }
     let sums = match matrix.format().element() {
-        ElementFormat::Affine(_) if layout.sums == SumLayout::None => {
+        element if element.has_codes() && layout.sums == SumLayout::None => {
             random.pick(&[SumLayout::None, SumLayout::Blocks, SumLayout::Groups])
         }
         _ => layout.sums,

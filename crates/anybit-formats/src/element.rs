@@ -191,13 +191,15 @@ impl ElementFormat {
         }
     }
 
-    /// The value of a code in a group of that choice; 0 for codes and choices that there are not.
-    pub(crate) fn value_of(self, code: u8, choice: u8) -> f32 {
+    /// The value of a code in a group of this [choice](crate::Choice), before any scale; `None` for
+    /// floats and codes above the [largest](Self::max_code). Formats without choices have one value
+    /// whatever the choice.
+    pub fn code_value_with(self, code: u8, choice: u8) -> Option<f32> {
         match self {
             Self::Codebook(codebook) if code <= codebook.max_code() => {
-                codebook.value_with(code, choice)
+                Some(codebook.value_with(code, choice))
             }
-            _ => self.code_value(code).unwrap_or(0.0),
+            _ => self.code_value(code),
         }
     }
 
@@ -232,16 +234,39 @@ impl ElementFormat {
         })
     }
 
-    /// The smallest k for which 2ᵏ times every value is an integer that the `dot4` engine takes, so
-    /// that products are exact in integers: 0 for integer formats, 1 for E2M1; `None` where there is
-    /// none.
-    pub fn lift(self) -> Option<u32> {
-        match self {
-            Self::Float(_) => None,
-            Self::Affine(_) => Some(0),
-            Self::Minifloat(minifloat) => minifloat.lift(),
-            Self::Codebook(codebook) => codebook.lift(),
+    /// The power of two that every value is an integer times, where these integers are what the `dot4`
+    /// engine multiplies, exactly: 1 for integer formats, 1/2 for E2M1, 1/8 for E2M3. `None` for
+    /// floats, for formats with infinities or NaN, and where the integers pass ±127.
+    ///
+    /// Minifloats are lifted from exponents of 1 and 2 bits and from E3M0, codebooks of up to 4 bits.
+    pub fn lift_unit(self) -> Option<f32> {
+        let lift = match self {
+            Self::Float(_) => return None,
+            Self::Affine(_) => return Some(1.0),
+            Self::Minifloat(minifloat) => return minifloat.lift_unit(),
+            Self::Codebook(codebook) if codebook.bits() <= 4 => codebook.lift()?,
+            Self::Codebook(_) => return None,
+        };
+        Some(f32::from_bits((127 - lift) << 23))
+    }
+
+    /// The smallest and the largest integer behind the codes, in units of the
+    /// [lift](Self::lift_unit); `None` where there are no such integers.
+    pub fn integer_range(self) -> Option<(i32, i32)> {
+        if let Self::Affine(affine) = self {
+            return Some((affine.min_value(), affine.max_value()));
         }
+        let unit = self.lift_unit()?;
+        let mut range = (0, 0);
+        for choice in 0..self.choice_count().max(1) {
+            for code in 0..=self.max_code()? {
+                let value = self.code_value_with(code, choice as u8)?;
+                // Exact: the integers are at most 127 and the unit is a power of two.
+                let integer = (value / unit) as i32;
+                range = (range.0.min(integer), range.1.max(integer));
+            }
+        }
+        Some(range)
     }
 
     /// The integer format, or `None` for another family.

@@ -363,6 +363,15 @@ impl PackedMatrix {
         Some(self.map_codes(|value, _, _| value as i32))
     }
 
+    /// The integers that the `dot4` engine multiplies, row-major: the [values](Self::integer_values) of
+    /// integer formats, of others the values of the codes in units of their
+    /// [lift](ElementFormat::lift_unit). `None` for formats without such integers.
+    pub fn lifted_values(&self) -> Option<Vec<i32>> {
+        let per_unit = self.format.element().lift_unit()?.recip();
+        // A power of two times a multiple of its inverse, exactly.
+        Some(self.map_codes(|value, _, _| (value * per_unit) as i32))
+    }
+
     /// `value(t − z, s, m)` of every element, t the value of its code.
     fn map_codes<T: Copy + Default + Send>(
         &self,
@@ -413,6 +422,20 @@ impl PackedMatrix {
     pub fn scale(&self, row: usize, group: usize) -> f32 {
         self.scale_index(row, group).map_or(1.0, |index| {
             self.side.scale(&self.format, self.columns, index)
+        })
+    }
+
+    /// Both levels of the scale of a row and group, first and second; 1 for what there is not.
+    pub fn scale_levels(&self, row: usize, group: usize) -> [f32; 2] {
+        self.scale_index(row, group).map_or([1.0; 2], |index| {
+            self.side.scale_levels(&self.format, self.columns, index)
+        })
+    }
+
+    /// Both levels of the minimum of a row and group, first and second; 0 and 1 for what there is not.
+    pub fn minimum_levels(&self, row: usize, group: usize) -> [f32; 2] {
+        self.scale_index(row, group).map_or([0.0, 1.0], |index| {
+            self.side.minimum_levels(&self.format, self.columns, index)
         })
     }
 

@@ -249,6 +249,12 @@ fn check_sections(format: &MatrixFormat, rows: usize, columns: usize, layout: &D
     assert_eq!(sections.codes_words, end + 4);
 
     let mut end = 0;
+    if let ElementFormat::Codebook(codebook) = format.element() {
+        if codebook.bits() > 4 {
+            assert_eq!(sections.table, 0);
+            end = 256;
+        }
+    }
     if let Some(scales) = format.scales() {
         let entries = if scales.granularity == Granularity::Tensor {
             1

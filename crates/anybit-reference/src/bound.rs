@@ -10,12 +10,12 @@
 //! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
 
 use anybit_formats::{
-    AffineFormat, Calibration, ElementFormat, MatrixFormat, PackedMatrix, ZeroKind,
+    AffineFormat, ElementFormat, MatrixFormat, PackedMatrix, ScaleRule, ScaleType, ZeroKind,
 };
 
 use crate::ReferenceError;
 use crate::exact::multiply;
-use crate::integers::{Integers, SpanScale, check_codes, is_grouped, lost, scale_float, span_of};
+use crate::integers::{Integers, SpanScale, check_codes, is_grouped, level_lost, lost, span_of};
 use crate::problem::{Batches, Problem, activations};
 use crate::quantize::{Rule, Statistic};
 
@@ -27,9 +27,6 @@ const FLUSH: f64 = f32::MIN_POSITIVE as f64;
 
 /// 2¹²⁶, the largest divisor whose quotients WGSL bounds.
 const LARGEST_DIVISOR: f32 = 8.507_059e37;
-
-/// The largest magnitude of a·u + b − z.
-const LARGEST_INTEGER: f64 = 510.0;
 
 /// Integers up to this magnitude are exact in f32.
 const EXACT_F32: f64 = 16_777_216.0;
@@ -109,14 +106,14 @@ impl ErrorModel {
         2.5 * f32::EPSILON as f64
     }
 
-    /// Bounds of the fma kernels: float activations, and weights that are floats or are decoded to f32 first.
+    /// Bounds of the fma kernels: operands that are floats, or are decoded to f32 first.
     ///
     /// The outputs are those of [`gemm_f64_batched`](crate::exact::gemm_f64_batched), in its order.
     ///
     /// # Errors
     ///
-    /// [`ReferenceError::NotFloat`] for activations of codes; [`ReferenceError::Columns`],
-    /// [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
+    /// [`ReferenceError::Columns`], [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not
+    /// fit.
     pub fn gemm_fma(
         self,
         x: &PackedMatrix,
@@ -125,11 +122,14 @@ impl ErrorModel {
     ) -> Result<Vec<f64>, ReferenceError> {
         let problem = Problem::new(x, w, batches)?;
         let k = problem.k;
-        let counts = FmaCounts::new(self, x, w)?;
-        let x = Terms::new(x);
+        let counts = FmaCounts::new(self, x, w);
+        let mut x = Terms::new(x);
+        let decode_flush = counts.activation_flush;
+        x.lost.iter_mut().for_each(|lost| *lost += decode_flush);
         let any_lost = x.lost.iter().any(|&lost| lost != 0.0);
         problem.fill(|part, out| {
             let mut w = Terms::new(&w.row_range(part.weight.clone())?);
+            let flush = counts.flush(x.largest * w.largest);
             counts.round(&mut w);
             multiply(&x.magnitudes, &w.magnitudes, k, part, out);
             if any_lost {
@@ -140,7 +140,7 @@ impl ErrorModel {
                 }
             }
             for out in out {
-                *out = counts.finish(*out);
+                *out = (*out + flush) * counts.slack;
             }
             Ok(())
         })
@@ -153,7 +153,7 @@ impl ErrorModel {
     ///
     /// # Errors
     ///
-    /// [`ReferenceError::NotCodes`] for floats, [`ReferenceError::ActivationMinimum`] for activations that have
+    /// [`ReferenceError::NotCodes`] for formats without integers, [`ReferenceError::ActivationMinimum`] for activations that have
     /// minima, [`ReferenceError::Grouped`] for scale groups under [`Accumulation::Whole`];
     /// [`ReferenceError::Columns`], [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not
     /// fit.
@@ -180,19 +180,14 @@ impl ErrorModel {
         })
     }
 
-    /// The exact scale that a row quantiser looks for in the values of a row or group, and how far the scale that it
-    /// emits may be from it.
+    /// The exact scale that a row quantiser looks for in the values of a row or group of this format, and how far the scale
+    /// that it emits may be from it: nothing, for powers of two.
     ///
     /// # Errors
     ///
-    /// [`ReferenceError::Quantizer`] for a calibration that the row quantisers do not have.
-    pub fn scale(
-        self,
-        values: &[f32],
-        element: AffineFormat,
-        calibration: Calibration,
-    ) -> Result<Bounded, ReferenceError> {
-        let rule = Rule::new(element, calibration)?;
+    /// [`ReferenceError::Quantizer`] for a format that the row quantisers do not make.
+    pub fn scale(self, values: &[f32], format: &MatrixFormat) -> Result<Bounded, ReferenceError> {
+        let rule = Rule::new(format)?;
         let size = |value: &f32| f64::from(value.abs());
         let (statistic, roundings) = match rule.statistic {
             Statistic::Magnitude => (values.iter().map(size).fold(0.0, f64::max), 0),
@@ -205,7 +200,15 @@ impl ErrorModel {
                 (mean, values.len())
             }
         };
-        // A sum for the mean, then a division by the count; each kernel then divides by the largest integer.
+        if rule.scale == Some(ScaleType::E8m0) {
+            // The bits of the largest magnitude, which is an f32, decide.
+            let code = ScaleRule::Floor.e8m0(statistic as f32, rule.divisor);
+            return Ok(Bounded {
+                value: f64::from(ScaleType::E8m0.decode(u32::from(code))),
+                bound: 0.0,
+            });
+        }
+        // A sum for the mean, then a division by the count; each kernel then divides by the largest value.
         let sum = 1.0 + self.gamma(roundings.saturating_sub(1)) + gamma(UNIT_F64, roundings + 4);
         let division = 1.0 + self.division();
         let relative = if roundings > 0 {
@@ -223,7 +226,8 @@ impl ErrorModel {
 
     /// The exact inverse of a scale that a row quantiser emitted, and how far the inverse that it emits may be from it.
     ///
-    /// A scale of 0 has the inverse 0. Divisors above 2¹²⁶ are outside what WGSL promises: the bound is infinite.
+    /// A scale of 0 has the inverse 0. Divisors above 2¹²⁶ are outside what WGSL promises: the bound is infinite. Inverses
+    /// of powers of two that are [stored as such](ScaleType::E8m0) are exact.
     pub fn inverse(self, scale: f32) -> Bounded {
         if scale.abs() < f32::MIN_POSITIVE {
             return Bounded {
@@ -294,12 +298,8 @@ pub fn gemm_integer_bound(x: &PackedMatrix, w: &PackedMatrix) -> Result<Vec<f64>
 /// # Errors
 ///
 /// Those of [`ErrorModel::scale`].
-pub fn scale_bound(
-    values: &[f32],
-    element: AffineFormat,
-    calibration: Calibration,
-) -> Result<Bounded, ReferenceError> {
-    ErrorModel::WGSL.scale(values, element, calibration)
+pub fn scale_bound(values: &[f32], format: &MatrixFormat) -> Result<Bounded, ReferenceError> {
+    ErrorModel::WGSL.scale(values, format)
 }
 
 /// The largest K for which every integer product Σ x·w of two formats without zero points fits an i32.
@@ -311,15 +311,16 @@ pub fn max_k_i32(activation: AffineFormat, weight: AffineFormat) -> usize {
     max_k(range(activation), range(weight))
 }
 
-/// [`max_k_i32`] of matrix formats, whose integer zero points may be anything from 0 to 255. `None` for floats.
+/// [`max_k_i32`] of matrix formats, whose integer zero points may be anything from 0 to 255; of lifted formats, in their
+/// units. `None` for formats without integers.
 pub fn max_k_i32_scaled(activation: &MatrixFormat, weight: &MatrixFormat) -> Option<usize> {
     let range = |format: &MatrixFormat| {
-        let affine = format.element().affine()?;
+        let (low, high) = format.element().integer_range()?;
         let zero = match format.zero_kind() {
             ZeroKind::Integer => i32::from(u8::MAX),
-            ZeroKind::None | ZeroKind::Minimum => 0,
+            ZeroKind::None | ZeroKind::Minimum | ZeroKind::Choice => 0,
         };
-        Some([affine.min_value() - zero, affine.max_value()])
+        Some([low - zero, high])
     };
     Some(max_k(range(activation)?, range(weight)?))
 }
@@ -352,63 +353,66 @@ fn slack(operations: usize) -> f64 {
 
 /// Elements of a matrix as the error model sees them.
 struct Terms {
-    /// |s·v| + |m|, v being the integer.
+    /// |s·v| + |m|, v being the value of the code less the zero point.
     magnitudes: Vec<f64>,
     /// What flushing subnormal inputs may take from the value.
     lost: Vec<f64>,
+    /// The largest max(1, |s|) · max(1, |v|): what a flushed product of some factors may be multiplied by.
+    largest: f64,
 }
 
 impl Terms {
     fn new(matrix: &PackedMatrix) -> Self {
         let format = matrix.format();
-        let (Some(integers), Some(layout)) = (matrix.integer_values(), format.scales()) else {
+        let element = format.element();
+        if let ElementFormat::Float(float) = element {
             let values = matrix.decode();
-            let lost = match format.element() {
-                ElementFormat::Float(float) => {
-                    values.iter().map(|&value| lost(value, float)).collect()
-                }
-                _ => vec![0.0; values.len()],
-            };
             return Self {
                 magnitudes: values.iter().map(|&value| f64::from(value.abs())).collect(),
-                lost,
+                lost: values.iter().map(|&value| lost(value, float)).collect(),
+                largest: 1.0,
             };
-        };
-        let stored = scale_float(format);
+        }
         let columns = matrix.columns();
         let group_len = format.group_len(columns).max(1);
+        let codes = matrix.unpack_codes();
         let mut terms = Self {
-            magnitudes: Vec::with_capacity(integers.len()),
-            lost: Vec::with_capacity(integers.len()),
+            magnitudes: Vec::with_capacity(codes.len()),
+            lost: Vec::with_capacity(codes.len()),
+            largest: 1.0,
         };
         for row in 0..matrix.rows() {
-            let integers = &integers[row * columns..][..columns];
-            for (group, integers) in integers.chunks(group_len).enumerate() {
-                let (scale, minimum) = (matrix.scale(row, group), matrix.minimum(row, group));
-                let minimum_lost = if layout.zero == ZeroKind::Minimum {
-                    lost(minimum, stored)
-                } else {
-                    0.0
-                };
-                let (size, shift) = (f64::from(scale.abs()), f64::from(minimum.abs()));
-                let scale_lost = lost(scale, stored);
-                for &integer in integers {
-                    let integer = f64::from(integer).abs();
-                    terms.magnitudes.push(size * integer + shift);
-                    terms.lost.push(scale_lost * integer + minimum_lost);
+            let codes = &codes[row * columns..][..columns];
+            for (group, codes) in codes.chunks(group_len).enumerate() {
+                let size = f64::from(matrix.scale(row, group).abs());
+                let shift = f64::from(matrix.minimum(row, group).abs());
+                let scale_lost = level_lost(format, matrix.scale_levels(row, group));
+                let minimum_lost = level_lost(format, matrix.minimum_levels(row, group));
+                let zero = f64::from(matrix.zero_point(row, group));
+                let choice = matrix.choice(row, group);
+                let mut largest = 1.0_f64;
+                for &code in codes {
+                    let value = element.code_value_with(code, choice).unwrap_or(0.0);
+                    let value = (f64::from(value) - zero).abs();
+                    terms.magnitudes.push(size * value + shift);
+                    terms.lost.push(scale_lost * value + minimum_lost);
+                    largest = largest.max(value);
                 }
+                terms.largest = terms.largest.max(size.max(1.0) * largest);
             }
         }
         terms
     }
 }
 
-/// Operations that round when an element is decoded: the scale, the minimum.
+/// Operations that round when an element is decoded: the scale, the minimum, and the product of the levels of each, which
+/// the exact side rounds too.
 fn decode_operations(format: &MatrixFormat) -> usize {
+    let levels = 2 * usize::from(format.second().is_some());
     match (format.scales(), format.zero_kind()) {
         (None, _) => 0,
-        (Some(_), ZeroKind::Minimum) => 2,
-        (Some(_), _) => 1,
+        (Some(_), ZeroKind::Minimum) => 2 + levels,
+        (Some(_), _) => 1 + levels,
     }
 }
 
@@ -418,30 +422,25 @@ struct FmaCounts {
     gamma: f64,
     /// Of a term of the exact result.
     gamma_f64: f64,
-    /// Results that may be flushed: of the decoding of a weight, and of the products and sums.
-    decode_flush: f64,
-    flush: f64,
+    columns: f64,
+    /// Results that may be flushed: of the decoding of an activation, and of a weight.
+    activation_flush: f64,
+    weight_flush: f64,
     slack: f64,
 }
 
 impl FmaCounts {
-    fn new(model: ErrorModel, x: &PackedMatrix, w: &PackedMatrix) -> Result<Self, ReferenceError> {
-        if x.format().element().float().is_none() {
-            return Err(ReferenceError::NotFloat {
-                format: *x.format(),
-            });
-        }
+    fn new(model: ErrorModel, x: &PackedMatrix, w: &PackedMatrix) -> Self {
         let k = x.columns();
-        let decode = decode_operations(w.format());
-        let gamma_f32 = model.gamma(k + decode);
-        Ok(Self {
-            gamma: gamma_f32,
-            gamma_f64: gamma(UNIT_F64, k + 2),
-            decode_flush: decode as f64 * FLUSH,
-            // A product and a sum for each term; or, reordered, a product of activation and scale, times an integer.
-            flush: (1.0 + gamma_f32) * (2.0 + LARGEST_INTEGER) * k as f64 * FLUSH,
+        let (activation, weight) = (decode_operations(x.format()), decode_operations(w.format()));
+        Self {
+            gamma: model.gamma(k + activation + weight),
+            gamma_f64: gamma(UNIT_F64, k + 6),
+            columns: k as f64,
+            activation_flush: activation as f64 * FLUSH,
+            weight_flush: weight as f64 * FLUSH,
             slack: slack(k),
-        })
+        }
     }
 
     /// Turns the weights' terms into what an activation is multiplied with: `magnitudes` into the error that the
@@ -450,13 +449,15 @@ impl FmaCounts {
         for (magnitude, lost) in w.magnitudes.iter_mut().zip(&mut w.lost) {
             let size = *magnitude;
             *magnitude = (self.gamma + self.gamma_f64) * size
-                + (1.0 + self.gamma) * (*lost + self.decode_flush);
-            *lost = (1.0 + self.gamma) * (size + self.decode_flush);
+                + (1.0 + self.gamma) * (*lost + self.weight_flush);
+            *lost = (1.0 + self.gamma) * (size + *lost + self.weight_flush);
         }
     }
 
-    fn finish(&self, sum: f64) -> f64 {
-        (sum + self.flush) * self.slack
+    /// What flushed products and sums may take: a product and a sum for each term; or, reordered, a product of some of the
+    /// factors of a term, the others being at most `largest`.
+    fn flush(&self, largest: f64) -> f64 {
+        (1.0 + self.gamma) * (2.0 + largest) * self.columns * FLUSH
     }
 }
 
@@ -468,6 +469,8 @@ struct IntegerCounts {
     operations: usize,
     /// Whether any scale multiplies; without, all results are integers.
     scaled: bool,
+    /// What a flushed result is multiplied by at most: units of lifted operands above 1.
+    flush: f64,
     gamma_f64: f64,
     slack: f64,
 }
@@ -499,12 +502,17 @@ impl IntegerCounts {
             }
         };
         let scaled = activation.scales().is_some() || weight.scales().is_some();
-        let scales = decode_operations(weight) + usize::from(activation.scales().is_some());
+        let scales = decode_operations(weight) + decode_operations(activation);
+        let unit = |format: &MatrixFormat| {
+            let unit = format.element().lift_unit().unwrap_or(1.0);
+            f64::from(unit).max(1.0)
+        };
         Ok(Self {
             model,
             accumulation,
             operations: scales + spans.saturating_sub(1),
             scaled,
+            flush: FLUSH * unit(activation) * unit(weight),
             gamma_f64: if scaled {
                 gamma(UNIT_F64, spans + 6)
             } else {
@@ -524,8 +532,8 @@ impl IntegerCounts {
             magnitude += x.scale.abs() * term;
             flushed += x.scale.abs() * lost + x.scale_lost * term;
             if self.scaled {
-                // Four results before the activation's scale and two after it; or, reordered, a product of scales.
-                flushed += (4.0 * x.scale.abs() + 2.0 + product + integers) * FLUSH;
+                // Four results before the activation's scale and three after it; or, reordered, a product of scales.
+                flushed += (4.0 * x.scale.abs() + 3.0 + product + integers) * self.flush;
             }
         };
         match self.accumulation {

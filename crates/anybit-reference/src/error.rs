@@ -36,15 +36,11 @@ pub enum ReferenceError {
         /// Rows of the weights in a batch.
         n: usize,
     },
-    /// An integer product needs integer codes.
-    #[error("the format {format} has no integer codes; integer products need them on both sides")]
+    /// An integer product needs integers behind the codes.
+    #[error(
+        "the format {format} has no integers behind its codes; integer products need them on both sides"
+    )]
     NotCodes {
-        /// The format.
-        format: MatrixFormat,
-    },
-    /// The fma engine takes float activations.
-    #[error("the format {format} is not a float format; the fma kernels take float activations")]
-    NotFloat {
         /// The format.
         format: MatrixFormat,
     },
@@ -74,7 +70,7 @@ pub enum ReferenceError {
         /// What was given.
         found: usize,
     },
-    /// A row quantiser measures the largest magnitude or the mean magnitude.
+    /// The quantising kernels do not make the format.
     #[error("the row quantisers do not serve {format}: {reason}")]
     Quantizer {
         /// The format asked for.

@@ -6,13 +6,14 @@ use crate::ReferenceError;
 use crate::integers::{EXACT_I32, Integers, SpanScale, check_codes, dot, is_grouped, span_of};
 use crate::problem::{Batches, Part, Problem, activations};
 
-/// The integer products Σ x·w over K of the integers a·u + b − z; scales and minima do not take part.
+/// The integer products Σ x·w over K of the integers a·u + b − z, or of what dot4 lifts values to
+/// ([`PackedMatrix::lifted_values`]); scales and minima do not take part.
 ///
 /// `x` is M × K and `w` is N × K; the result is M × N, row-major.
 ///
 /// # Errors
 ///
-/// [`ReferenceError::NotCodes`] for float operands, [`ReferenceError::Columns`] and [`ReferenceError::TooLarge`] for
+/// [`ReferenceError::NotCodes`] for operands without integers, [`ReferenceError::Columns`] and [`ReferenceError::TooLarge`] for
 /// shapes that do not fit.
 pub fn gemm_i64(x: &PackedMatrix, w: &PackedMatrix) -> Result<Vec<i64>, ReferenceError> {
     gemm_i64_batched(x, w, Batches::ONE)

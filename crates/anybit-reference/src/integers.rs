@@ -1,8 +1,6 @@
 //! Operands as integers in spans along K, with what scales each span.
 
-use anybit_formats::{
-    ElementFormat, FloatFormat, Granularity, MatrixFormat, PackedMatrix, ScaleType,
-};
+use anybit_formats::{FloatFormat, Granularity, MatrixFormat, PackedMatrix, ScaleType};
 
 use crate::ReferenceError;
 
@@ -27,10 +25,11 @@ pub(crate) fn span_of(x: &MatrixFormat, w: &MatrixFormat) -> usize {
     }
 }
 
+/// Refuses formats without integers: floats, and what dot4 cannot lift.
 pub(crate) fn check_codes(matrix: &PackedMatrix) -> Result<(), ReferenceError> {
-    match matrix.format().element() {
-        ElementFormat::Affine(_) => Ok(()),
-        _ => Err(ReferenceError::NotCodes {
+    match matrix.format().element().lift_unit() {
+        Some(_) => Ok(()),
+        None => Err(ReferenceError::NotCodes {
             format: *matrix.format(),
         }),
     }
@@ -49,11 +48,33 @@ pub(crate) fn lost(value: f32, stored: FloatFormat) -> f64 {
     }
 }
 
-/// The float type of a format's scales.
-pub(crate) fn scale_float(format: &MatrixFormat) -> FloatFormat {
-    match format.scales() {
-        Some(layout) if layout.scale == ScaleType::F16 => FloatFormat::F16,
+/// What flushing subnormals may take from a scale or minimum of these levels: all of it, if a stored float or the product
+/// of both levels is subnormal.
+pub(crate) fn level_lost(format: &MatrixFormat, [first, second]: [f32; 2]) -> f64 {
+    let Some(layout) = format.scales() else {
+        return 0.0;
+    };
+    let first_float = match layout.scale {
+        ScaleType::F16 => FloatFormat::F16,
+        // Codes of 8 bits are decoded without subnormals, but 2⁻¹²⁷ is one.
         _ => FloatFormat::F32,
+    };
+    let second_float = layout
+        .scale
+        .second()
+        .map_or(FloatFormat::F32, |level| level.float);
+    let product = first * second;
+    if [
+        lost(first, first_float),
+        lost(second, second_float),
+        lost(product, FloatFormat::F32),
+    ]
+    .iter()
+    .any(|&lost| lost > 0.0)
+    {
+        f64::from(product.abs())
+    } else {
+        0.0
     }
 }
 
@@ -82,7 +103,8 @@ pub(crate) struct SpanScale {
     pub(crate) minimum_lost: f64,
 }
 
-/// The integers a·u + b − z of some rows, and the scales of their spans.
+/// The integers of some rows, a·u + b − z or lifted values, and the scales of their spans, which include what an integer is
+/// worth.
 pub(crate) struct Integers {
     values: Vec<i16>,
     columns: usize,
@@ -93,16 +115,20 @@ pub(crate) struct Integers {
 impl Integers {
     pub(crate) fn new(matrix: &PackedMatrix, span: usize) -> Result<Self, ReferenceError> {
         let format = *matrix.format();
+        let not_codes = ReferenceError::NotCodes { format };
+        let unit = match format.element().lift_unit() {
+            Some(unit) => f64::from(unit),
+            None => return Err(not_codes),
+        };
         // From −255 − 255 (bipolar, zero point) to 255.
         let values: Vec<i16> = matrix
-            .integer_values()
-            .ok_or(ReferenceError::NotCodes { format })?
+            .lifted_values()
+            .ok_or(not_codes)?
             .into_iter()
             .map(|value| value as i16)
             .collect();
         let columns = matrix.columns();
         let group_len = format.group_len(columns).max(1);
-        let stored = scale_float(&format);
         let mut scales = Vec::with_capacity(matrix.rows() * columns.div_ceil(span));
         for row in 0..matrix.rows() {
             for (index, values) in values[row * columns..][..columns].chunks(span).enumerate() {
@@ -111,10 +137,10 @@ impl Integers {
                 scales.push(SpanScale {
                     columns: values.len() as f64,
                     integers: values.iter().map(|&value| f64::from(value)).sum(),
-                    scale: f64::from(scale),
+                    scale: unit * f64::from(scale),
                     minimum: f64::from(minimum),
-                    scale_lost: lost(scale, stored),
-                    minimum_lost: lost(minimum, stored),
+                    scale_lost: unit * level_lost(&format, matrix.scale_levels(row, group)),
+                    minimum_lost: level_lost(&format, matrix.minimum_levels(row, group)),
                 });
             }
         }

@@ -69,7 +69,7 @@ pub fn random_projection(
                 .map(|_| (random.next() >> (64 - ENTRY_BITS)) as i64)
                 .collect();
             let projected = project_weights(w, problem.weight_rows(batch), &r)?;
-            let integers = x.integer_values().unwrap_or_default();
+            let integers = x.lifted_values().unwrap_or_default();
             let wrong = (0..problem.m).into_par_iter().find_map_first(|row| {
                 let found = y[row * problem.n..][..problem.n]
                     .iter()
@@ -111,7 +111,7 @@ fn project_weights(
         .map(|start| {
             let end = rows.len().min(start + CHUNK);
             let part = w.row_range(rows.start + start..rows.start + end)?;
-            let integers = part.integer_values().unwrap_or_default();
+            let integers = part.lifted_values().unwrap_or_default();
             let mut sums = vec![0; columns];
             for (row, &r) in r[start..end].iter().enumerate() {
                 let integers = &integers[row * columns..][..columns];

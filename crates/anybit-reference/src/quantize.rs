@@ -1,11 +1,9 @@
 //! The arithmetic of the row quantisers: `core/quantize.wgsl`.
 
-use std::ops::RangeInclusive;
-
 use anybit_formats::quantize::rule::TERNARY_MIN_SCALE;
 use anybit_formats::{
-    AffineFormat, Calibration, Encoding, FormatError, Granularity, MatrixFormat, PackedMatrix,
-    ScaleLayout, ScaleType, ZeroKind, Zeros,
+    AffineFormat, Calibration, ElementFormat, Encoding, FormatError, Granularity, MatrixFormat,
+    Overflow, PackedMatrix, Rounding, ScaleRule, ScaleType, SideData, ZeroKind,
 };
 
 use crate::ReferenceError;
@@ -21,45 +19,65 @@ pub(crate) enum Statistic {
     Mean,
 }
 
-/// scale = max(statistic / divisor, smallest).
+/// scale = max(statistic / divisor, smallest), or a power of two by the floor rule.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) statistic: Statistic,
     pub(crate) divisor: f32,
     pub(crate) smallest: f32,
+    /// How the scale is stored; `None` for bare codes.
+    pub(crate) scale: Option<ScaleType>,
 }
 
 impl Rule {
-    pub(crate) fn new(
-        element: AffineFormat,
-        calibration: Calibration,
-    ) -> Result<Self, ReferenceError> {
+    pub(crate) fn new(format: &MatrixFormat) -> Result<Self, ReferenceError> {
         let refuse = |reason| {
             Err(ReferenceError::Quantizer {
-                format: MatrixFormat::activation_default(element.into()),
+                format: *format,
                 reason,
             })
         };
-        let ternary = element.encoding() == Encoding::Ternary;
-        match calibration {
-            Calibration::AbsMax => Ok(Self {
-                statistic: if element.encoding() == Encoding::Unsigned {
-                    Statistic::Value
-                } else {
-                    Statistic::Magnitude
-                },
-                // int1 has the values -1 and 0: its largest magnitude takes the scale.
-                divisor: element.max_value().max(1) as f32,
-                smallest: 0.0,
-            }),
-            Calibration::AbsMean if ternary || element == AffineFormat::BINARY => Ok(Self {
-                statistic: Statistic::Mean,
-                divisor: 1.0,
-                smallest: if ternary { TERNARY_MIN_SCALE } else { 0.0 },
-            }),
-            Calibration::AbsMean => refuse("only binary and ternary take the mean magnitude"),
-            _ => refuse("they measure the largest or the mean magnitude only"),
+        let element = format.element();
+        if !element.has_codes() {
+            return refuse("floats have no codes");
         }
+        if element.has_choices()
+            || element
+                .codebook()
+                .is_some_and(|codebook| codebook.bits() > 4)
+        {
+            return refuse("they take codebooks of up to 4 bits, without choices");
+        }
+        let mut rule = Self {
+            statistic: match element {
+                ElementFormat::Affine(affine) if affine.encoding() == Encoding::Unsigned => {
+                    Statistic::Value
+                }
+                _ => Statistic::Magnitude,
+            },
+            divisor: element.max_magnitude(0),
+            smallest: 0.0,
+            scale: None,
+        };
+        let Some(layout) = format.scales() else {
+            return Ok(rule);
+        };
+        if layout.zero != ZeroKind::None || layout.granularity == Granularity::Tensor {
+            return refuse("they make scales a row or a group, without zeros");
+        }
+        match (layout.scale, layout.granularity) {
+            (ScaleType::F32, _) | (ScaleType::E8m0, Granularity::Group(_)) => {}
+            _ => return refuse("they make f32 scales, and power-of-two scales of groups"),
+        }
+        rule.scale = Some(layout.scale);
+        if Calibration::default_for(format) == Some(Calibration::AbsMean) {
+            rule.statistic = Statistic::Mean;
+            rule.divisor = 1.0;
+            if element == ElementFormat::TERNARY {
+                rule.smallest = TERNARY_MIN_SCALE;
+            }
+        }
+        Ok(rule)
     }
 
     /// `quantize_statistic`: a vector of four values added to the statistic so far.
@@ -82,22 +100,32 @@ impl Rule {
 
     /// `quantize_scale`: the scale of `count` values and its inverse.
     pub(crate) fn scale_and_inverse(&self, statistic: f32, count: usize) -> (f32, f32) {
-        let value = match self.statistic {
-            Statistic::Mean => statistic / count as f32,
-            Statistic::Magnitude | Statistic::Value => statistic,
+        let scale = match self.scale {
+            None => return (1.0, 1.0),
+            Some(ScaleType::E8m0) => {
+                let code = ScaleRule::Floor.e8m0(statistic, self.divisor);
+                ScaleType::E8m0.decode(u32::from(code))
+            }
+            Some(_) => {
+                let value = match self.statistic {
+                    Statistic::Mean => statistic / count as f32,
+                    Statistic::Magnitude | Statistic::Value => statistic,
+                };
+                (value / self.divisor).max(self.smallest)
+            }
         };
-        let scale = (value / self.divisor).max(self.smallest);
-        if scale < f32::MIN_POSITIVE {
-            (0.0, 0.0)
-        } else {
-            (scale, 1.0 / scale)
+        match self.scale {
+            // 2⁻¹²⁷ stays, with the inverse 0.
+            Some(ScaleType::E8m0) if scale < f32::MIN_POSITIVE => (scale, 0.0),
+            _ if scale < f32::MIN_POSITIVE => (0.0, 0.0),
+            _ => (scale, 1.0 / scale),
         }
     }
 }
 
 /// code = round(clamp((x · inverse + add) · factor, low, high)) + offset.
 #[derive(Clone, Copy, Debug)]
-struct Rounding {
+struct AffineRounding {
     add: f32,
     factor: f32,
     low: f32,
@@ -105,8 +133,8 @@ struct Rounding {
     offset: f32,
 }
 
-impl Rounding {
-    fn new(element: AffineFormat) -> Self {
+impl AffineRounding {
+    fn new(element: AffineFormat, narrow: bool) -> Self {
         let (low, high) = (element.min_value() as f32, element.max_value() as f32);
         match element.encoding() {
             Encoding::Bipolar => Self {
@@ -116,11 +144,15 @@ impl Rounding {
                 high: f32::from(element.max_code()),
                 offset: 0.0,
             },
-            // Symmetric, so that the scale serves both signs; int1 keeps its only negative value.
+            // Symmetric under a scale, so that it serves both signs; int1 keeps its only negative value.
             Encoding::TwosComplement => Self {
                 add: 0.0,
                 factor: 1.0,
-                low: if element.bits() > 1 { low + 1.0 } else { low },
+                low: if narrow && element.bits() > 1 {
+                    low + 1.0
+                } else {
+                    low
+                },
                 high,
                 offset: -low,
             },
@@ -141,51 +173,119 @@ impl Rounding {
     }
 }
 
-/// The codes that a row quantiser gives to values, from the inverse scale that it emitted, with every operation rounded
-/// to nearest and none contracted.
-///
-/// Two's complement uses the narrow range, without its most negative value. Values must be finite.
-pub fn codes_given(values: &[f32], inverse: f32, element: AffineFormat) -> Vec<u8> {
-    let rounding = Rounding::new(element);
-    let code = |&value: &f32| {
-        if element == AffineFormat::BINARY {
-            u8::from(value >= 0.0)
-        } else {
-            rounding.code(value * inverse + rounding.add)
+/// How a row quantiser makes a code of a product.
+enum Coder {
+    /// 1 for 0 and above.
+    Sign,
+    Affine(AffineRounding),
+    /// Minifloats and codebooks.
+    Other(ElementFormat),
+}
+
+impl Coder {
+    fn new(format: &MatrixFormat) -> Self {
+        match format.element() {
+            ElementFormat::Affine(affine) if affine == AffineFormat::BINARY => Self::Sign,
+            ElementFormat::Affine(affine) => {
+                Self::Affine(AffineRounding::new(affine, format.scales().is_some()))
+            }
+            element => Self::Other(element),
         }
+    }
+
+    /// The code of value · inverse, from the product (and the sum for bipolar).
+    fn code(&self, product: f32) -> u8 {
+        match self {
+            Self::Sign => u8::from(product >= 0.0),
+            Self::Affine(rounding) => rounding.code(product),
+            Self::Other(ElementFormat::Minifloat(minifloat)) => {
+                minifloat.encode(product, Rounding::NearestEven, Overflow::Saturate, 0)
+            }
+            Self::Other(ElementFormat::Codebook(codebook)) => codebook.encode(product, 0),
+            Self::Other(_) => 0,
+        }
+    }
+}
+
+/// The codes that a row quantiser gives to values, from the inverse scale that it emitted (1 for bare codes), with every
+/// operation rounded to nearest and none contracted.
+///
+/// Scaled two's complement uses the narrow range, without its most negative value. Values must be finite, but for bare
+/// minifloats: infinities take the largest finite value, and NaN the format's NaN, or 0 where it has none.
+pub fn codes_given(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec<u8> {
+    let coder = Coder::new(format);
+    let code = |&value: &f32| match &coder {
+        Coder::Sign => coder.code(value),
+        Coder::Affine(rounding) => coder.code(value * inverse + rounding.add),
+        Coder::Other(_) => coder.code(value * inverse),
     };
     values.iter().map(code).collect()
 }
 
-/// The codes that WGSL allows for values, from the inverse scale that a row quantiser emitted: from the smallest to the
-/// largest.
+/// The codes that WGSL allows for a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowedCodes {
+    /// The codes of the smallest and of the largest product that WGSL allows.
+    ends: [u8; 2],
+    /// Whether the codes between the ends are allowed too.
+    between: bool,
+}
+
+impl AllowedCodes {
+    /// Whether a code is allowed.
+    pub fn contains(&self, code: u8) -> bool {
+        let [low, high] = self.ends;
+        self.ends.contains(&code) || self.between && (low..=high).contains(&code)
+    }
+
+    /// The only code that is allowed; `None` if there are several.
+    pub fn only(&self) -> Option<u8> {
+        let [low, high] = self.ends;
+        (low == high).then_some(low)
+    }
+}
+
+/// The codes that WGSL allows for values, from the inverse scale that a row quantiser emitted.
 ///
 /// WGSL may round the product, and the sum for bipolar formats, to either neighbour, may contract them, and may take
-/// subnormals for 0. That matters only within a rounding error of the edge between two codes: elsewhere the range is the
-/// one code of [`codes_given`].
-pub fn codes_allowed(
-    values: &[f32],
-    inverse: f32,
-    element: AffineFormat,
-) -> Vec<RangeInclusive<u8>> {
-    let rounding = Rounding::new(element);
-    let range = |&value: &f32| {
+/// subnormals for 0. That matters only within a rounding error of the edge between two codes: elsewhere the one code of
+/// [`codes_given`] is allowed. Bare codes are made from the values themselves: exact.
+pub fn codes_allowed(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec<AllowedCodes> {
+    let coder = Coder::new(format);
+    let bare = format.scales().is_none();
+    let allowed = |&value: &f32| {
         let subnormal = value.abs() < f32::MIN_POSITIVE;
-        if element == AffineFormat::BINARY {
-            return u8::from(value >= 0.0)..=u8::from(value >= 0.0 || subnormal);
+        if let Coder::Sign = coder {
+            return AllowedCodes {
+                ends: [coder.code(value), u8::from(value >= 0.0 || subnormal)],
+                between: false,
+            };
         }
         // The product of two f32 is exact in f64.
         let (mut low, mut high) = neighbours(f64::from(value) * f64::from(inverse));
-        if subnormal {
-            (low, high) = (low.min(0.0), high.max(0.0));
+        if bare {
+            (low, high) = (value, value);
         }
-        if rounding.add != 0.0 {
-            low = sum_neighbours(rounding.add, low).0;
-            high = sum_neighbours(rounding.add, high).1;
+        let mut flushed = low.abs() < f32::MIN_POSITIVE || high.abs() < f32::MIN_POSITIVE;
+        flushed &= !bare;
+        if let Coder::Affine(rounding) = &coder {
+            if subnormal || flushed {
+                (low, high) = (low.min(0.0), high.max(0.0));
+            }
+            if rounding.add != 0.0 {
+                low = sum_neighbours(rounding.add, low).0;
+                high = sum_neighbours(rounding.add, high).1;
+            }
+        } else if flushed || subnormal && !bare {
+            // A zero of either sign.
+            (low, high) = (-0.0, 0.0);
         }
-        rounding.code(low)..=rounding.code(high)
+        AllowedCodes {
+            ends: [coder.code(low), coder.code(high)],
+            between: matches!(coder, Coder::Affine(_)),
+        }
     };
-    values.iter().map(range).collect()
+    values.iter().map(allowed).collect()
 }
 
 /// The f32 next below and next above a value, or the value itself twice.
@@ -222,7 +322,7 @@ fn sum_neighbours(a: f32, b: f32) -> (f32, f32) {
 pub struct Quantized {
     /// Codes and scales.
     pub matrix: PackedMatrix,
-    /// The inverse of each scale, row-major.
+    /// The inverse of each scale, row-major; none for bare codes.
     pub inverses: Vec<f32>,
     /// Σu per block of 32 codes, or of 16 where the scale group is 16; row-major.
     pub sums: Vec<u32>,
@@ -275,30 +375,31 @@ pub(crate) fn vector(row: &[f32], index: usize) -> [f32; 4] {
     std::array::from_fn(|lane| row.get(4 * index + lane).copied().unwrap_or(0.0))
 }
 
-/// Packs what a quantiser found: `scales` has an entry (scale, inverse) for each group of each row.
+/// Packs what a quantiser found: `scales` has an entry (scale, inverse) for each group of each row, and one for every 32
+/// columns or less of bare codes.
 pub(crate) fn assemble(
     values: &[f32],
     rows: usize,
     columns: usize,
-    element: AffineFormat,
-    granularity: Granularity,
+    format: &MatrixFormat,
     scales: &[(f32, f32)],
 ) -> Result<Quantized, ReferenceError> {
-    let layout = ScaleLayout {
-        granularity,
-        scale: ScaleType::F32,
-        zero: ZeroKind::None,
-    };
-    let format = MatrixFormat::new(element.into(), Some(layout))?;
     let group_len = format.group_len(columns).max(1);
     let codes: Vec<u8> = values
         .chunks(group_len)
         .zip(scales)
-        .flat_map(|(values, &(_, inverse))| codes_given(values, inverse, element))
+        .flat_map(|(values, &(_, inverse))| codes_given(values, inverse, format))
         .collect();
-    let (scales, inverses): (Vec<f32>, Vec<f32>) = scales.iter().copied().unzip();
+    let (scales, inverses): (Vec<f32>, Vec<f32>) = match format.scales() {
+        None => Default::default(),
+        Some(_) => scales.iter().copied().unzip(),
+    };
+    let side = SideData {
+        scales: &scales,
+        ..SideData::default()
+    };
     Ok(Quantized {
-        matrix: PackedMatrix::from_codes(format, rows, columns, &codes, &scales, Zeros::None)?,
+        matrix: PackedMatrix::from_parts(*format, rows, columns, &codes, side)?,
         inverses,
         sums: code_sums(&codes, columns, group_len.min(32)),
     })

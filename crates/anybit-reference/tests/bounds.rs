@@ -2,9 +2,7 @@
 
 mod common;
 
-use anybit_formats::{
-    AffineFormat, Calibration, ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Zeros,
-};
+use anybit_formats::{ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Zeros};
 use anybit_reference::bound::{
     Accumulation, ErrorModel, gemm_fma_bound, gemm_fma_bound_of, gemm_integer_bound, scale_bound,
 };
@@ -41,6 +39,10 @@ fn shuffled_fma_evaluations_stay_within_the_bound() {
         ("f16", "u4g32hm"),
         ("f32", "u8g32fz"),
         ("bf16", "tf"),
+        ("e4m3rf", "e2m1g32e"),
+        ("f32", "nf4g32h"),
+        ("e5m2g32e", "e3m2g16k"),
+        ("f32", "i6g16s"),
     ]
     .into_iter()
     .enumerate()
@@ -52,12 +54,15 @@ fn shuffled_fma_evaluations_stay_within_the_bound() {
         );
         let exact = exact::gemm_f64(&x, &w).unwrap();
         let bound = gemm_fma_bound(&x, &w).unwrap();
-        let (xs, ws) = (x.decode(), decode_parts(&w));
+        let (xs, ws) = (decode_parts(&x), decode_parts(&w));
         for (index, (&exact, &bound)) in exact.iter().zip(&bound).enumerate() {
             let (m, n) = (index / 3, index % 3);
             for contract in [false, true] {
                 for _ in 0..20 {
                     let terms = (0..k).map(|i| {
+                        let (scale, integer, _) = xs[m * k + i];
+                        let product = f64::from(scale) * f64::from(integer);
+                        let activation = unsure(scale * integer, product, &mut random);
                         let (scale, integer, minimum) = ws[n * k + i];
                         let weight = if contract {
                             scale.mul_add(integer, minimum)
@@ -65,8 +70,8 @@ fn shuffled_fma_evaluations_stay_within_the_bound() {
                             let product = f64::from(scale) * f64::from(integer);
                             unsure(scale * integer, product, &mut random) + minimum
                         };
-                        let product = f64::from(xs[m * k + i]) * f64::from(weight);
-                        unsure(xs[m * k + i] * weight, product, &mut random)
+                        let product = f64::from(activation) * f64::from(weight);
+                        unsure(activation * weight, product, &mut random)
                     });
                     let terms = terms.collect();
                     let y = shuffled_sum(terms, &mut random);
@@ -78,23 +83,24 @@ fn shuffled_fma_evaluations_stay_within_the_bound() {
     }
 }
 
-/// (scale, integer, minimum) of every element.
+/// (scale, value of the code less the zero point, minimum) of every element.
 fn decode_parts(w: &PackedMatrix) -> Vec<(f32, f32, f32)> {
-    let Some(integers) = w.integer_values() else {
+    let element = w.format().element();
+    if !element.has_codes() {
         return w.decode().into_iter().map(|w| (w, 1.0, 0.0)).collect();
-    };
+    }
     let k = w.columns();
     let group = w.format().group_len(k);
-    (0..integers.len())
-        .map(|index| {
-            let (row, group) = (index / k, index % k / group);
-            (
-                w.scale(row, group),
-                integers[index] as f32,
-                w.minimum(row, group),
-            )
-        })
-        .collect()
+    let part = |(index, code): (usize, u8)| {
+        let (row, group) = (index / k, index % k / group);
+        let value = element.code_value_with(code, w.choice(row, group));
+        (
+            w.scale(row, group),
+            value.unwrap() - w.zero_point(row, group) as f32,
+            w.minimum(row, group),
+        )
+    };
+    w.unpack_codes().into_iter().enumerate().map(part).collect()
 }
 
 #[test]
@@ -286,19 +292,23 @@ fn decoding_is_exact_without_scales_and_bounded_with() {
 fn scales_are_bounded() {
     let mut random = Random::new(8);
     let values: Vec<f32> = (0..1000).map(|_| random.float() * 3.0).collect();
-    let element = |name: &str| name.parse::<ElementFormat>().unwrap().affine().unwrap();
+    let row = |element: ElementFormat| MatrixFormat::activation_default(element);
+    let element = |name: &str| row(name.parse().unwrap());
     let largest = values.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
     let positive = values.iter().fold(0.0_f32, |max, &x| max.max(x));
     let mean = values.iter().map(|x| f64::from(x.abs())).sum::<f64>() / 1000.0;
-    for (name, calibration, expected) in [
-        ("int8", Calibration::AbsMax, f64::from(largest) / 127.0),
-        ("int1", Calibration::AbsMax, f64::from(largest)),
-        ("uint4", Calibration::AbsMax, f64::from(positive) / 15.0),
-        ("bipolar4", Calibration::AbsMax, f64::from(largest) / 15.0),
-        ("binary", Calibration::AbsMean, mean),
-        ("ternary", Calibration::AbsMean, mean),
+    for (name, expected) in [
+        ("int8", f64::from(largest) / 127.0),
+        ("int1", f64::from(largest)),
+        ("uint4", f64::from(positive) / 15.0),
+        ("bipolar4", f64::from(largest) / 15.0),
+        ("binary", mean),
+        ("ternary", mean),
+        ("e4m3", f64::from(largest) / 448.0),
+        ("e2m1", f64::from(largest) / 6.0),
+        ("nf4", f64::from(largest)),
     ] {
-        let bounded = scale_bound(&values, element(name), calibration).unwrap();
+        let bounded = scale_bound(&values, &element(name)).unwrap();
         assert!(
             (bounded.value - expected).abs() <= 1e-12 * expected,
             "{name}"
@@ -313,13 +323,18 @@ fn scales_are_bounded() {
         assert!(!bounded.holds(expected as f32 * 1.01), "{name}");
     }
     assert_eq!(
-        scale_bound(&[0.0; 4], AffineFormat::TERNARY, Calibration::AbsMean)
+        scale_bound(&[0.0; 4], &row(ElementFormat::TERNARY))
             .unwrap()
             .value,
         f64::from(1e-5_f32)
     );
-    assert!(scale_bound(&values, element("int8"), Calibration::AbsMean).is_err());
-    assert!(scale_bound(&values, element("int8"), Calibration::MinMax).is_err());
+    for name in ["i8rh", "u8rfz", "i8f", "f16", "dynamic8rf"] {
+        assert!(scale_bound(&values, &format(name)).is_err(), "{name}");
+    }
+    // Powers of two by the floor rule, exactly: log2(largest) rounded down, less 2.
+    let e8m0 = scale_bound(&values, &format("e2m1g32e")).unwrap();
+    assert_eq!(e8m0.bound, 0.0);
+    assert_eq!(e8m0.value, f64::from(largest).log2().floor().exp2() / 4.0);
 
     let model = ErrorModel::WGSL;
     assert!(model.inverse(0.3).holds(1.0 / 0.3));
@@ -341,7 +356,7 @@ fn shuffled_means_stay_within_the_bound() {
     let mut random = Random::new(9);
     for count in [1, 2, 33, 700] {
         let values: Vec<f32> = (0..count).map(|_| random.float()).collect();
-        let bounded = scale_bound(&values, AffineFormat::BINARY, Calibration::AbsMean).unwrap();
+        let bounded = scale_bound(&values, &format("b1rf")).unwrap();
         for _ in 0..20 {
             let terms = values.iter().map(|x| x.abs()).collect();
             let mean = shuffled_sum(terms, &mut random) / count as f32;
@@ -355,7 +370,7 @@ fn shuffled_means_stay_within_the_bound() {
 fn long_sums_are_within_the_bound_of_a_mean() {
     let values = vec![0.1_f32; 100_000];
     let sum: f32 = values.iter().fold(0.0, |sum, x| sum + x);
-    let bounded = scale_bound(&values, AffineFormat::BINARY, Calibration::AbsMean).unwrap();
+    let bounded = scale_bound(&values, &format("b1rf")).unwrap();
     let mean = sum / values.len() as f32;
     assert!(bounded.holds(mean));
     // Far more than the divisions allow.

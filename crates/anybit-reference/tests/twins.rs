@@ -78,6 +78,40 @@ fn integer_twins_are_exact_for_every_pair_of_formats() {
     }
 }
 
+/// The values of lifted formats are their integers times the unit, and products are exact.
+#[test]
+fn lifted_twins_are_exact_for_every_pair_of_formats() {
+    let lifted: Vec<ElementFormat> = anybit_formats::FORMATS
+        .iter()
+        .map(|row| row.element)
+        .filter(|element| element.affine().is_none() && element.lift_unit().is_some())
+        .collect();
+    assert!(lifted.len() >= 20, "{}", lifted.len());
+    let bare = |element: ElementFormat| MatrixFormat::new(element, None);
+    for (i, &weight) in lifted.iter().enumerate() {
+        for (j, &activation) in lifted.iter().chain(&[ElementFormat::INT8]).enumerate() {
+            let (Ok(x), Ok(w)) = (bare(activation), bare(weight)) else {
+                continue;
+            };
+            let seed = (100 * i + j) as u64;
+            let (x, w) = (matrix(x, 2, 96, seed), matrix(w, 3, 96, seed + 7));
+            let expected = exact::gemm_i64(&x, &w).unwrap();
+            let units = f64::from(activation.lift_unit().unwrap() * weight.lift_unit().unwrap());
+            let values = (x.decode_f64(), w.decode_f64());
+            for (index, &product) in expected.iter().enumerate() {
+                let (m, n) = (index / 3, index % 3);
+                let terms = (0..96).map(|i| values.0[m * 96 + i] * values.1[n * 96 + i]);
+                assert_eq!(product as f64 * units, terms.sum::<f64>());
+            }
+            for (name, kernel) in integer_kernels::<i32>().into_iter().take(3) {
+                let y = kernel(&x, &w, Batches::ONE, Tile::of(&x, &w)).unwrap();
+                let y: Vec<i64> = y.into_iter().map(i64::from).collect();
+                assert_eq!(y, expected, "{name} {activation} {weight}");
+            }
+        }
+    }
+}
+
 #[test]
 fn integer_twins_are_exact_for_every_k() {
     let (x, w) = (format("b3"), format("u5"));
@@ -211,6 +245,33 @@ const FMA_PAIRS: &[(&str, &str)] = &[
     ("f32", "b1rh"),
     ("f32", "i8"),
     ("f32", "u3g16hm"),
+    ("e4m3rf", "e4m3rf"),
+    ("e5m2rf", "e2m1g32e"),
+    ("f16", "e3m2g32h"),
+    ("e4m3g32e", "e2m3g32e"),
+    ("f32", "nf4g64f"),
+    ("i8rf", "nf4g64f"),
+    ("f32", "dynamic8g256f"),
+    ("f32", "bitmod4g128qc"),
+    ("f32", "u4g32sm"),
+    ("bf16", "i6g16s"),
+    ("e2m1g16k", "e2m1g16k"),
+];
+
+/// Formats that dot4 lifts, with integers and with each other.
+const LIFTED_PAIRS: &[(&str, &str)] = &[
+    ("e2m1g32e", "e2m1g32e"),
+    ("e2m1g16k", "e2m1g16k"),
+    ("e2m3rf", "e2m1g32h"),
+    ("i8rf", "e2m1g32e"),
+    ("u8rfz", "e2m3g16h"),
+    ("e1m2rf", "u4g32hm"),
+    ("e1m0rf", "e3m0rh"),
+    ("i8rf", "shift3g32f"),
+    ("power4rf", "i8g32sm"),
+    ("i8rf", "iq4nlg32s"),
+    ("i8rf", "i6g16s"),
+    ("i8g32f", "u4g32sm"),
 ];
 
 /// A K that every group of the formats divides.
@@ -222,8 +283,13 @@ fn columns(x: MatrixFormat, w: MatrixFormat, size: usize) -> usize {
         },
         None => 1,
     };
-    // Groups are 16, 32, 64 or 128: the larger is a multiple of the smaller.
-    size.next_multiple_of(group(x).max(group(w)))
+    // Codebooks are lifted in whole blocks only.
+    let block = |format: MatrixFormat| {
+        let codebook = format.element().codebook().is_some();
+        if codebook { 32 } else { 1 }
+    };
+    // Groups are powers of two: the larger is a multiple of the smaller.
+    size.next_multiple_of(group(x).max(group(w)).max(block(x)).max(block(w)))
 }
 
 fn assert_within(name: &str, y: &[f32], exact: &[f64], bound: &[f64]) {
@@ -264,6 +330,35 @@ proptest! {
                 let y = kernel(&x, &w, Batches::ONE, tile).unwrap();
                 assert_within(name, &y, &exact, &bound);
             }
+        }
+    }
+
+    #[test]
+    fn lifted_twins_are_within_their_bounds(
+        pair in 0..LIFTED_PAIRS.len(),
+        m in 1..4_usize,
+        n in 1..6_usize,
+        size in 1..300_usize,
+        lanes_log2 in 0..6_u32,
+        seed: u64,
+    ) {
+        let (x, w) = LIFTED_PAIRS[pair];
+        let (x, w) = (format(x), format(w));
+        let k = columns(x, w, size);
+        let (x, w) = (matrix(x, m, k, seed), matrix(w, n, k, seed ^ 1));
+        let exact = exact::gemm_f64(&x, &w).unwrap();
+        let tile = Tile::of(&x, &w).with_lanes(1 << lanes_log2);
+        let bound = ErrorModel::NEAREST
+            .gemm_integer(&x, &w, Batches::ONE, tile.accumulation)
+            .unwrap();
+        // Of the twins that take lifted operands, dot4's.
+        let units = f64::from(
+            x.format().element().lift_unit().unwrap() * w.format().element().lift_unit().unwrap(),
+        );
+        for (name, kernel) in integer_kernels::<f32>().into_iter().take(3) {
+            let y = kernel(&x, &w, Batches::ONE, tile).unwrap();
+            let y: Vec<f32> = y.into_iter().map(|y| (f64::from(y) * units) as f32).collect();
+            assert_within(name, &y, &exact, &bound);
         }
     }
 
@@ -539,10 +634,14 @@ fn operands_that_a_kernel_does_not_take_are_refused() {
         run(&float, &w, tile),
         Err(ReferenceError::NotCodes { .. })
     ));
+    let minifloat = matrix(format("e4m3rf"), 2, 64, 3);
     assert!(matches!(
-        kernel::gemv_fma(&x, &w, Batches::ONE, tile),
-        Err(ReferenceError::NotFloat { .. })
+        run(&minifloat, &w, tile),
+        Err(ReferenceError::NotCodes { .. })
     ));
+    let lifted = matrix(format("e2m1rf"), 2, 64, 3);
+    let planes: Result<Vec<f32>, _> = kernel::gemv_bitplane(&lifted, &w, Batches::ONE, tile);
+    assert!(matches!(planes, Err(ReferenceError::NotCodes { .. })));
     for tile in [Tile { span: 8, ..tile }, tile.with_lanes(3)] {
         let y: Result<Vec<f32>, _> = kernel::gemv_dot4(&x, &w, Batches::ONE, tile);
         assert!(matches!(y, Err(ReferenceError::Constant { .. })));
@@ -601,6 +700,7 @@ fn exact_products_without_rounding_are_equal_to_integers() {
                 ZeroKind::None => Zeros::None,
                 ZeroKind::Integer => Zeros::Integer(&points),
                 ZeroKind::Minimum => Zeros::Minimum(&minima),
+                ZeroKind::Choice => unreachable!(),
             };
             PackedMatrix::from_codes(format, rows, k, &codes, &scales, zeros).unwrap()
         };

@@ -149,12 +149,10 @@ fn ternary_products() {
 fn ternary_weights() {
     let values = [0.9, -0.2, 0.05, -1.4];
     let expected = [1, 0, 0, -1];
-    let ternary = anybit_formats::AffineFormat::TERNARY;
-    let mean = anybit_formats::Calibration::AbsMean;
-    let twin = kernel::quantize_rows(&values, 1, 4, ternary, mean, 64).unwrap();
+    let format = MatrixFormat::activation_default(ElementFormat::TERNARY);
+    let twin = kernel::quantize_rows(&values, 1, 4, &format, 64).unwrap();
     assert_eq!(twin.matrix.integer_values().unwrap(), expected);
     assert!((twin.matrix.scale(0, 0) - 0.6375).abs() < 1e-7);
-    let format = MatrixFormat::activation_default(ElementFormat::TERNARY);
     let host = quantize(&values, 1, 4, format, None).unwrap();
     assert_eq!(host.integer_values().unwrap(), expected);
 }
@@ -163,9 +161,8 @@ fn ternary_weights() {
 #[test]
 fn binary_signs() {
     let values = [0.5, -0.5, 0.0, -0.0];
-    let mean = anybit_formats::Calibration::AbsMean;
-    let binary = anybit_formats::AffineFormat::BINARY;
-    let twin = kernel::quantize_rows(&values, 1, 4, binary, mean, 64).unwrap();
+    let binary = MatrixFormat::activation_default(ElementFormat::BINARY);
+    let twin = kernel::quantize_rows(&values, 1, 4, &binary, 64).unwrap();
     assert_eq!(twin.matrix.integer_values().unwrap(), [1, -1, 1, 1]);
     assert_eq!(twin.matrix.scale(0, 0), 0.25);
 }
@@ -174,9 +171,8 @@ fn binary_signs() {
 #[test]
 fn symmetric_codes() {
     let values = [0.2_f32, -0.625, 0.5, 1.75];
-    let int4 = ElementFormat::INT4.affine().unwrap();
-    let absmax = anybit_formats::Calibration::AbsMax;
-    let twin = kernel::quantize_rows(&values, 1, 4, int4, absmax, 64).unwrap();
+    let int4 = MatrixFormat::activation_default(ElementFormat::INT4);
+    let twin = kernel::quantize_rows(&values, 1, 4, &int4, 64).unwrap();
     assert_eq!(twin.matrix.scale(0, 0), 0.25);
     // 0.8, −2.5, 2, 7.
     assert_eq!(twin.matrix.integer_values().unwrap(), [1, -2, 2, 7]);

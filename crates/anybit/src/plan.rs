@@ -9,8 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 use crate::problem::{Batch, OutputFormat, Problem};
 use crate::specialize::{
-    Reduce, Specialization, WEIGHT_INTERLEAVE, group_of, integer_range, layouts, lift_unit, span,
-    specialize,
+    Reduce, Specialization, WEIGHT_INTERLEAVE, group_of, layouts, span, specialize,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -276,7 +275,7 @@ pub(crate) fn fold_grid(count: u64, limit: u32) -> Result<[u32; 2]> {
 /// Sums that overflow on the way wrap and come back, so only the result counts.
 pub fn max_k(activation: ElementFormat, weight: ElementFormat, zeros: bool) -> Option<usize> {
     let magnitude = |element: ElementFormat| -> Option<u64> {
-        let (low, high) = integer_range(element)?;
+        let (low, high) = element.integer_range()?;
         let largest = i64::from(low.abs().max(high.abs()));
         // A zero point moves a value by up to the largest code.
         Some((largest + if zeros { 255 } else { 0 }).unsigned_abs())
@@ -478,7 +477,7 @@ fn supports(
         }
     } else {
         let takes = |element: ElementFormat| match row.engine {
-            Engine::Dot4 => lift_unit(element).is_some(),
+            Engine::Dot4 => element.lift_unit().is_some(),
             _ => element.affine().is_some(),
         };
         let grouped_weight = group_of(&problem.weight) != 0;

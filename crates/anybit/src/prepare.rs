@@ -13,7 +13,7 @@ use crate::matrix::Values;
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingRead};
 use crate::pipeline::{Binding, GEMM_BINDINGS, Pipeline};
 use crate::plan::Plan;
-use crate::specialize::{Specialization, centre, lift_unit};
+use crate::specialize::{Specialization, centre};
 
 /// `Operand` of core/operand.wgsl.
 #[repr(C)]
@@ -123,7 +123,7 @@ impl OperandParams {
                 for (entry, &value) in self.table.iter_mut().zip(codebook.values()) {
                     *entry = value;
                 }
-                self.lift = lift_unit(element).map_or(0.0, f32::recip);
+                self.lift = element.lift_unit().map_or(0.0, f32::recip);
                 if let Some(choice) = codebook.choice() {
                     self.choice_code = u32::from(choice.code);
                     for (entry, &value) in self.choices.iter_mut().zip(choice.values) {
@@ -147,7 +147,7 @@ fn fold(plan: &Plan) -> f32 {
     if plan.engine() != Engine::Dot4 {
         return 1.0;
     }
-    let unit = |format: &MatrixFormat| lift_unit(format.element()).unwrap_or(1.0);
+    let unit = |format: &MatrixFormat| format.element().lift_unit().unwrap_or(1.0);
     unit(&plan.problem().activation) * unit(&plan.problem().weight)
 }
 

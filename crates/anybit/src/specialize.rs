@@ -2,8 +2,7 @@
 
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FloatFormat, Granularity, MatrixFormat,
-    MinifloatFormat, PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind,
-    layout::piece_widths,
+    PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind, layout::piece_widths,
 };
 use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
@@ -102,51 +101,12 @@ pub(crate) fn centre(engine: Engine, activation: AffineFormat) -> i32 {
     }
 }
 
-/// What one unit of a lifted value is worth: dot4 takes the values of some formats as signed bytes, in units of a power
-/// of two. `None` for formats that have no such unit, or codes that are not numbers; 1 for integers.
-pub(crate) fn lift_unit(element: ElementFormat) -> Option<f32> {
-    let lift = match element {
-        ElementFormat::Affine(_) => return Some(1.0),
-        ElementFormat::Minifloat(minifloat) => return minifloat_unit(minifloat),
-        ElementFormat::Codebook(codebook) if codebook.bits() <= SMALL_CODEBOOK_BITS => {
-            codebook.lift()?
-        }
-        _ => return None,
-    };
-    Some(1.0 / (1_u32 << lift) as f32)
-}
-
-/// 2^(1 − bias − M), for the exponents that `lift/minifloat.wgsl` does.
-fn minifloat_unit(format: MinifloatFormat) -> Option<f32> {
-    let lifted =
-        format.exponent_bits() <= 2 || (format.exponent_bits(), format.mantissa_bits()) == (3, 0);
-    if format.special() != SpecialValues::Finite || !lifted {
-        return None;
-    }
-    let exponent = 1 - i32::from(format.bias()) - i32::from(format.mantissa_bits());
-    Some(2.0_f32.powi(exponent))
-}
-
 /// Bits of the codebooks whose tables fit the parameters.
 pub(crate) const SMALL_CODEBOOK_BITS: u8 = 4;
 
 /// `(multiplier, offset)` of an operand's integers: of a lifted one, the bytes are the integers.
 pub(crate) fn coefficients(element: ElementFormat) -> (i32, i32) {
     element.affine().map_or((1, 0), AffineFormat::coefficients)
-}
-
-/// The smallest and the largest integer of an operand of an integer engine.
-pub(crate) fn integer_range(element: ElementFormat) -> Option<(i32, i32)> {
-    if let Some(affine) = element.affine() {
-        return Some((affine.min_value(), affine.max_value()));
-    }
-    let unit = lift_unit(element)?;
-    let choices = 0..element.choice_count().max(1) as u8;
-    let largest = choices.fold(0.0, |max: f32, choice| {
-        max.max(element.max_magnitude(choice))
-    });
-    let largest = (largest / unit) as i32;
-    Some((-largest, largest))
 }
 
 fn weight_sums(engine: Engine, activation: &MatrixFormat) -> bool {

@@ -1,5 +1,5 @@
 // Codes of 1 to 4 bits of a table: the nearest value to x * inverse; half way between two, the smaller. NaN counts as 0.
-//#needs params
+//#needs params QUANTIZE_NONE
 
 fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
     let scaled = values * inverse;

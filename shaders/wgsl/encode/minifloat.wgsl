@@ -1,11 +1,15 @@
 // Minifloats: x * inverse rounded to nearest, ties to even, on the bits of the f32; beyond the largest finite value, that
 // value. NaN gives the format's NaN, or 0 where it has none.
 //
-// Reads BITS.
-//#needs params
+// Reads BITS and SCALE.
+//#needs params QUANTIZE_NONE
 
 fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
-    let bits = bitcast<vec4<u32>>(values * inverse);
+    var bits = bitcast<vec4<u32>>(values);
+    if (SCALE != QUANTIZE_NONE) {
+        // Without a scale there is no product, which might flush a subnormal.
+        bits = bitcast<vec4<u32>>(values * inverse);
+    }
     let magnitude = bits & vec4<u32>(0x7fffffffu);
     let mantissa = params.output.mantissa;
     // The exponent field, in f32, of the smallest normal number.

@@ -11,6 +11,8 @@ use anybit_tests::full;
 use anybit_tests::operand::{Fill, format};
 use anybit_tests::rig::{Rig, on_each_adapter};
 
+use super::decode::element_classes;
+
 const GRANULARITIES: [Granularity; 7] = [
     Granularity::Tensor,
     Granularity::Row,
@@ -202,8 +204,115 @@ fn fma_of_floats_stays_within_the_bounds() {
     });
 }
 
-/// Ternary and binary, the named formats of GGUF, and every width against f32 and against itself, on the kernels that
-/// the planner takes.
+/// The formats of an element: each granularity and scale type that it takes, with the zeros that it needs.
+fn scaled_formats(element: ElementFormat) -> Vec<MatrixFormat> {
+    let mut formats = Vec::new();
+    for granularity in GRANULARITIES {
+        for scale in ScaleType::ALL {
+            for zero in [ZeroKind::None, ZeroKind::Choice] {
+                let layout = ScaleLayout {
+                    granularity,
+                    scale,
+                    zero,
+                };
+                formats.extend(MatrixFormat::new(element, Some(layout)));
+            }
+        }
+    }
+    formats
+}
+
+/// Elements, one of each class that has pipelines of its own, in turn.
+fn in_turn(classes: &[Vec<ElementFormat>], class: usize, turn: usize) -> ElementFormat {
+    classes[class][turn % classes[class].len()]
+}
+
+/// Pairs of operands of all families under all scales, on kernels in turn. `activations` and `weights` are classes of
+/// elements, floats among them.
+fn check_families(
+    rig: &mut Rig,
+    engine: Engine,
+    activations: &[Vec<ElementFormat>],
+    weights: &[Vec<ElementFormat>],
+) {
+    let kernels = classes(rig, engine);
+    let caps = rig.best().caps().clone();
+    let scales = GRANULARITIES.len() * ScaleType::ALL.len();
+    let levels = [
+        kernels.len(),
+        activations.len(),
+        weights.len(),
+        scales,
+        scales,
+    ];
+    let problem = |row: &[usize], turn: usize| -> Option<Problem> {
+        let pick = |classes: &[Vec<ElementFormat>], class: usize, scale: usize, turn: usize| {
+            let element = in_turn(classes, class, turn);
+            if !element.has_codes() {
+                return Some(MatrixFormat::activation_default(element));
+            }
+            let formats = scaled_formats(element);
+            // Every scale of every element, in turn.
+            formats.get((scale + turn) % formats.len()).copied()
+        };
+        let activation = pick(activations, row[1], row[3], turn)?;
+        let weight = pick(weights, row[2], row[4], turn / 2)?;
+        Some(Problem::new((1, 64, 384), activation, weight))
+    };
+    for (turn, row) in pairwise(&levels, |_| true).iter().enumerate() {
+        let Some(problem) = problem(row, turn) else {
+            continue;
+        };
+        let able = |kernel: &Kernel| kernel.id(&problem, &caps).is_some();
+        let class: Vec<Kernel> = kernels[row[0]].iter().copied().filter(able).collect();
+        if class.is_empty() {
+            continue;
+        }
+        let kernel = Kernel::in_turn(&class, turn);
+        check_shapes(rig, kernel, problem.activation, problem.weight, turn as u64);
+    }
+}
+
+/// Floats, each a class of its own.
+fn floats() -> Vec<Vec<ElementFormat>> {
+    ["f32", "f16", "bf16"]
+        .map(|name| vec![format(name).element()])
+        .into()
+}
+
+/// Minifloats, codebooks and integers, decoded to f32, with each other and with floats.
+#[test]
+fn fma_of_every_family_stays_within_the_bounds() {
+    on_each_adapter("fma_of_every_family_stays_within_the_bounds", |rig| {
+        let coded: Vec<Vec<ElementFormat>> = element_classes()
+            .into_iter()
+            .filter(|class| full() || class[0].affine().is_none() || class[0].bits() % 3 == 2)
+            .collect();
+        let activations: Vec<_> = floats().into_iter().chain(coded.clone()).collect();
+        check_families(rig, Engine::Fma, &activations, &coded);
+    });
+}
+
+/// Values lifted to integers, with each other and with integers.
+#[test]
+fn dot4_of_lifted_values_stays_within_the_bounds() {
+    on_each_adapter("dot4_of_lifted_values_stays_within_the_bounds", |rig| {
+        let lifted: Vec<Vec<ElementFormat>> = element_classes()
+            .into_iter()
+            .map(|mut class| {
+                class.retain(|element| element.affine().is_none() && element.lift_unit().is_some());
+                class
+            })
+            .filter(|class| !class.is_empty())
+            .collect();
+        let integers = ["i8", "u4", "b8", "t"].map(|name| vec![format(name).element()]);
+        let all: Vec<_> = lifted.iter().cloned().chain(integers).collect();
+        check_families(rig, Engine::Dot4, &all, &all);
+    });
+}
+
+/// Ternary and binary, the named formats of GGUF, MX and NVFP4, and every width against f32 and against itself, on the
+/// kernels that the planner takes.
 #[test]
 fn usual_contracts_stay_within_the_bounds() {
     on_each_adapter("usual_contracts_stay_within_the_bounds", |rig| {
@@ -218,6 +327,25 @@ fn usual_contracts_stay_within_the_bounds() {
             ("i8rf", "i5g32h"),
             ("i8rf", "i8g32h"),
             ("f32", "tg64f"),
+            ("e4m3rf", "e4m3rf"),
+            ("e5m2rf", "e4m3g32h"),
+            ("e4m3rf", "e2m1g32e"),
+            ("e4m3g32e", "e4m3g32e"),
+            ("e3m2g32e", "e3m2g32e"),
+            ("e2m3g32e", "e2m3g32e"),
+            ("e2m1g32e", "e2m1g32e"),
+            ("e2m1g16k", "e2m1g16k"),
+            ("i8rf", "e2m1g32e"),
+            ("i8rf", "u4g32sm"),
+            ("i8rf", "i6g16s"),
+            ("i8rf", "iq4nlg32s"),
+            ("i8rf", "bitmod4g128qc"),
+            ("f32", "bitmod3g128qc"),
+            ("f32", "nf4g64f"),
+            ("f16", "e3m2g32h"),
+            ("f32", "dynamic8g128f"),
+            ("i8rf", "shift3g32h"),
+            ("e4m3rf", "i4g32h"),
         ]
         .map(|(x, w)| (x.to_owned(), w.to_owned()))
         .into();

@@ -3,12 +3,14 @@
 use anybit::{OutputFormat, decode_specialization};
 use anybit_formats::{
     DeviceLayout, ElementFormat, FORMATS, FloatFormat, Granularity, MatrixFormat, PackedMatrix,
-    PieceLayout, ScaleLayout, ScaleType, SumLayout, ZeroKind, Zeros,
+    PieceLayout, ScaleLayout, ScaleType, SideData, SumLayout, ZeroKind, Zeros,
 };
 use anybit_reference::bound::ErrorModel;
 use anybit_tests::compare;
 use anybit_tests::cover::pairwise;
+use anybit_tests::operand::finite_codes;
 use anybit_tests::random::Random;
+use anybit_tests::raw::decode_all_codes;
 use anybit_tests::rig::{Rig, on_each_adapter};
 
 const GRANULARITIES: [Granularity; 5] = [
@@ -16,23 +18,47 @@ const GRANULARITIES: [Granularity; 5] = [
     Granularity::Row,
     Granularity::Group(16),
     Granularity::Group(32),
-    Granularity::Group(96),
+    Granularity::Group(128),
 ];
-const ZEROS: [ZeroKind; 3] = [ZeroKind::None, ZeroKind::Integer, ZeroKind::Minimum];
-const SCALES: [ScaleType; 2] = [ScaleType::F32, ScaleType::F16];
+const ZEROS: [ZeroKind; 4] = [
+    ZeroKind::None,
+    ZeroKind::Integer,
+    ZeroKind::Minimum,
+    ZeroKind::Choice,
+];
 const PIECES: [PieceLayout; 2] = [PieceLayout::Pieces, PieceLayout::Planes];
 const INTERLEAVES: [u32; 6] = [1, 2, 4, 8, 16, 32];
 const SUMS: [SumLayout; 3] = [SumLayout::None, SumLayout::Blocks, SumLayout::Groups];
 
-/// The affine elements of a width.
-fn elements(bits: u32) -> impl Iterator<Item = ElementFormat> {
-    FORMATS
-        .iter()
-        .map(|row| row.element)
-        .filter(move |element| element.affine().is_some() && element.bits() == bits)
+/// The elements of codes, those together that share their pipelines: of a family, a width, and whether they have special
+/// codes.
+pub(super) fn element_classes() -> Vec<Vec<ElementFormat>> {
+    let key = |element: ElementFormat| {
+        let special = (0..=element.max_code().unwrap_or(0)).any(|code| {
+            element
+                .code_value(code)
+                .is_some_and(|value| !value.is_finite())
+        });
+        (element.family(), element.bits(), special)
+    };
+    let mut classes: Vec<Vec<ElementFormat>> = Vec::new();
+    for element in FORMATS.iter().map(|row| row.element) {
+        if !element.has_codes() {
+            continue;
+        }
+        match classes
+            .iter_mut()
+            .find(|class| key(class[0]) == key(element))
+        {
+            Some(class) => class.push(element),
+            None => classes.push(vec![element]),
+        }
+    }
+    classes
 }
 
-/// Every code in every row, each row beginning with another; `power` scales are powers of two.
+/// Every code in every row, each row beginning with another; with `power` everything that scales is a power of two, so that
+/// nothing rounds.
 fn all_codes(
     format: MatrixFormat,
     rows: usize,
@@ -40,34 +66,58 @@ fn all_codes(
     power: bool,
     random: &mut Random,
 ) -> PackedMatrix {
-    let count = format
-        .element()
-        .affine()
-        .map_or(1, |element| usize::from(element.max_code()) + 1);
+    let finite = finite_codes(format.element());
     let codes: Vec<u8> = (0..rows * columns)
-        .map(|index| ((index % columns + 7 * (index / columns)) % count) as u8)
+        .map(|index| finite[(index % columns + 7 * (index / columns)) % finite.len()])
         .collect();
-    let scales: Vec<f32> = (0..format.scale_count(rows, columns))
-        .map(|_| {
-            let power_of_two = [0.25, 1.0, -2.0, 8.0][random.below(4)];
-            if power {
-                power_of_two
-            } else {
-                power_of_two * (1.0 + 0.5 * random.signed())
+    let stored = format
+        .scales()
+        .map_or(ScaleType::F32, |layout| layout.scale);
+    let count = format.scale_count(rows, columns);
+    let mut scale = |stored: ScaleType| {
+        let power_of_two = [0.25, 1.0, -2.0, 8.0][random.below(4)];
+        match stored {
+            ScaleType::E8m0 => f32::abs(power_of_two),
+            ScaleType::Int8 | ScaleType::Super => {
+                [1.0, -4.0, 64.0, -128.0, 127.0][random.below(if power { 4 } else { 5 })]
             }
-        })
+            _ if power => power_of_two,
+            _ => power_of_two * (1.0 + 0.5 * random.signed()),
+        }
+    };
+    let scales: Vec<f32> = (0..count).map(|_| scale(stored)).collect();
+    let second: Vec<f32> = (0..format.second_count(rows, columns))
+        .map(|_| scale(ScaleType::F32))
         .collect();
     let points: Vec<u8> = scales.iter().map(|_| random.below(256) as u8).collect();
+    let choice_count = format.element().choice_count().max(1);
+    let choices: Vec<u8> = scales
+        .iter()
+        .map(|_| random.below(choice_count) as u8)
+        .collect();
     let minima: Vec<f32> = scales
         .iter()
-        .map(|_| if power { 0.0 } else { 8.0 * random.signed() })
+        .map(|_| match stored {
+            _ if power => 0.0,
+            ScaleType::Super => random.below(256) as f32 - 128.0,
+            _ => 8.0 * random.signed(),
+        })
         .collect();
-    let zeros = match format.zero_kind() {
-        ZeroKind::None => Zeros::None,
-        ZeroKind::Integer => Zeros::Integer(&points),
-        ZeroKind::Minimum => Zeros::Minimum(&minima),
+    let data = SideData {
+        scales: &scales,
+        second: &second,
+        zeros: match format.zero_kind() {
+            ZeroKind::None => Zeros::None,
+            ZeroKind::Integer => Zeros::Integer(&points),
+            ZeroKind::Minimum => Zeros::Minimum(&minima),
+            ZeroKind::Choice => Zeros::Choice(&choices),
+        },
+        second_minima: match format.zero_kind() {
+            ZeroKind::Minimum => &second,
+            _ => &[],
+        },
     };
-    PackedMatrix::from_codes(format, rows, columns, &codes, &scales, zeros)
+    PackedMatrix::from_parts(format, rows, columns, &codes, data)
         .unwrap_or_else(|error| panic!("{format}: {error}"))
 }
 
@@ -109,46 +159,93 @@ fn check(rig: &mut Rig, matrix: &PackedMatrix, layout: DeviceLayout, exact: bool
 #[test]
 fn every_code_in_every_layout() {
     on_each_adapter("every_code_in_every_layout", |rig| {
+        let classes = element_classes();
         let levels = [
-            // Bits: the elements of a width share their pipelines.
-            8,
+            classes.len(),
             PIECES.len() * INTERLEAVES.len(),
             SUMS.len(),
             // The last stands for no scales.
             GRANULARITIES.len() + 1,
-            SCALES.len(),
+            ScaleType::ALL.len(),
             ZEROS.len(),
         ];
-        for (index, row) in pairwise(&levels, |_| true).into_iter().enumerate() {
-            let scales = GRANULARITIES.get(row[3]).map(|&granularity| ScaleLayout {
+        let scales = |row: &[usize]| {
+            GRANULARITIES.get(row[3]).map(|&granularity| ScaleLayout {
                 granularity,
-                scale: SCALES[row[4]],
+                scale: ScaleType::ALL[row[4]],
                 zero: ZEROS[row[5]],
-            });
+            })
+        };
+        let formats = |row: &[usize]| -> Vec<MatrixFormat> {
+            let format = |&element: &ElementFormat| MatrixFormat::new(element, scales(row)).ok();
+            classes[row[0]].iter().filter_map(format).collect()
+        };
+        for (index, row) in pairwise(&levels, |row| !formats(row).is_empty())
+            .into_iter()
+            .enumerate()
+        {
             let layout = DeviceLayout {
                 pieces: PIECES[row[1] % 2],
                 interleave: INTERLEAVES[row[1] / 2],
                 sums: SUMS[row[2]],
             };
             let grouped = matches!(
-                scales,
+                scales(&row),
                 Some(ScaleLayout {
                     granularity: Granularity::Group(_),
                     ..
                 })
             );
-            let columns = if grouped { 288 } else { 259 };
+            // Three and a half super-blocks of two-level scales.
+            let columns = if grouped { 896 } else { 259 };
             let mut random = Random::new(index as u64);
-            for element in elements(row[0] as u32 + 1) {
-                let format = MatrixFormat::new(element, scales).expect("a format");
-                // A scale that is a power of two rounds nothing.
+            for format in formats(&row) {
                 let exact = all_codes(format, 5, columns, true, &mut random);
                 check(rig, &exact, layout, true);
-                if scales.is_some() {
+                if format.scales().is_some() {
                     let rounded = all_codes(format, 3, columns, false, &mut random);
                     check(rig, &rounded, layout, false);
                 }
             }
+        }
+    });
+}
+
+/// Every code of every format of up to 8 bits, those of infinities and NaN too, equals the host's value bit for bit.
+#[test]
+fn every_code_is_its_value() {
+    on_each_adapter("every_code_is_its_value", |rig| {
+        let context = rig.best();
+        for row in FORMATS {
+            let (element, Some(max_code)) = (row.element, row.element.max_code()) else {
+                continue;
+            };
+            if element.has_choices() {
+                // They have no values without a group; every_code_in_every_layout has them.
+                continue;
+            }
+            let found = match decode_all_codes(&context, element) {
+                Ok(found) => found,
+                Err(error) => {
+                    rig.note(Err(format!("{element}: {error}")));
+                    continue;
+                }
+            };
+            let wrong = (0..=max_code).find(|&code| {
+                let value = element.code_value(code).expect("a code");
+                let found = found[usize::from(code)];
+                let same = found == value.to_bits();
+                // Which NaN it is, WGSL leaves open.
+                !same && !(value.is_nan() && f32::from_bits(found).is_nan())
+            });
+            rig.note(match wrong {
+                None => Ok(()),
+                Some(code) => Err(format!(
+                    "{element}: code {code:#x} is {:e}, expected {:?}",
+                    f32::from_bits(found[usize::from(code)]),
+                    element.code_value(code)
+                )),
+            });
         }
     });
 }

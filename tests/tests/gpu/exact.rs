@@ -1,7 +1,7 @@
 //! i32 outputs equal the integers of the reference, bit for bit.
 
 use anybit::{Engine, OutputFormat, PlanOptions, Problem, Skeleton};
-use anybit_formats::{ElementFormat, MatrixFormat};
+use anybit_formats::{ElementFormat, FORMATS, MatrixFormat};
 use anybit_tests::case::{Case, Kernel};
 use anybit_tests::compare::equal;
 use anybit_tests::full;
@@ -70,6 +70,42 @@ fn bitplane_is_exact_for_all_pairs_of_widths() {
 fn dot4_is_exact_for_all_pairs_of_widths() {
     on_each_adapter("dot4_is_exact_for_all_pairs_of_widths", |rig| {
         check_pairs(rig, Engine::Dot4);
+    });
+}
+
+/// Minifloats and codebooks lifted to integers, with each other and with integers of every width: a weight of each element
+/// meets activations in turn.
+#[test]
+fn lifted_values_are_exact() {
+    on_each_adapter("lifted_values_are_exact", |rig| {
+        let lifted: Vec<ElementFormat> = FORMATS
+            .iter()
+            .map(|row| row.element)
+            .filter(|element| element.lift_unit().is_some() && !element.has_choices())
+            .collect();
+        let others: Vec<ElementFormat> = lifted
+            .iter()
+            .copied()
+            .filter(|element| element.affine().is_none())
+            .collect();
+        for (turn, &w) in others.iter().enumerate() {
+            for (step, x) in lifted.iter().copied().cycle().skip(7 * turn).enumerate() {
+                if step == if full() { lifted.len() } else { 3 } {
+                    break;
+                }
+                // Codebooks are lifted in whole blocks.
+                let shapes = [(5, 37, 96), (1, 9, 32), (9, 21, 160)];
+                let sample = problem(shapes[0], x, w);
+                let classes = rig.classes(&sample, Engine::Dot4);
+                let turn = turn + 5 * step;
+                let kernel = Kernel::in_turn(&classes[turn % classes.len()], turn / classes.len());
+                for (index, shape) in shapes.into_iter().enumerate() {
+                    let fill = [Fill::Random, Fill::Largest, Fill::Smallest][(turn + index) % 3];
+                    let case = Case::new(problem(shape, x, w), kernel, turn as u64);
+                    rig.check(&case.with_fills(fill, Fill::Random));
+                }
+            }
+        }
     });
 }
 

@@ -43,27 +43,44 @@ macro_rules! mutations {
     };
 }
 
-/// A decoding of each family, a scale, and a recovery of each engine.
+/// A decoding of each family, a scale of each kind, and a recovery of each engine.
 const MUTATIONS: &[Mutation] = mutations! {
-    "the second piece is put a bit too low": "format/affine", "<< P0" => "<< (P0 - 1u)", Dot4 Tiled "i8" "u3" I32;
+    "the second piece is put a bit too low": "codes/pieces", "FMT_MASK_1) << P0" => "FMT_MASK_1) << (P0 - 1u)", Dot4 Tiled "i8" "u3" I32;
     "the offset has the wrong sign": "format/affine", "+ operand().offset" => "- operand().offset", Fma Gemv "f32" "i5rf" F32;
-    "planes are swapped": "format/affine_planes", "plane * operand().pieces.y" => "(plane ^ 1u) * operand().pieces.y", Bitplane Gemv "i2" "u3" I32;
+    "planes are swapped": "codes/planes", "plane * operand().pieces.y" => "(plane ^ 1u) * operand().pieces.y", Bitplane Gemv "i2" "u3" I32;
     "bf16 is a bit off": "format/bf16", "low << 16u" => "low << 15u", Fma Gemv "bf16" "bf16" F32;
     "f16 values change places": "format/f16", "words[2u * t]" => "words[2u * t + 1u]", Fma Gemv "f32" "f16" F32;
+    "subnormal minifloats keep their leading one": "format/minifloat", "subnormal = magnitude < vec4<u32>(1u << mantissa)" => "subnormal = magnitude > vec4<u32>(0xffu)", Fma Gemv "f32" "e4m3rf" F32;
+    "the sign of minifloats is lost": "format/minifloat", "vec4<u32>(0x80000000u)" => "vec4<u32>(0u)", Fma Tiled "e2m1rf" "f32" F32;
+    "a level of the tree picks the wrong side": "format/codebook", "(code & vec4<u32>(2u)) != vec4<u32>(0u)" => "(code & vec4<u32>(2u)) == vec4<u32>(0u)", Fma Gemv "f32" "nf4g32f" F32;
+    "a large table is read an entry too far": "format/codebook_large", "+ code" => "+ code + 1u", Fma Gemv "f32" "power5rf" F32;
+    "lifted minifloats forget the second doubling": "lift/minifloat", "value += value & middle & lift_mask(low);" => "", Dot4 Tiled "i8rf" "e2m3rh" F32;
+    "lifted codes of a table are swapped": "lift/codebook", "lift_mask(bytes >> 1u)" => "lift_mask(bytes)", Dot4 Gemv "i8rf" "iq4nlg32f" F32;
+    "the group's choice is not looked at": "lift/codebook", "operand().choices[choice]" => "operand().choices[0]", Dot4 Gemv "i8rf" "bitmod4g32qc" F32;
+    "choices are not applied": "scale/affine", "operand().choices[scale.zero]" => "operand().choices[0]", Fma Gemv "f32" "bitmod3g32qc" F32;
+    "the unit of lifted values is left out": "accumulate/grouped", "* params.fold" => "", Dot4 Tiled "e2m1rf" "e2m1g32e" F32;
     "scales are read a word too far": "scale/affine", "operand().scales" => "(operand().scales + 1u)", Dot4 Gemv "i8rf" "u4g32h" F32;
+    "powers of two are one off": "scale/affine", "bytes << vec4<u32>(23u)" => "(bytes + 1u) << vec4<u32>(23u)", Dot4 Gemv "i8rf" "e2m1g32e" F32;
+    "the second level is that of the matrix's start": "scale/affine", "group * GROUP / 256u" => "0u", Dot4 Gemv "i8rf" "u4g32sm" F32;
     "minima are read a word too far": "scale/affine", "operand().zeros" => "(operand().zeros + 1u)", Fma Tiled "f32" "u4g32fm" F32;
     "the activation's offset is one off": "core/integer", "span.offset *" => "(span.offset + 1) *", Dot4 Tiled "b8" "i4" I32;
-    "what 8-bit weights lost is not added back": "core/dot4", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
-    "the weight's offset is one off": "core/integer", "(weight.offset - weight_zero)" => "(weight.offset - weight_zero + 1)", Bitplane Tiled "i3" "i2" I32;
+    "what 8-bit weights lost is not added back": "lift/affine_weight", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
+    "the weight's offset is one off": "core/integer", "var offset = weight.offset;" => "var offset = weight.offset + 1;", Bitplane Tiled "i3" "i2" I32;
     "planes have the wrong weight": "kernel/gemv_bitplane", "power[p + q]" => "power[p]", Bitplane Gemv "u3" "u2" I32;
     "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
 };
 
-fn compare(problem: &Problem, x: &PackedMatrix, w: &PackedMatrix, found: Values) -> Option<Wrong> {
+fn compare(
+    problem: &Problem,
+    engine: Engine,
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    found: Values,
+) -> Option<Wrong> {
     match found {
         Values::I32(found) => compare::exact(&found, &exact::gemm_i64(x, w).expect("a product")),
         Values::F32(found) => {
-            let (expected, bounds) = reference(problem, x, w).expect("a product");
+            let (expected, bounds) = reference(problem, engine, x, w).expect("a product");
             compare::bounded(&found, &expected, &bounds)
         }
     }
@@ -90,7 +107,7 @@ fn run(context: &Context, plan: &Plan, modules: &Modules<'_>) -> Result<Option<W
         .map_err(|error| error.to_string())?;
     let found =
         raw::multiply(context, plan, &linked.wgsl, &x, &w).map_err(|error| error.to_string())?;
-    Ok(compare(problem, &x, &w, found))
+    Ok(compare(problem, plan.engine(), &x, &w, found))
 }
 
 #[test]
@@ -98,7 +115,8 @@ fn wrong_shaders_are_caught() {
     on_each_adapter("wrong_shaders_are_caught", |rig| {
         for mutation in MUTATIONS {
             let grouped = mutation.weight.contains('g');
-            let shape = (5, 33, if grouped { 96 } else { 75 });
+            // Two-level scales have more than one second level.
+            let shape = (5, 33, if grouped { 352 } else { 75 });
             let problem = Problem::new(shape, format(mutation.activation), format(mutation.weight))
                 .with_output(mutation.output);
             let mut options = PlanOptions::engine(mutation.engine);

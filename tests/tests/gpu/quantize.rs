@@ -1,16 +1,18 @@
 //! Quantising on the GPU: the scale within its bound, the codes exact from the inverse that the kernel emits, sums and
 //! padding exact (reading a matrix back checks them).
 
-use anybit::{Context, OutputFormat, OutputMatrix, quantize_specialization, wgpu};
+use anybit::{Context, DeviceMatrix, OutputFormat, OutputMatrix, quantize_specialization, wgpu};
 use anybit_formats::{
-    Calibration, DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, PackedMatrix,
-    PieceLayout, ScaleLayout, ScaleType, SumLayout, ZeroKind,
+    DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, PackedMatrix, PieceLayout,
+    ScaleLayout, ScaleType, SumLayout, ZeroKind,
 };
 use anybit_reference::bound::ErrorModel;
 use anybit_reference::quantize::{codes_allowed, codes_given};
 use anybit_tests::cover::pairwise;
 use anybit_tests::random::Random;
-use anybit_tests::rig::{Rig, on_each_adapter};
+use anybit_tests::rig::{Rig, buffer_of, on_each_adapter};
+
+use super::decode::element_classes;
 
 const GRANULARITIES: [Granularity; 5] = [
     Granularity::Row,
@@ -24,12 +26,12 @@ const INTERLEAVES: [u32; 3] = [1, 4, 32];
 /// Rows of all kinds: ordinary, constant, zero, huge, tiny, subnormal, one-sided, with a single large value.
 const ROWS: usize = 13;
 
-/// The affine elements of a width.
-fn elements(bits: u32) -> impl Iterator<Item = ElementFormat> {
-    FORMATS
-        .iter()
-        .map(|row| row.element)
-        .filter(move |element| element.affine().is_some() && element.bits() == bits)
+/// Whether the GPU quantises into an element.
+fn is_quantised(element: ElementFormat) -> bool {
+    let large = element
+        .codebook()
+        .is_some_and(|codebook| codebook.bits() > 4);
+    element.has_codes() && !element.has_choices() && !large
 }
 
 fn values(columns: usize, random: &mut Random) -> Vec<f32> {
@@ -100,11 +102,10 @@ fn compare(
     what: &str,
 ) -> Result<usize, String> {
     let format = matrix.format();
-    let element = format.element().affine().expect("codes");
-    let calibration = Calibration::default_for(format).expect("a calibration");
     let (rows, columns) = (matrix.rows(), matrix.columns());
     let (groups, length) = (format.groups(columns), format.group_len(columns));
-    if inverses.len() != rows * groups {
+    let bare = format.scales().is_none();
+    if !bare && inverses.len() != rows * groups {
         return Err(format!(
             "{what}: {} inverses for {rows} rows of {groups} groups",
             inverses.len()
@@ -116,24 +117,28 @@ fn compare(
             let at = |reason: String| format!("{what}: row {row}, group {group}: {reason}");
             let first = group * length;
             let values = &values[row * columns + first..][..length];
-            let (scale, inverse) = (matrix.scale(row, group), inverses[row * groups + group]);
-            let bound = ErrorModel::WGSL
-                .scale(values, element, calibration)
-                .map_err(|error| at(error.to_string()))?;
-            if !bound.holds(scale) {
-                return Err(at(format!("the scale is {scale:e}, expected {bound:?}")));
+            let mut inverse = 1.0;
+            if !bare {
+                inverse = inverses[row * groups + group];
+                let scale = matrix.scale(row, group);
+                let bound = ErrorModel::WGSL
+                    .scale(values, format)
+                    .map_err(|error| at(error.to_string()))?;
+                if !bound.holds(scale) {
+                    return Err(at(format!("the scale is {scale:e}, expected {bound:?}")));
+                }
+                let bound = ErrorModel::WGSL.inverse(scale);
+                if !bound.holds(inverse) {
+                    return Err(at(format!(
+                        "the inverse of {scale:e} is {inverse:e}, expected {bound:?}"
+                    )));
+                }
             }
-            let bound = ErrorModel::WGSL.inverse(scale);
-            if !bound.holds(inverse) {
-                return Err(at(format!(
-                    "the inverse of {scale:e} is {inverse:e}, expected {bound:?}"
-                )));
-            }
-            let given = codes_given(values, inverse, element);
-            let allowed = codes_allowed(values, inverse, element);
+            let given = codes_given(values, inverse, format);
+            let allowed = codes_allowed(values, inverse, format);
             for (index, (allowed, given)) in allowed.into_iter().zip(given).enumerate() {
                 let code = matrix.code(row, first + index).expect("a code");
-                if !allowed.contains(&code) {
+                if !allowed.contains(code) {
                     return Err(at(format!(
                         "{:e} times {inverse:e} became code {code}, expected {allowed:?}",
                         values[index]
@@ -163,7 +168,7 @@ fn check(rig: &mut Rig, format: MatrixFormat, layout: DeviceLayout, columns: usi
             match other * 100 <= values.len() {
                 true => Ok(()),
                 false => Err(format!(
-                    "{what}: {other} codes are not those of the nearest integer"
+                    "{what}: {other} codes are not those of the nearest value"
                 )),
             }
         });
@@ -173,38 +178,161 @@ fn check(rig: &mut Rig, format: MatrixFormat, layout: DeviceLayout, columns: usi
 #[test]
 fn codes_follow_from_the_emitted_scale() {
     on_each_adapter("codes_follow_from_the_emitted_scale", |rig| {
+        let classes: Vec<Vec<ElementFormat>> = element_classes()
+            .into_iter()
+            .map(|mut class| {
+                class.retain(|&element| is_quantised(element));
+                class
+            })
+            .filter(|class| !class.is_empty())
+            .collect();
+        let scale_types = [Some(ScaleType::F32), Some(ScaleType::E8m0), None];
         let levels = [
-            // Bits: the elements of a width share their pipelines.
-            8,
+            classes.len(),
             GRANULARITIES.len(),
+            scale_types.len(),
             // Pieces or planes, and the interleave.
             2 * INTERLEAVES.len(),
             // With or without sums.
             2,
         ];
-        for (index, row) in pairwise(&levels, |_| true).into_iter().enumerate() {
-            let scales = ScaleLayout {
+        let scales = |row: &[usize]| {
+            scale_types[row[2]].map(|scale| ScaleLayout {
                 granularity: GRANULARITIES[row[1]],
-                scale: ScaleType::F32,
+                scale,
                 zero: ZeroKind::None,
-            };
+            })
+        };
+        let allowed = |row: &[usize]| {
+            // Powers of two scale groups.
+            row[2] != 1 || GRANULARITIES[row[1]] != Granularity::Row
+        };
+        for (index, row) in pairwise(&levels, allowed).into_iter().enumerate() {
             let layout = DeviceLayout {
-                pieces: [PieceLayout::Pieces, PieceLayout::Planes][row[2] % 2],
-                interleave: INTERLEAVES[row[2] / 2],
-                sums: [SumLayout::None, SumLayout::Blocks][row[3]],
+                pieces: [PieceLayout::Pieces, PieceLayout::Planes][row[3] % 2],
+                interleave: INTERLEAVES[row[3] / 2],
+                sums: [SumLayout::None, SumLayout::Blocks][row[4]],
             };
-            let columns: &[usize] = match scales.granularity {
-                Granularity::Row => &[1, 31, 70, 257],
-                Granularity::Group(16) => &[16, 48, 160],
-                Granularity::Group(group) => &[group as usize, 5 * group as usize],
-                Granularity::Tensor => &[],
+            let columns: &[usize] = match scales(&row).map(|scales| scales.granularity) {
+                None | Some(Granularity::Row) => &[1, 31, 70, 257],
+                Some(Granularity::Group(16)) => &[16, 48, 160],
+                Some(Granularity::Group(group)) => &[group as usize, 5 * group as usize],
+                Some(Granularity::Tensor) => &[],
             };
-            for element in elements(row[0] as u32 + 1) {
-                let format = MatrixFormat::new(element, Some(scales)).expect("a format");
+            for &element in &classes[row[0]] {
+                let format = MatrixFormat::new(element, scales(&row)).expect("a format");
                 for &columns in columns {
                     check(rig, format, layout, columns, index as u64);
                 }
             }
+        }
+    });
+}
+
+/// All f16 values, infinities and NaN among them; every tie of the element with what lies next to it; zeros, subnormals and
+/// the largest; and f32 values by chance.
+fn values_to_encode(element: ElementFormat, random: &mut Random) -> Vec<f32> {
+    let mut values: Vec<f32> = (0..=u16::MAX)
+        .map(|bits| half::f16::from_bits(bits).to_f32())
+        .collect();
+    let mut table: Vec<f32> = (0..=element.max_code().unwrap_or(0))
+        .filter_map(|code| element.code_value(code))
+        .filter(|value| value.is_finite())
+        .collect();
+    table.sort_by(f32::total_cmp);
+    for pair in table.windows(2) {
+        let tie = ((f64::from(pair[0]) + f64::from(pair[1])) / 2.0) as f32;
+        for value in [pair[0], tie, pair[1]] {
+            values.extend([value, value.next_up(), value.next_down()]);
+        }
+    }
+    if let (Some(&first), Some(&last)) = (table.first(), table.last()) {
+        // Beyond the ends, where one more step would be.
+        values.extend([first, last].map(|value| value * 1.0625));
+        values.extend([first, last].map(|value| value * 2.0));
+    }
+    for value in [
+        0.0,
+        f32::MIN_POSITIVE,
+        f32::MIN_POSITIVE.next_down(),
+        f32::from_bits(1),
+        f32::MAX,
+        f32::INFINITY,
+        f32::NAN,
+        f32::from_bits(0x7f80_0001),
+    ] {
+        values.extend([value, -value]);
+    }
+    let by_chance = 1_000_000_usize.div_ceil(ENCODED_ELEMENTS);
+    values.extend((0..by_chance).map(|_| f32::from_bits(random.bits() as u32)));
+    // Some of usual sizes too.
+    values.extend((0..by_chance).map(|_| 8.0 * random.signed()));
+    values
+}
+
+/// The random values are shared out among so many elements; in all there are a million and more.
+const ENCODED_ELEMENTS: usize = 16;
+
+/// Bare codes of any f32: those of the reference, without exception.
+#[test]
+fn every_value_gets_its_code() {
+    on_each_adapter("every_value_gets_its_code", |rig| {
+        let context = rig.best();
+        let layout = DeviceLayout::ROW_MAJOR;
+        for (index, row) in FORMATS.iter().enumerate() {
+            let element = row.element;
+            if !is_quantised(element) {
+                continue;
+            }
+            let format = MatrixFormat::new(element, None).expect("bare codes");
+            let mut values = values_to_encode(element, &mut Random::new(index as u64));
+            if element.affine().is_some() {
+                // What becomes of them is left open.
+                values.retain(|value| value.is_finite());
+            }
+            const COLUMNS: usize = 1024;
+            values.resize(values.len().next_multiple_of(COLUMNS), 0.0);
+            let rows = values.len() / COLUMNS;
+            let quantised = || -> Result<Vec<u32>, anybit::Error> {
+                // Infinities and NaN come in a buffer of the caller.
+                let buffer = buffer_of(&context, values.iter().map(|value| value.to_bits()));
+                let input = DeviceMatrix::from_buffer(&buffer, 0, (rows, COLUMNS), COLUMNS)?;
+                let codes = context.allocate(format, rows, COLUMNS, &layout)?;
+                let quantize = context.prepare_quantize(&input, &codes)?;
+                // Read through the decoder, since no matrix of the host holds NaN. The decoder is tested on every code,
+                // and no two codes but those of NaN have the same bits.
+                let output = context.output(OutputFormat::F32, rows, COLUMNS)?;
+                let decode = context.prepare_decode(&codes, &output)?;
+                let decoded = context
+                    .submit_and_read(&[&quantize.work, &decode], &output)?
+                    .read_blocking()?;
+                let decoded = decoded.into_f32().unwrap_or_default();
+                Ok(decoded.into_iter().map(f32::to_bits).collect())
+            };
+            let found = match quantised() {
+                Ok(found) => found,
+                Err(error) => {
+                    rig.note(Err(format!("{element}: {error}")));
+                    continue;
+                }
+            };
+            let expected = codes_given(&values, 1.0, &format);
+            let value_of = |code: u8| element.code_value(code).expect("a code");
+            let wrong = (0..values.len()).find(|&index| {
+                let expected = value_of(expected[index]);
+                let same = found[index] == expected.to_bits();
+                !same && !(expected.is_nan() && f32::from_bits(found[index]).is_nan())
+            });
+            rig.note(match wrong {
+                None => Ok(()),
+                Some(index) => Err(format!(
+                    "{element}: {:e} ({:#010x}) became {:e}, expected {:e}",
+                    values[index],
+                    values[index].to_bits(),
+                    f32::from_bits(found[index]),
+                    value_of(expected[index])
+                )),
+            });
         }
     });
 }

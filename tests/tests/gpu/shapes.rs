@@ -10,13 +10,15 @@ use anybit_tests::rig::{Rig, on_each_adapter};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-/// How many of the contracts have float activations. They stand first.
-const FLOATS: usize = 2;
+/// How many of the contracts are for f32 multiply-add alone. They stand first.
+const FLOATS: usize = 3;
 
 /// Formats that bring each engine's own paths with them.
-const CONTRACTS: [Contract; 5] = [
+const CONTRACTS: [Contract; 7] = [
     ("f32", "f32", OutputFormat::F32),
     ("f32", "u3rhz", OutputFormat::F32),
+    ("e4m3rf", "e3m2rh", OutputFormat::F32),
+    ("e2m1rf", "e2m3rh", OutputFormat::F32),
     ("i4", "u3", OutputFormat::I32),
     ("i8rf", "u4g32hm", OutputFormat::F32),
     ("u2g32fz", "i2g32f", OutputFormat::F32),
@@ -76,7 +78,7 @@ fn shapes_around_every_tile() {
                 1
             };
             // Each tile meets one of the contracts that its engine takes.
-            let contracts = if sample.activation.element().affine().is_some() {
+            let contracts = if sample.activation.element().lift_unit().is_some() {
                 CONTRACTS.len() - FLOATS
             } else {
                 FLOATS

@@ -13,23 +13,24 @@ fn matrices_come_back_as_they_went() {
     on_each_adapter("matrices_come_back_as_they_went", |rig| {
         let context = rig.best();
         for (index, row) in FORMATS.iter().enumerate() {
-            let bare = MatrixFormat::new(row.element, None).expect("a format");
             let usual = MatrixFormat::weight_default(row.element);
+            // Where a group chooses a code's value there are no bare codes.
+            let bare = MatrixFormat::new(row.element, None).unwrap_or(usual);
             let formats = [bare, usual, MatrixFormat::activation_default(row.element)];
             for (turn, format) in formats.into_iter().enumerate() {
                 for (rows, columns) in [(1, 1), (5, 96), (33, 70), (37, 160)] {
                     if format.check_shape(rows, columns).is_err() {
                         continue;
                     }
-                    let affine = row.element.affine().is_some();
+                    let coded = row.element.has_codes();
                     let layout = DeviceLayout {
                         pieces: [PieceLayout::Pieces, PieceLayout::Planes][(index + turn) % 2],
-                        interleave: if affine {
+                        interleave: if coded {
                             [1, 4, 32][(index + rows) % 3]
                         } else {
                             1
                         },
-                        sums: if affine {
+                        sums: if coded {
                             [SumLayout::None, SumLayout::Blocks, SumLayout::Groups][turn]
                         } else {
                             SumLayout::None
@@ -104,12 +105,13 @@ fn weights_over_the_binding_limit_are_split() {
                     prepared.dispatches(),
                     back == w,
                     weight.bytes(),
+                    plan.engine(),
                 ))
             };
             let what = problem.contract();
             match product() {
                 Err(error) => rig.note(Err(format!("{what}: {error}"))),
-                Ok((values, dispatches, same, bytes)) => {
+                Ok((values, dispatches, same, bytes, engine)) => {
                     rig.note(match dispatches >= 2 && bytes > LIMIT && same {
                         true => Ok(()),
                         false => Err(format!(
@@ -122,7 +124,7 @@ fn weights_over_the_binding_limit_are_split() {
                         }
                         Values::F32(found) => {
                             let (expected, bounds) =
-                                reference(&problem, &x, &w).expect("a product");
+                                reference(&problem, engine, &x, &w).expect("a product");
                             compare::bounded(&found, &expected, &bounds)
                         }
                     };
@@ -217,9 +219,9 @@ fn device_memory_is_what_the_data_needs() {
                     let Ok(plan) = context.plan_with(&problem, &PlanOptions::default()) else {
                         continue;
                     };
-                    let affine = problem.weight.element().affine().is_some();
+                    let coded = problem.weight.element().has_codes();
                     let layout = DeviceLayout {
-                        sums: if affine { sums } else { SumLayout::None },
+                        sums: if coded { sums } else { SumLayout::None },
                         ..plan.weight_layout()
                     };
                     let matrix = operand(

@@ -1,7 +1,7 @@
 //! The twins of the kernels, on the CPU, against exact arithmetic: they stay inside the bounds that GPUs are held to, on
 //! the operands that GPUs get.
 
-use anybit::{OutputFormat, Problem};
+use anybit::{Engine, OutputFormat, Problem};
 use anybit_formats::PackedMatrix;
 use anybit_reference::kernel::{self, Tile};
 use anybit_reference::{Batches, ReferenceError, exact};
@@ -88,7 +88,7 @@ fn scaled_integer_twins_stay_within_the_bounds() {
         ("b2h", "b1rfz"),
         ("i4rf", "tg32f"),
     ];
-    check_bounded(&pairs, &twins);
+    check_bounded(Engine::Dot4, &pairs, &twins);
 }
 
 #[test]
@@ -99,17 +99,21 @@ fn float_twins_stay_within_the_bounds() {
         ("f16", "bf16"),
         ("f32", "u4g32hm"),
         ("bf16", "i3g16fz"),
+        ("e4m3rf", "e2m1g32e"),
+        ("f16", "nf4g32f"),
+        ("i8rf", "e5m2g32h"),
+        ("f32", "bitmod4g32qc"),
     ];
-    check_bounded(&pairs, &twins);
+    check_bounded(Engine::Fma, &pairs, &twins);
 }
 
-fn check_bounded(pairs: &[(&str, &str)], twins: &[(&str, Twin<f32>)]) {
+fn check_bounded(engine: Engine, pairs: &[(&str, &str)], twins: &[(&str, Twin<f32>)]) {
     for (x, w) in pairs {
         for shape in SHAPES {
             for fills in all_fills() {
                 let problem = Problem::new(shape, format(x), format(w));
                 let (x, w) = operands(&problem, fills, 2);
-                let (expected, bounds) = reference(&problem, &x, &w).expect("a product");
+                let (expected, bounds) = reference(&problem, engine, &x, &w).expect("a product");
                 for (name, twin) in twins {
                     let found = twin(&x, &w, Batches::ONE, Tile::of(&x, &w).with_lanes(8));
                     let wrong = compare::bounded(&found.expect("a product"), &expected, &bounds);

@@ -70,68 +70,82 @@ const GRANULARITIES: [Granularity; 5] = [
     Granularity::Row,
     Granularity::Group(16),
     Granularity::Group(32),
-    Granularity::Group(96),
+    Granularity::Group(128),
 ];
-const ZEROS: [ZeroKind; 3] = [ZeroKind::None, ZeroKind::Integer, ZeroKind::Minimum];
-const SCALES: [ScaleType; 2] = [ScaleType::F32, ScaleType::F16];
+const ZEROS: [ZeroKind; 4] = [
+    ZeroKind::None,
+    ZeroKind::Integer,
+    ZeroKind::Minimum,
+    ZeroKind::Choice,
+];
 
-fn matrix_format(element: ElementFormat, [granularity, scale, zero]: [usize; 3]) -> MatrixFormat {
+/// The format of an element under some scales, if it takes them; floats as they are.
+fn matrix_format(
+    element: ElementFormat,
+    [granularity, scale, zero]: [usize; 3],
+) -> Option<MatrixFormat> {
     let layout = ScaleLayout {
         granularity: GRANULARITIES[granularity],
-        scale: SCALES[scale],
+        scale: ScaleType::ALL[scale],
         zero: ZEROS[zero],
     };
-    MatrixFormat::new(element, element.affine().map(|_| layout)).expect("a format")
+    MatrixFormat::new(element, element.has_codes().then_some(layout)).ok()
 }
 
-/// Widths of elements: 1 to 8 bits, then f32, f16, bf16.
-const WIDTHS: usize = 11;
-
-/// An element of a width. Shaders know encodings only by whether an integer is its code (`unsigned`) or not.
-fn element(width: usize, unsigned: bool) -> ElementFormat {
-    let encoding = match unsigned {
-        true => Encoding::Unsigned,
-        false => [Encoding::TwosComplement, Encoding::Bipolar][width % 2],
-    };
-    match width {
-        8 => ElementFormat::F32,
-        9 => ElementFormat::F16,
-        10 => ElementFormat::BF16,
-        _ => AffineFormat::new(width as u8 + 1, encoding)
-            .expect("1 to 8 bits")
-            .into(),
-    }
+/// Elements that bring pipelines of their own: integers of 1 to 8 bits, floats, minifloats of all widths with and without
+/// special codes, codebooks small and large, with choices and without.
+fn elements() -> Vec<ElementFormat> {
+    let mut elements: Vec<ElementFormat> = (1..=8)
+        .map(|bits| {
+            // Shaders know encodings only by whether an integer is its code (`unsigned`) or not.
+            let encoding = [
+                Encoding::Unsigned,
+                Encoding::TwosComplement,
+                Encoding::Bipolar,
+            ][usize::from(bits) % 3];
+            AffineFormat::new(bits, encoding)
+                .expect("1 to 8 bits")
+                .into()
+        })
+        .collect();
+    elements.extend(
+        [
+            "uint8", "int4", "f32", "f16", "bf16", "e4m3", "e5m2", "e3m4", "e3m3", "e3m2", "e2m3",
+            "e2m1", "e1m2", "e3m0", "e1m0", "nf4", "bitmod3", "bitmod4", "shift2", "shift3",
+            "power5", "dynamic8",
+        ]
+        .map(|name| name.parse::<ElementFormat>().expect("a format")),
+    );
+    elements
 }
 
 /// The GEMM shaders: each two of kernel with tile, element and scales of both operands, output, and device.
 pub(super) fn gemms() -> Vec<Text> {
     let devices = devices();
+    let elements = elements();
     let kernels: Vec<(&KernelRow, Tile)> = KERNELS
         .iter()
         .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
         .collect();
     let problem = |row: &[usize]| {
-        let activation = element(row[1], row[2] == 1);
-        let weight = element(row[6], row[6].is_multiple_of(2));
+        let (activation, weight) = (elements[row[1]], elements[row[5]]);
         // All kernels take eight rows; the text does not depend on their number.
-        let shape = (8, 96, 192);
-        if row[10] == 1 {
-            let bare = |element| MatrixFormat::new(element, None).expect("a format");
-            Problem::new(shape, bare(activation), bare(weight)).with_output(OutputFormat::I32)
+        let shape = (8, 96, 384);
+        if row[9] == 1 {
+            let bare = |element| MatrixFormat::new(element, None).ok();
+            let problem = Problem::new(shape, bare(activation)?, bare(weight)?);
+            Some(problem.with_output(OutputFormat::I32))
         } else {
-            let activation = matrix_format(activation, [row[3], row[4], row[5]]);
-            Problem::new(
-                shape,
-                activation,
-                matrix_format(weight, [row[7], row[8], row[9]]),
-            )
+            let activation = matrix_format(activation, [row[2], row[3], row[4]])?;
+            let weight = matrix_format(weight, [row[6], row[7], row[8]])?;
+            Some(Problem::new(shape, activation, weight))
         }
     };
     let find = |row: &[usize]| {
         let (kernel, tile) = kernels[row[0]];
         let (accepted, _) = candidates(
-            &problem(row),
-            &devices[row[11]],
+            &problem(row)?,
+            &devices[row[10]],
             &PlanOptions::engine(kernel.engine),
         )
         .ok()?;
@@ -140,10 +154,10 @@ pub(super) fn gemms() -> Vec<Text> {
             .find(|candidate| candidate.skeleton == kernel.skeleton && candidate.tile == tile);
         Some(found?.specialization)
     };
-    let scales = [GRANULARITIES.len(), SCALES.len(), ZEROS.len()];
-    let mut levels = vec![kernels.len(), WIDTHS, 2];
+    let scales = [GRANULARITIES.len(), ScaleType::ALL.len(), ZEROS.len()];
+    let mut levels = vec![kernels.len(), elements.len()];
     levels.extend(scales);
-    levels.push(WIDTHS);
+    levels.push(elements.len());
     levels.extend(scales);
     levels.extend([2, devices.len()]);
     let mut texts = Texts::default();
@@ -154,14 +168,14 @@ pub(super) fn gemms() -> Vec<Text> {
 }
 
 fn layouts(element: ElementFormat) -> Vec<DeviceLayout> {
-    let affine = element.affine().is_some();
+    let coded = element.has_codes();
     let pieces = [PieceLayout::Pieces, PieceLayout::Planes];
     let interleaves = [1, 2, 4, 8, 16, 32];
     let mut layouts = Vec::new();
-    for pieces in pieces.into_iter().take(if affine { 2 } else { 1 }) {
-        for interleave in interleaves.into_iter().take(if affine { 6 } else { 1 }) {
+    for pieces in pieces.into_iter().take(if coded { 2 } else { 1 }) {
+        for interleave in interleaves.into_iter().take(if coded { 6 } else { 1 }) {
             for sums in [SumLayout::None, SumLayout::Blocks] {
-                if affine || sums == SumLayout::None {
+                if coded || sums == SumLayout::None {
                     layouts.push(DeviceLayout {
                         pieces,
                         interleave,
@@ -177,13 +191,23 @@ fn layouts(element: ElementFormat) -> Vec<DeviceLayout> {
 /// The shaders that quantise: every element that they take, in every layout.
 pub(super) fn quantizers() -> Vec<Text> {
     let mut texts = Texts::default();
-    for row in FORMATS.iter().filter(|row| row.element.affine().is_some()) {
-        for granularity in 1..GRANULARITIES.len() {
-            let format = matrix_format(row.element, [granularity, 0, 0]);
+    for row in FORMATS.iter().filter(|row| row.element.has_codes()) {
+        let bare = MatrixFormat::new(row.element, None);
+        let scaled = (1..GRANULARITIES.len())
+            .flat_map(|granularity| [0, 2].map(|scale| [granularity, scale, 0]))
+            .filter_map(|scales| matrix_format(row.element, scales));
+        for format in bare.into_iter().chain(scaled) {
+            // Powers of two scale groups; the larger codebooks and those with choices are for the host.
+            let codebook = row.element.codebook();
+            let refused = codebook.is_some_and(|codebook| codebook.bits() > 4)
+                || format.to_string().ends_with("re");
             for layout in layouts(row.element) {
                 match quantize_specialization(&format, &layout) {
-                    Ok(specialization) => texts.add(specialization),
-                    Err(error) => panic!("{format} {layout:?}: {error}"),
+                    Ok(specialization) => {
+                        assert!(!refused, "{format}");
+                        texts.add(specialization);
+                    }
+                    Err(error) => assert!(refused, "{format} {layout:?}: {error}"),
                 }
             }
         }
@@ -194,14 +218,18 @@ pub(super) fn quantizers() -> Vec<Text> {
 /// The shaders that decode: every element in every layout, under covering scales.
 pub(super) fn decoders() -> Vec<Text> {
     let mut texts = Texts::default();
-    let scales = pairwise(&[GRANULARITIES.len(), SCALES.len(), ZEROS.len()], |_| true);
+    let levels = [GRANULARITIES.len(), ScaleType::ALL.len(), ZEROS.len()];
+    let scales = pairwise(&levels, |_| true);
     for row in FORMATS {
         for layout in layouts(row.element) {
-            let bare = MatrixFormat::new(row.element, None).expect("a format");
-            texts.add(decode_specialization(&bare, &layout));
+            if let Ok(bare) = MatrixFormat::new(row.element, None) {
+                texts.add(decode_specialization(&bare, &layout));
+            }
             for scales in &scales {
-                let format = matrix_format(row.element, [scales[0], scales[1], scales[2]]);
-                texts.add(decode_specialization(&format, &layout));
+                if let Some(format) = matrix_format(row.element, [scales[0], scales[1], scales[2]])
+                {
+                    texts.add(decode_specialization(&format, &layout));
+                }
             }
         }
     }

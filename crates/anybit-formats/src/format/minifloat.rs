@@ -292,6 +292,18 @@ impl MinifloatFormat {
         }
     }
 
+    /// The smallest subnormal, which all values are integers times, where kernels can lift the format:
+    /// all codes finite, an exponent of 1 or 2 bits or E3M0, and no integer above 127.
+    pub(crate) fn lift_unit(self) -> Option<f32> {
+        let lifted = self.exponent <= 2 || (self.exponent, self.mantissa) == (3, 0);
+        if !matches!(self.special, SpecialValues::Finite) || !lifted {
+            return None;
+        }
+        self.lift()?;
+        let exponent = 128 - u32::from(self.bias()) - u32::from(self.mantissa);
+        Some(f32::from_bits(exponent << F32_MANTISSA))
+    }
+
     /// The name: `e4m3`, `e2m1`, `e5m2`. E4M3 is [`SpecialValues::Fn`], E5M2
     /// [`SpecialValues::Ieee`] and every other [`SpecialValues::Finite`] by that name; the rest say
     /// which they are at the end, as in `e4m3ieee`, `e4m3finite`, `e2m1fn`.

@@ -230,13 +230,22 @@ impl Side {
 
     /// The scale at `index`, both levels; 1 past the end.
     pub(crate) fn scale(&self, format: &MatrixFormat, columns: usize, index: usize) -> f32 {
+        let [first, second] = self.scale_levels(format, columns, index);
+        first * second
+    }
+
+    /// The levels of the scale at `index`; 1 for what there is not.
+    pub(crate) fn scale_levels(
+        &self,
+        format: &MatrixFormat,
+        columns: usize,
+        index: usize,
+    ) -> [f32; 2] {
         let Some(&first) = self.scales.get(index) else {
-            return 1.0;
+            return [1.0; 2];
         };
-        match self.second.get(format.second_index(index, columns)) {
-            Some(second) => first * second,
-            None => first,
-        }
+        let second = self.second.get(format.second_index(index, columns));
+        [first, second.copied().unwrap_or(1.0)]
     }
 
     /// The zero point at `index`; 0 where there is none.
@@ -249,16 +258,25 @@ impl Side {
 
     /// The minimum at `index`, both levels; 0 where there is none.
     pub(crate) fn minimum(&self, format: &MatrixFormat, columns: usize, index: usize) -> f32 {
+        let [first, second] = self.minimum_levels(format, columns, index);
+        first * second
+    }
+
+    /// The levels of the minimum at `index`; 0 and 1 for what there is not.
+    pub(crate) fn minimum_levels(
+        &self,
+        format: &MatrixFormat,
+        columns: usize,
+        index: usize,
+    ) -> [f32; 2] {
         let StoredZeros::Minimum(minima) = &self.zeros else {
-            return 0.0;
+            return [0.0, 1.0];
         };
         let Some(&first) = minima.get(index) else {
-            return 0.0;
+            return [0.0, 1.0];
         };
-        match self.second_minima.get(format.second_index(index, columns)) {
-            Some(second) => first * second,
-            None => first,
-        }
+        let second = self.second_minima.get(format.second_index(index, columns));
+        [first, second.copied().unwrap_or(1.0)]
     }
 
     /// The choice at `index`; 0 where there is none.

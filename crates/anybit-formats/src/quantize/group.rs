@@ -416,7 +416,10 @@ impl Coder {
 
     /// What a code stands for, before a minimum.
     fn decode(&self, group: &GroupScale, code: u8) -> f32 {
-        let value = self.element.value_of(code, group.zero.choice());
+        let value = self
+            .element
+            .code_value_with(code, group.zero.choice())
+            .unwrap_or(0.0);
         group.scale * (value - f32::from(group.zero.point()))
     }
 }

@@ -3,10 +3,9 @@
 use anybit_formats::AffineFormat;
 use anybit_formats::layout::code_bit;
 
-use super::integer::{Engine, Part, Words};
+use super::integer::{Choices, Engine, Part, Words};
 
 /// The bitplane engine between two formats.
-#[derive(Clone, Copy)]
 pub(super) struct Bitplane {
     activation_bits: usize,
     weight_bits: usize,
@@ -51,27 +50,27 @@ impl Part {
 }
 
 impl Engine for Bitplane {
-    fn centre(self) -> i32 {
+    fn centre(&self) -> i32 {
         0
     }
 
-    fn activation(self, codes: &[u8; 32]) -> Words {
+    fn activation(&self, codes: &[u8; 32], _: Choices) -> Words {
         planes(codes)
     }
 
-    fn weight(self, codes: &[u8; 32]) -> Words {
+    fn weight(&self, codes: &[u8; 32], _: Choices) -> Words {
         planes(codes)
     }
 
-    fn activation_codes(self, x: &Words, span: Part) -> i32 {
+    fn activation_codes(&self, x: &Words, span: Part) -> i32 {
         code_sum(x, self.activation_bits, span)
     }
 
-    fn weight_codes(self, w: &Words, span: Part) -> i32 {
+    fn weight_codes(&self, w: &Words, span: Part) -> i32 {
         code_sum(w, self.weight_bits, span)
     }
 
-    fn product(self, x: &Words, w: &Words, _: i32, span: Part) -> i32 {
+    fn product(&self, x: &Words, w: &Words, _: i32, span: Part) -> i32 {
         // Products of equal weight are added before they are shifted.
         let mut powers = [0; 15];
         for (p, w) in w[..self.weight_bits].iter().enumerate() {

@@ -24,15 +24,10 @@ pub(super) fn gemm(
     tile: Tile,
     add: impl Fn(f32, &[f32], &[f32]) -> f32 + Sync,
 ) -> Result<Vec<f32>, ReferenceError> {
-    if x.format().element().float().is_none() {
-        return Err(ReferenceError::NotFloat {
-            format: *x.format(),
-        });
-    }
     tile.check_lanes()?;
     let problem = Problem::new(x, w, batches)?;
     let step = step(w.format().element());
-    let x = x.decode();
+    let x = decode(x);
     let k = problem.k;
     problem.fill(|part, out| {
         let w = decode(&w.row_range(part.weight.clone())?);

@@ -6,11 +6,11 @@ use super::Tile;
 use super::fma::{add_dots, gemm};
 use crate::{Batches, ReferenceError};
 
-/// Y = X · Wᵀ of float activations with float or decoded weights: one `dot` of four columns after the other.
+/// Y = X · Wᵀ of floats and decoded codes: one `dot` of four columns after the other.
 ///
 /// # Errors
 ///
-/// [`ReferenceError::NotFloat`] for activations of codes; [`ReferenceError::Columns`],
+/// [`ReferenceError::Columns`],
 /// [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
 pub fn gemm_subgroup_fma(
     x: &PackedMatrix,

@@ -6,11 +6,11 @@ use super::Tile;
 use super::fma::{add_each, gemm};
 use crate::{Batches, ReferenceError};
 
-/// Y = X · Wᵀ of float activations with float or decoded weights: one product after the other along K.
+/// Y = X · Wᵀ of floats and decoded codes: one product after the other along K.
 ///
 /// # Errors
 ///
-/// [`ReferenceError::NotFloat`] for activations of codes; [`ReferenceError::Columns`],
+/// [`ReferenceError::Columns`],
 /// [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
 pub fn gemm_tiled_fma(
     x: &PackedMatrix,

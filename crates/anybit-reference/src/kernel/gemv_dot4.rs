@@ -3,7 +3,7 @@
 use anybit_formats::PackedMatrix;
 
 use super::dot4::Dot4;
-use super::integer::{affine, gemm};
+use super::integer::gemm;
 use super::{Output, Tile};
 use crate::{Batches, ReferenceError};
 
@@ -11,7 +11,7 @@ use crate::{Batches, ReferenceError};
 ///
 /// # Errors
 ///
-/// [`ReferenceError::NotCodes`] for floats; [`ReferenceError::ActivationMinimum`] for activations that have minima;
+/// [`ReferenceError::NotCodes`] for formats without integers; [`ReferenceError::ActivationMinimum`] for activations that have minima;
 /// [`ReferenceError::Grouped`] for scale groups under [`Accumulation::Whole`](crate::bound::Accumulation::Whole), and for
 /// grouped zero points with i32 outputs; [`ReferenceError::Constant`] for a span or lanes that the kernel cannot have;
 /// [`ReferenceError::Columns`], [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
@@ -21,6 +21,6 @@ pub fn gemv_dot4<O: Output>(
     batches: Batches,
     tile: Tile,
 ) -> Result<Vec<O>, ReferenceError> {
-    let engine = Dot4::new(affine(x)?, affine(w)?);
+    let engine = Dot4::new(x.format().element(), w.format().element());
     gemm(x, w, batches, tile, engine)
 }

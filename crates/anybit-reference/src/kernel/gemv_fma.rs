@@ -6,14 +6,12 @@ use super::Tile;
 use super::fma::{add_dots, gemm};
 use crate::{Batches, ReferenceError};
 
-/// Y = X · Wᵀ of float activations with float or decoded weights: `LANES` lanes take turns at as many columns as a load brings (4 f32, 8 f16 or bf16, 32 codes), each adding one
+/// Y = X · Wᵀ of floats and decoded codes: `LANES` lanes take turns at as many columns as a load brings (4 f32, 8 f16 or bf16, 32 codes), each adding one
 /// `dot` of four after the other, and an xor butterfly adds the lanes.
 ///
 /// # Errors
 ///
-/// [`ReferenceError::NotFloat`] for activations of codes; [`ReferenceError::Constant`] for lanes that are no power of two;
-/// [`ReferenceError::Columns`],
-/// [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
+/// [`ReferenceError::Constant`] for lanes that are no power of two; [`ReferenceError::Columns`], [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
 pub fn gemv_fma(
     x: &PackedMatrix,
     w: &PackedMatrix,

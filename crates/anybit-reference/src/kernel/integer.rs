@@ -6,7 +6,7 @@ use super::Tile;
 use super::accumulate::{Accumulate, Constants, Kernel, Output};
 use super::reduce::butterfly;
 use crate::ReferenceError;
-use crate::integers::is_grouped;
+use crate::integers::{check_codes, is_grouped};
 use crate::problem::{Batches, Problem};
 
 /// Columns in a block.
@@ -15,25 +15,28 @@ const BLOCK: usize = 32;
 /// The words that an engine makes of a block of 32 codes.
 pub(super) type Words = [u32; 8];
 
+/// What each half of a block chooses, of codebooks with choices.
+pub(super) type Choices = [u8; 2];
+
 /// An engine: how it lays out codes in words, and multiplies and adds them. Spans are the 1 or 2 parts of a block.
-pub(super) trait Engine: Copy + Send + Sync {
+pub(super) trait Engine: Send + Sync {
     /// The code that the activations' words hold as s = 0.
-    fn centre(self) -> i32;
+    fn centre(&self) -> i32;
 
     /// The words of a block of activations.
-    fn activation(self, codes: &[u8; BLOCK]) -> Words;
+    fn activation(&self, codes: &[u8; BLOCK], choices: Choices) -> Words;
 
     /// The words of a block of weights.
-    fn weight(self, codes: &[u8; BLOCK]) -> Words;
+    fn weight(&self, codes: &[u8; BLOCK], choices: Choices) -> Words;
 
     /// Σ s over a span.
-    fn activation_codes(self, x: &Words, span: Part) -> i32;
+    fn activation_codes(&self, x: &Words, span: Part) -> i32;
 
     /// Σ u over a span.
-    fn weight_codes(self, w: &Words, span: Part) -> i32;
+    fn weight_codes(&self, w: &Words, span: Part) -> i32;
 
     /// Σ s·u over a span, from its Σ s.
-    fn product(self, x: &Words, w: &Words, activation_codes: i32, span: Part) -> i32;
+    fn product(&self, x: &Words, w: &Words, activation_codes: i32, span: Part) -> i32;
 }
 
 /// Span `index` of a block, `length` codes long.
@@ -136,21 +139,34 @@ pub(super) fn affine(matrix: &PackedMatrix) -> Result<AffineFormat, ReferenceErr
 }
 
 /// The words of every block of a matrix, row-major; padding is code 0.
-fn blocks(matrix: &PackedMatrix, words: impl Fn(&[u8; BLOCK]) -> Words) -> Vec<Words> {
+fn blocks(matrix: &PackedMatrix, words: impl Fn(&[u8; BLOCK], Choices) -> Words) -> Vec<Words> {
     let columns = matrix.columns();
     if columns == 0 {
         return Vec::new();
     }
-    matrix
-        .unpack_codes()
-        .chunks_exact(columns)
-        .flat_map(|row| row.chunks(BLOCK))
-        .map(|codes| {
+    let group_len = matrix.format().group_len(columns).max(1);
+    let codes = matrix.unpack_codes();
+    let mut blocks = Vec::with_capacity(codes.len().div_ceil(BLOCK));
+    for (row, codes) in codes.chunks_exact(columns).enumerate() {
+        for (index, codes) in codes.chunks(BLOCK).enumerate() {
             let mut block = [0; BLOCK];
             block[..codes.len()].copy_from_slice(codes);
-            words(&block)
-        })
-        .collect()
+            let choices = [0, BLOCK / 2].map(|half| {
+                let column = (index * BLOCK + half).min(columns - 1);
+                matrix.choice(row, column / group_len)
+            });
+            blocks.push(words(&block, choices));
+        }
+    }
+    blocks
+}
+
+/// `(multiplier, offset)` of an operand's integers: lifted values are the integers themselves.
+fn coefficients(matrix: &PackedMatrix) -> Result<[i32; 2], ReferenceError> {
+    check_codes(matrix)?;
+    let affine = matrix.format().element().affine();
+    let (multiplier, offset) = affine.map_or((1, 0), AffineFormat::coefficients);
+    Ok([multiplier, offset])
 }
 
 /// An integer kernel whose lanes take turns at the blocks of K.
@@ -161,7 +177,7 @@ pub(super) fn gemm<E: Engine, O: Output>(
     tile: Tile,
     engine: E,
 ) -> Result<Vec<O>, ReferenceError> {
-    let (activation, weight) = (affine(x)?.coefficients(), affine(w)?.coefficients());
+    let (activation, weight) = (coefficients(x)?, coefficients(w)?);
     if x.format().zero_kind() == ZeroKind::Minimum {
         return Err(ReferenceError::ActivationMinimum {
             format: *x.format(),
@@ -170,9 +186,9 @@ pub(super) fn gemm<E: Engine, O: Output>(
     tile.check_span(x.format(), w.format())?;
     tile.check_lanes()?;
     let constants = Constants {
-        activation: [activation.0, activation.1],
+        activation,
         centre: engine.centre(),
-        weight: [weight.0, weight.1],
+        weight,
         activation_grouped: is_grouped(x.format()),
         weight_minimum: w.format().zero_kind() == ZeroKind::Minimum,
     };
@@ -209,7 +225,7 @@ impl<E: Engine> Kernel for Integer<'_, E> {
         let k = problem.k;
         let row_blocks = k.div_ceil(BLOCK);
         let spans = BLOCK / tile.span;
-        let x_blocks = blocks(x, |codes| engine.activation(codes));
+        let x_blocks = blocks(x, |codes, choices| engine.activation(codes, choices));
         // The activation's part of every span of a row.
         let row_spans = |row: usize, words: &[Words]| -> Vec<Span> {
             let parts = (0..row_blocks * spans).map(|index| {
@@ -223,7 +239,7 @@ impl<E: Engine> Kernel for Integer<'_, E> {
         };
         problem.fill(|part, out| {
             let w = w.row_range(part.weight.clone())?;
-            let w_blocks = blocks(&w, |codes| engine.weight(codes));
+            let w_blocks = blocks(&w, |codes, choices| engine.weight(codes, choices));
             let count = part.weight.len();
             for (row, out) in part.activation.clone().zip(out.chunks_exact_mut(count)) {
                 let x_words = &x_blocks[row * row_blocks..][..row_blocks];

@@ -1,28 +1,34 @@
 //! The twin of `kernel/quantize_rows.wgsl`.
 
-use anybit_formats::{AffineFormat, Calibration, Granularity};
+use anybit_formats::MatrixFormat;
 
 use super::reduce::butterfly;
 use crate::ReferenceError;
+use crate::integers::is_grouped;
 use crate::quantize::{Quantized, Rule, assemble, check_values, vector};
 
 /// f32 rows to codes with one scale a row. `workgroup`, a power of two, is the number of invocations that share a row
-/// (`WORKGROUP`); it changes the order in which magnitudes are added for [`Calibration::AbsMean`].
+/// (`WORKGROUP`); it changes the order in which magnitudes are added where the scale is their mean.
 ///
 /// # Errors
 ///
-/// [`ReferenceError::Quantizer`] for a calibration other than [`Calibration::AbsMax`] and, for binary and ternary,
-/// [`Calibration::AbsMean`]; [`ReferenceError::Constant`] for a workgroup that is no power of two;
-/// [`ReferenceError::Length`] and [`ReferenceError::Format`] for wrong values.
+/// [`ReferenceError::Quantizer`] for a format that the quantising kernels do not make, or one of groups;
+/// [`ReferenceError::Constant`] for a workgroup that is no power of two; [`ReferenceError::Length`] and
+/// [`ReferenceError::Format`] for wrong values.
 pub fn quantize_rows(
     values: &[f32],
     rows: usize,
     columns: usize,
-    element: AffineFormat,
-    calibration: Calibration,
+    format: &MatrixFormat,
     workgroup: usize,
 ) -> Result<Quantized, ReferenceError> {
-    let rule = Rule::new(element, calibration)?;
+    let rule = Rule::new(format)?;
+    if format.scales().is_none() || is_grouped(format) {
+        return Err(ReferenceError::Quantizer {
+            format: *format,
+            reason: "quantize_rows makes one scale a row",
+        });
+    }
     check_values(values, rows, columns)?;
     if !workgroup.is_power_of_two() {
         return Err(ReferenceError::Constant {
@@ -43,5 +49,5 @@ pub fn quantize_rows(
             rule.scale_and_inverse(statistic, columns)
         })
         .collect();
-    assemble(values, rows, columns, element, Granularity::Row, &scales)
+    assemble(values, rows, columns, format, &scales)
 }

@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses some of these")]
 
 use anybit_formats::{
-    ElementFormat, Granularity, MatrixFormat, PackedMatrix, ScaleLayout, ScaleType, ZeroKind, Zeros,
+    ElementFormat, Granularity, MatrixFormat, PackedMatrix, ScaleLayout, ScaleType, SideData,
+    ZeroKind, Zeros,
 };
 
 /// A xorshift generator.
@@ -39,34 +40,57 @@ pub(crate) fn format(name: &str) -> MatrixFormat {
     name.parse().unwrap()
 }
 
-/// A matrix of uniform codes with scales of both signs, now and then 0, and uniform zeros.
+/// A matrix of uniform codes of finite values with scales of both signs where the type has them, now and then 0, and
+/// uniform zeros or choices.
 pub(crate) fn matrix(format: MatrixFormat, rows: usize, columns: usize, seed: u64) -> PackedMatrix {
     let mut random = Random::new(seed);
-    let affine = match format.element() {
-        ElementFormat::Affine(affine) => affine,
-        ElementFormat::Float(float) => {
-            let values: Vec<f32> = (0..rows * columns)
-                .map(|_| random.float() * [0.01, 1.0, 100.0][random.below(3)])
-                .collect();
-            return PackedMatrix::from_f32(float, rows, columns, &values).unwrap();
-        }
-        _ => unreachable!(),
-    };
+    let element = format.element();
+    if let ElementFormat::Float(float) = element {
+        let values: Vec<f32> = (0..rows * columns)
+            .map(|_| random.float() * [0.01, 1.0, 100.0][random.below(3)])
+            .collect();
+        return PackedMatrix::from_f32(float, rows, columns, &values).unwrap();
+    }
+    let finite: Vec<u8> = (0..=element.max_code().unwrap())
+        .filter(|&code| element.code_value(code).unwrap().is_finite())
+        .collect();
     let codes: Vec<u8> = (0..rows * columns)
-        .map(|_| random.below(usize::from(affine.max_code()) + 1) as u8)
+        .map(|_| finite[random.below(finite.len())])
         .collect();
     let count = format.scale_count(rows, columns);
-    let scales: Vec<f32> = (0..count)
-        .map(|_| random.float() * [0.0, 0.01, 0.1, 1.0, 3.0][random.below(5)])
-        .collect();
-    let points: Vec<u8> = (0..count).map(|_| random.below(256) as u8).collect();
-    let minima: Vec<f32> = (0..count).map(|_| random.float()).collect();
-    let zeros = match format.zero_kind() {
-        ZeroKind::None => Zeros::None,
-        ZeroKind::Integer => Zeros::Integer(&points),
-        ZeroKind::Minimum => Zeros::Minimum(&minima),
+    let stored = format.scales().map(|layout| layout.scale);
+    let mut first_level = || match stored {
+        Some(ScaleType::Int8 | ScaleType::Super) => random.below(256) as f32 - 128.0,
+        Some(ScaleType::E8m0) => 2.0_f32.powi(random.below(12) as i32 - 8),
+        _ => random.float() * [0.0, 0.01, 0.1, 1.0, 3.0][random.below(5)],
     };
-    PackedMatrix::from_codes(format, rows, columns, &codes, &scales, zeros).unwrap()
+    let scales: Vec<f32> = (0..count).map(|_| first_level()).collect();
+    let minima: Vec<f32> = (0..count).map(|_| first_level()).collect();
+    let second: Vec<f32> = (0..format.second_count(rows, columns))
+        .map(|_| random.float())
+        .collect();
+    let second_minima: Vec<f32> = second.iter().map(|_| random.float()).collect();
+    let points: Vec<u8> = (0..count).map(|_| random.below(256) as u8).collect();
+    let choices: Vec<u8> = (0..count)
+        .map(|_| random.below(element.choice_count().max(1)) as u8)
+        .collect();
+    let zero = format.zero_kind();
+    let data = SideData {
+        scales: &scales,
+        second: &second,
+        zeros: match zero {
+            ZeroKind::None => Zeros::None,
+            ZeroKind::Integer => Zeros::Integer(&points),
+            ZeroKind::Minimum => Zeros::Minimum(&minima),
+            ZeroKind::Choice => Zeros::Choice(&choices),
+        },
+        second_minima: if zero == ZeroKind::Minimum {
+            &second_minima
+        } else {
+            &[]
+        },
+    };
+    PackedMatrix::from_parts(format, rows, columns, &codes, data).unwrap()
 }
 
 /// A matrix of given integers, without scales.
