@@ -32,6 +32,8 @@ pub(crate) enum Error {
     Format(#[from] FormatError),
     #[error(transparent)]
     Gpu(#[from] anybit::Error),
+    #[error(transparent)]
+    Reference(#[from] anybit_reference::ReferenceError),
     #[error("{}", refused(contract, adapter, refusals, wanted, able))]
     NoKernel {
         contract: String,

@@ -1,8 +1,8 @@
 //! `anybit matmul`.
 
-use anybit::formats::{MatrixFormat, PackedMatrix, quantize_with};
+use anybit::formats::{FloatFormat, MatrixFormat, PackedMatrix, quantize_with};
 use anybit::{Operands, OutputFormat, Problem};
-use rayon::prelude::*;
+use anybit_reference::exact;
 use serde::Serialize;
 
 use crate::cli::MatmulArguments;
@@ -84,6 +84,7 @@ pub(crate) fn run(arguments: &MatmulArguments) -> Result<(), Error> {
     if !arguments.report.report && !arguments.report.json {
         return Ok(());
     }
+    let given_weights = PackedMatrix::from_f32(FloatFormat::F32, n, k, &weights)?;
     let found = || values.iter().copied().map(f64::from);
     let caps = context.caps();
     let report = Report {
@@ -97,13 +98,9 @@ pub(crate) fn run(arguments: &MatmulArguments) -> Result<(), Error> {
         adapter: caps.name.clone(),
         backend: caps.backend.to_string(),
         driver: caps.driver.clone(),
-        error: Deviation::between(exact_product(&activations, &weights, (m, n, k)), found()),
+        error: Deviation::between(exact::gemm_f64_of(&activations, &given_weights)?, found()),
         kernel_error: Deviation::between(
-            exact_product(
-                &packed_activations.decode_f64(),
-                &packed_weights.decode_f64(),
-                (m, n, k),
-            ),
+            exact::gemm_f64(&packed_activations, &packed_weights)?,
             found(),
         ),
     };
@@ -112,27 +109,6 @@ pub(crate) fn run(arguments: &MatmulArguments) -> Result<(), Error> {
     } else {
         report.text()
     })
-}
-
-/// X·Wᵀ in f64.
-fn exact_product<T: Copy + Into<f64> + Sync>(
-    activations: &[T],
-    weights: &[T],
-    (m, n, k): (usize, usize, usize),
-) -> Vec<f64> {
-    (0..m * n)
-        .into_par_iter()
-        .map(|index| {
-            let (row, column) = (index / n, index % n);
-            let activations = &activations[row * k..][..k];
-            let weights = &weights[column * k..][..k];
-            activations
-                .iter()
-                .zip(weights)
-                .map(|(&x, &w)| x.into() * w.into())
-                .sum()
-        })
-        .collect()
 }
 
 #[derive(Debug, Serialize)]
