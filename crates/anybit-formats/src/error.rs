@@ -250,6 +250,16 @@ pub enum FormatError {
         /// Choices of the codebook.
         count: usize,
     },
+    /// A byte of packed ternary codes that no five codes make.
+    #[error(
+        "byte {index} of packed ternary codes is {byte:#04x}, which no codes from 0 to 2 make, or has others than 0 after the last"
+    )]
+    TernaryByte {
+        /// Which byte.
+        index: usize,
+        /// The byte.
+        byte: u8,
+    },
     /// A value is NaN or infinite.
     #[error("the value at row {row}, column {column} is {value}; every value must be finite")]
     NonFinite {

@@ -59,7 +59,9 @@ pub use matrix_format::{
     Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, SecondLevel,
     ZeroKind,
 };
-pub use packed::{DeviceImage, PackedMatrix, SideData, Zeros};
+pub use packed::{
+    DeviceImage, PackedMatrix, SideData, Zeros, pack_ternary5, ternary5_bytes, unpack_ternary5,
+};
 pub use quantize::{
     Calibration, Overflow, QuantizeOptions, Rounding, ScaleRule, quantize, quantize_with,
 };

@@ -14,10 +14,12 @@ use crate::{
 
 mod block;
 mod side;
+mod ternary;
 
 use block::Block;
 pub(crate) use side::Side;
 pub use side::{SideData, Zeros};
+pub use ternary::{pack_ternary5, ternary5_bytes, unpack_ternary5};
 
 /// A matrix in packed form, row-major: the streams of its pieces, its scales and its zeros.
 ///
@@ -153,6 +155,44 @@ impl PackedMatrix {
             pieces,
             side,
         })
+    }
+
+    /// A matrix of streams as [`pieces`](Self::pieces) gives them, and of side data. Nothing is packed anew, but
+    /// everything is checked.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Length`] for another number of streams than the format has, or one of another length;
+    /// [`FormatError::CodeTooLarge`], [`FormatError::NonFiniteCode`] and [`FormatError::NonFinite`] for elements that
+    /// the format has not; [`FormatError::Padding`] for others than code 0 after the last column;
+    /// [`FormatError::ZeroKind`], [`FormatError::ChoiceTooLarge`], [`FormatError::ScaleOverflow`] and
+    /// [`FormatError::MinimumOverflow`] for wrong side data; and those of [`MatrixFormat::check_shape`].
+    pub fn from_pieces(
+        format: MatrixFormat,
+        rows: usize,
+        columns: usize,
+        pieces: Vec<Vec<u32>>,
+        side: SideData<'_>,
+    ) -> Result<Self, FormatError> {
+        format.check_shape(rows, columns)?;
+        let widths = piece_widths(format.element(), PieceLayout::Pieces);
+        check_len("streams", widths.len(), pieces.len())?;
+        for (stream, &width) in pieces.iter().zip(widths) {
+            check_len(
+                "words of a stream",
+                rows * row_words(width, columns),
+                stream.len(),
+            )?;
+        }
+        let matrix = Self {
+            format,
+            rows,
+            columns,
+            pieces,
+            side: Side::new(&format, rows, columns, side)?,
+        };
+        matrix.check_elements()?;
+        Ok(matrix)
     }
 
     /// Packs floats, rounded to nearest, ties to even. `values` is `rows` × `columns`, row-major.
@@ -809,6 +849,10 @@ impl PackedMatrix {
 
     /// Checks streams that came from outside: valid codes, finite floats, zero padding.
     fn check_elements(&self) -> Result<(), FormatError> {
+        if self.columns == 0 {
+            // However many rows there may be.
+            return Ok(());
+        }
         let padding = |row| FormatError::Padding {
             row,
             columns: self.columns,

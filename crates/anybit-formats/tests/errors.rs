@@ -480,6 +480,80 @@ fn images_that_are_not_of_a_matrix() {
 }
 
 #[test]
+fn wrong_pieces() {
+    let from = |name, matrix: &PackedMatrix, pieces: Vec<Vec<u32>>| {
+        PackedMatrix::from_pieces(
+            format(name),
+            matrix.rows(),
+            matrix.columns(),
+            pieces,
+            matrix.side(),
+        )
+    };
+    let pieces =
+        |matrix: &PackedMatrix| -> Vec<Vec<u32>> { matrix.pieces().map(<[u32]>::to_vec).collect() };
+
+    let matrix = random_matrix(format("u5g32hz"), 2, 64, 1);
+    let mut less = pieces(&matrix);
+    less.pop();
+    assert_eq!(
+        from("u5g32hz", &matrix, less),
+        Err(FormatError::Length {
+            what: "streams",
+            expected: 2,
+            found: 1
+        })
+    );
+    let mut short = pieces(&matrix);
+    short[1].pop();
+    assert_eq!(
+        from("u5g32hz", &matrix, short),
+        Err(FormatError::Length {
+            what: "words of a stream",
+            expected: 4,
+            found: 3
+        })
+    );
+    assert!(matches!(
+        from("u5g32h", &matrix, pieces(&matrix)),
+        Err(FormatError::ZeroKind { .. })
+    ));
+
+    let matrix = random_matrix(format("t"), 2, 40, 1);
+    let mut damaged = pieces(&matrix);
+    damaged[0][4] |= 0x0300;
+    assert_eq!(
+        from("t", &matrix, damaged),
+        Err(FormatError::CodeTooLarge {
+            row: 1,
+            column: 1,
+            code: 3,
+            max: 2
+        })
+    );
+    let mut damaged = pieces(&matrix);
+    damaged[0][3] = 1;
+    assert_eq!(
+        from("t", &matrix, damaged),
+        Err(FormatError::Padding {
+            row: 0,
+            columns: 40
+        })
+    );
+    let matrix = random_matrix(format("e4m3"), 1, 32, 1);
+    let mut damaged = pieces(&matrix);
+    damaged[0][0] |= 0x7f;
+    assert!(matches!(
+        from("e4m3", &matrix, damaged),
+        Err(FormatError::NonFiniteCode {
+            row: 0,
+            column: 0,
+            ..
+        })
+    ));
+}
+
+#[test]
 fn messages_name_the_numbers() {
     let error = FormatError::GroupDoesNotDivide {
         columns: 33,

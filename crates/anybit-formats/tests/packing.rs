@@ -39,6 +39,22 @@ fn every_code_of_every_format_comes_back() {
 }
 
 #[test]
+fn a_matrix_is_its_pieces_and_its_side_data() {
+    let mut elements = code_elements();
+    elements.extend([ElementFormat::F32, ElementFormat::F16, ElementFormat::BF16]);
+    for element in elements {
+        for (rows, columns) in [(3, 96), (2, 41), (1, 1), (0, 32), (2, 0)] {
+            for format in formats_of(element, columns) {
+                let matrix = random_matrix(format, rows, columns, 7);
+                let pieces: Vec<Vec<u32>> = matrix.pieces().map(<[u32]>::to_vec).collect();
+                let back = PackedMatrix::from_pieces(format, rows, columns, pieces, matrix.side());
+                assert_eq!(back.as_ref(), Ok(&matrix), "{format}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_first_code_too_large_is_refused() {
     for element in affine_elements() {
         let max = element.affine().unwrap().max_code();

@@ -6,6 +6,7 @@ use std::str::Utf8Error;
 use anybit_formats::FormatError;
 
 use crate::gguf::{TensorType, ValueType, readable_types};
+use crate::safetensors::{Dtype, WeightLayout};
 
 /// Why a model file, or a part of one, could not be read.
 ///
@@ -198,7 +199,7 @@ pub enum ImportError {
         /// The name.
         name: String,
     },
-    /// A tensor has more dimensions than GGUF allows.
+    /// A tensor has more dimensions than the format allows, or than are read.
     #[error("tensor {tensor:?} has {count} dimensions; at most {limit} are allowed")]
     TooManyDimensions {
         /// The tensor.
@@ -215,7 +216,7 @@ pub enum ImportError {
     DimensionsOverflow {
         /// The tensor.
         tensor: String,
-        /// Its dimensions in GGUF order, fastest first.
+        /// Its dimensions as the file lists them.
         dimensions: Vec<u64>,
     },
     /// A row of a tensor is not a whole number of blocks of its type.
@@ -309,7 +310,7 @@ pub enum ImportError {
     NotAMatrix {
         /// The tensor.
         tensor: String,
-        /// Its dimensions in GGUF order, fastest first.
+        /// Its dimensions as the file lists them.
         dimensions: Vec<u64>,
     },
     /// A tensor has no elements.
@@ -317,7 +318,7 @@ pub enum ImportError {
     EmptyTensor {
         /// The tensor.
         tensor: String,
-        /// Its dimensions in GGUF order, fastest first.
+        /// Its dimensions as the file lists them.
         dimensions: Vec<u64>,
     },
     /// A row that was asked for is not in the tensor.
@@ -380,6 +381,258 @@ pub enum ImportError {
         /// The largest code there is.
         limit: u8,
     },
+
+    /// The file is neither GGUF nor safetensors.
+    #[error(
+        "{path:?} is no model file: it begins with {found:02x?}, a GGUF file with \"GGUF\", a safetensors file with \
+         the length of its header and a brace"
+    )]
+    UnknownFile {
+        /// The path as it was given.
+        path: PathBuf,
+        /// Its first bytes, at most nine.
+        found: Vec<u8>,
+    },
+    /// A directory does not say which of its files is the model.
+    #[error(
+        "{path:?} holds {count} safetensors files but neither model.safetensors.index.json nor model.safetensors; \
+         name one of them"
+    )]
+    NoModelInDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// How many safetensors files it holds.
+        count: usize,
+    },
+    /// The header does not begin as a safetensors header does.
+    #[error(
+        "not a safetensors file: after the length of the header comes {found:#04x}, a header begins with a brace"
+    )]
+    NotSafetensors {
+        /// The first byte of the header.
+        found: u8,
+    },
+    /// A part of a file is longer than is read.
+    #[error("{what} is {length} bytes long; at most {limit} are read")]
+    TooLong {
+        /// What it is.
+        what: &'static str,
+        /// Its length in bytes.
+        length: u64,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// A JSON text is not right.
+    #[error("{what} is not the JSON it should be; the file is damaged or of another kind")]
+    InvalidJson {
+        /// Which text.
+        what: &'static str,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// A tensor of a safetensors file has an element type that the format does not define.
+    #[error("tensor {tensor:?} has the element type {dtype:?}, which safetensors does not define")]
+    UnknownDtype {
+        /// The tensor.
+        tensor: String,
+        /// The type's name in the file.
+        dtype: String,
+    },
+    /// A tensor's place has another length than its shape.
+    #[error(
+        "tensor {tensor:?} of {dtype} with the shape {shape:?} takes {} bytes; the file gives it {begin} to {end}",
+        expected.map_or("no whole number of".to_owned(), |bytes| bytes.to_string())
+    )]
+    TensorSize {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: Dtype,
+        /// Its shape, outermost dimension first.
+        shape: Vec<u64>,
+        /// The bytes it takes, or `None` if its elements do not fill whole bytes.
+        expected: Option<u64>,
+        /// Where it begins, from the start of the tensor data, in bytes.
+        begin: u64,
+        /// Where it ends, from the start of the tensor data, in bytes.
+        end: u64,
+    },
+    /// Bytes of a safetensors file belong to no tensor.
+    #[error(
+        "the {} bytes of tensor data from {begin} on belong to no tensor, which safetensors does not allow; \
+         the file is damaged: fetch it again",
+        end.saturating_sub(*begin)
+    )]
+    Hole {
+        /// Where they begin, from the start of the tensor data.
+        begin: u64,
+        /// Where they end.
+        end: u64,
+    },
+    /// The index of a model in several files names a file that is not simply beside it.
+    #[error(
+        "the index names the file {file:?}; only files in the index's own directory are opened"
+    )]
+    FileOutsideDirectory {
+        /// The name in the index.
+        file: String,
+    },
+    /// A file of a model lacks a tensor that the index says it has.
+    #[error(
+        "the index says that {file:?} has the tensor {tensor:?}, but it has not; fetch the model again"
+    )]
+    NotInFile {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: String,
+    },
+
+    /// A tensor that belongs to a quantised weight is missing.
+    #[error(
+        "weight {weight:?} is stored as {layout}, which takes a tensor {tensor:?}, but there is none; \
+         if the model is in several files, open their index"
+    )]
+    MissingTensor {
+        /// The weight.
+        weight: String,
+        /// How it is stored.
+        layout: WeightLayout,
+        /// The tensor that is missing.
+        tensor: String,
+    },
+    /// A tensor has another element type than its part in a quantised weight takes.
+    #[error("tensor {tensor:?} is {found}; expected {expected}")]
+    WrongDtype {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        found: Dtype,
+        /// What it could be.
+        expected: &'static str,
+    },
+    /// A tensor has another shape than its part in a quantised weight takes.
+    #[error("tensor {tensor:?} has the shape {found:?}; expected {expected}")]
+    WrongShape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape, outermost dimension first.
+        found: Vec<u64>,
+        /// What it could be.
+        expected: String,
+    },
+    /// The tensors alone do not say how a weight is quantised.
+    #[error(
+        "weight {weight:?} is stored as {layout}, but neither its tensors nor a configuration tell {what}; \
+         keep config.json beside the file, or give a QuantizationConfig"
+    )]
+    Undecided {
+        /// The weight.
+        weight: String,
+        /// How it is stored.
+        layout: WeightLayout,
+        /// What is not known.
+        what: &'static str,
+    },
+    /// The configuration of a quantised model has a value that is not read, or not what the tensors say.
+    #[error("weight {weight:?}: the configuration says {setting} is {value}; {expected}")]
+    Setting {
+        /// The weight.
+        weight: String,
+        /// Which setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What is expected.
+        expected: String,
+    },
+    /// A weight is stored in a way that is not read.
+    #[error(
+        "weight {weight:?} is stored as {layout}, which is not read; convert the model to F32, F16, BF16 or a \
+         quantised layout that is"
+    )]
+    UnsupportedLayout {
+        /// The weight.
+        weight: String,
+        /// How it is stored.
+        layout: WeightLayout,
+    },
+    /// No packed matrix holds a quantised weight.
+    #[error(
+        "weight {weight:?} is stored as {layout}, but {reason}, so no packed matrix keeps it without loss; \
+         `values` decodes it exactly, `matrix_as` quantises it anew to a format you choose"
+    )]
+    NotPackable {
+        /// The weight.
+        weight: String,
+        /// How it is stored.
+        layout: WeightLayout,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The columns of a weight are not in the order of their groups.
+    #[error(
+        "weight {weight:?} was quantised in another order than that of its columns (`desc_act`); \
+         `permuted_matrix` gives it with the permutation of the activations, `values` in its own order"
+    )]
+    PermutedColumns {
+        /// The weight.
+        weight: String,
+    },
+    /// A column belongs to a group that there is not.
+    #[error(
+        "weight {weight:?}: column {column} is of group {group}, but there are {groups}; the file is damaged: fetch it again"
+    )]
+    GroupOutOfRange {
+        /// The weight.
+        weight: String,
+        /// The column, from 0.
+        column: u64,
+        /// Its group.
+        group: i64,
+        /// How many groups there are.
+        groups: u64,
+    },
+
+    /// A file of packed matrices is of a version that is not read.
+    #[error(
+        "the file's packed matrices are of version {version:?}; version {supported} is read: use a newer anybit"
+    )]
+    UnsupportedPackedVersion {
+        /// The version in the file.
+        version: String,
+        /// The version that is read.
+        supported: u32,
+    },
+    /// A file of packed matrices describes one in a way that is not read.
+    #[error(
+        "matrix {matrix:?} is described as {entry:?}; expected a format and a shape, as in \"u4g32hm 4096x11008\""
+    )]
+    InvalidMatrixEntry {
+        /// The matrix.
+        matrix: String,
+        /// The description.
+        entry: String,
+    },
+    /// The format of a packed matrix, or a codebook of the file, is not valid here.
+    #[error("{what} {name:?} of the file is not valid here")]
+    PackedFormat {
+        /// The matrix or the codebook.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: FormatError,
+    },
+    /// A file of packed matrices has more codebooks than are read.
+    #[error("the file has {count} codebooks; at most {limit} are read")]
+    TooManyCodebooks {
+        /// How many there are.
+        count: usize,
+        /// The most that are read.
+        limit: usize,
+    },
+
     /// What a tensor holds does not make a valid matrix.
     #[error("tensor {tensor:?} does not make a valid matrix")]
     Matrix {
@@ -407,4 +660,70 @@ impl fmt::Display for ScalePart {
             ScalePart::Minimum => "minimum",
         })
     }
+}
+
+/// Why a file of packed matrices could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The file could not be created.
+    #[error("cannot create {path:?}; check that the directory exists and may be written")]
+    Create {
+        /// The path of the file, or of the temporary one beside it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system failed to write.
+    #[error("writing failed; check that there is room on the disk")]
+    Write {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The finished file could not be put in its place.
+    #[error("cannot put the finished file at {path:?}; check that it may be written")]
+    Replace {
+        /// Where it belongs.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A name occurs twice, or is one that the file needs itself.
+    #[error(
+        "the name {name:?} is in the file already, or is one that the file itself needs; choose another"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A metadata key is given twice.
+    #[error(
+        "the metadata key {key:?} is in the file already, or begins with \"anybit.\"; choose another"
+    )]
+    KeyTaken {
+        /// The key.
+        key: String,
+    },
+    /// A tensor's bytes are more or fewer than its shape takes.
+    #[error("tensor {tensor:?} of {dtype} with the shape {shape:?} does not take {found} bytes")]
+    Length {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: Dtype,
+        /// Its shape, outermost dimension first.
+        shape: Vec<u64>,
+        /// The bytes given.
+        found: u64,
+    },
+    /// The header would be longer than safetensors files may have it.
+    #[error(
+        "the header would be {length} bytes long; at most {limit} are allowed: split the model"
+    )]
+    HeaderTooLong {
+        /// Its length in bytes.
+        length: u64,
+        /// The most allowed.
+        limit: u64,
+    },
 }

@@ -27,7 +27,14 @@
 
 #![warn(missing_docs)]
 
+mod convert;
 mod error;
 pub mod gguf;
+#[cfg(not(target_arch = "wasm32"))]
+mod model;
+pub mod safetensors;
 
-pub use error::{ImportError, ScalePart};
+pub use convert::ConvertedMatrix;
+pub use error::{ImportError, SaveError, ScalePart};
+#[cfg(not(target_arch = "wasm32"))]
+pub use model::{ModelFile, ModelWeight, PlainTensor};

@@ -317,7 +317,7 @@ fn read_type<R: Read>(reader: &mut FieldReader<R>, key: &str) -> Result<ValueTyp
 }
 
 /// A name as it goes into an error: keys may be 64 KiB long.
-pub(super) fn shorten(name: &str) -> String {
+pub(crate) fn shorten(name: &str) -> String {
     const LIMIT: usize = 128;
     match name.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
@@ -327,11 +327,11 @@ pub(super) fn shorten(name: &str) -> String {
 
 /// Positions of things in the order of their names: finds one by name without holding the names twice.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NameIndex(Vec<usize>);
+pub(crate) struct NameIndex(Vec<usize>);
 
 impl NameIndex {
     /// The index of `things`, or the first name that two of them have.
-    pub(super) fn new<T>(things: &[T], name: fn(&T) -> &str) -> Result<Self, &str> {
+    pub(crate) fn new<T>(things: &[T], name: fn(&T) -> &str) -> Result<Self, &str> {
         let mut named: Vec<(usize, &T)> = things.iter().enumerate().collect();
         named.sort_by_key(|(_, thing)| name(thing));
         let mut pairs = named.iter().zip(named.iter().skip(1));
@@ -342,17 +342,27 @@ impl NameIndex {
     }
 
     /// The one of `things`, which the index was made from, that has the name `wanted`.
-    pub(super) fn find<'a, T>(
+    pub(crate) fn find<'a, T>(
         &self,
         things: &'a [T],
         name: fn(&T) -> &str,
         wanted: &str,
     ) -> Option<&'a T> {
+        things.get(self.position(things, name, wanted)?)
+    }
+
+    /// The position of that one.
+    pub(crate) fn position<T>(
+        &self,
+        things: &[T],
+        name: fn(&T) -> &str,
+        wanted: &str,
+    ) -> Option<usize> {
         let found = self
             .0
             .binary_search_by_key(&Some(wanted), |&position| things.get(position).map(name))
             .ok()?;
-        things.get(*self.0.get(found)?)
+        self.0.get(found).copied()
     }
 }
 

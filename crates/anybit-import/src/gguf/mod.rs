@@ -70,14 +70,17 @@ use std::fmt;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::sync::Mutex;
 
-use self::metadata::{NameIndex, shorten};
+pub(crate) use self::metadata::{NameIndex, shorten};
 use self::reader::FieldReader;
+pub(crate) use self::reader::reserve;
 use crate::ImportError;
 
 pub use self::metadata::{Array, FromValue, Metadata, Value, ValueType};
-pub use self::read::ConvertedMatrix;
 pub(crate) use self::tensor::readable_types;
 pub use self::tensor::{TensorInfo, TensorType};
+
+/// What [`GgufFile::matrix_as`] gives.
+pub type ConvertedMatrix = crate::ConvertedMatrix<TensorType>;
 
 const MAGIC: [u8; 4] = *b"GGUF";
 
@@ -87,7 +90,8 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// Largest alignment that is read: well beyond any page or sector.
 const ALIGNMENT_LIMIT: u64 = 1 << 20;
 
-trait ReadSeek: Read + Seek + Send {}
+/// What a model file is read from.
+pub(crate) trait ReadSeek: Read + Seek + Send {}
 impl<T: Read + Seek + Send> ReadSeek for T {}
 
 /// A GGUF file, its header read and checked.

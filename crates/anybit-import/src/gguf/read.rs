@@ -4,9 +4,9 @@ use std::io::SeekFrom;
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use anybit_formats::quantize::{Calibration, quantize};
 use anybit_formats::{
-    FloatFormat, FormatError, Granularity, MatrixFormat, PackedMatrix, ScaleType, SideData, Zeros,
+    Calibration, FloatFormat, FormatError, MatrixFormat, PackedMatrix, QuantizeOptions, ScaleType,
+    SideData, Zeros,
 };
 use half::{bf16, f16};
 
@@ -16,22 +16,10 @@ use super::reader::reserve;
 use super::tensor::Becomes;
 use super::{GgufFile, TensorInfo, TensorType};
 use crate::ImportError;
+use crate::convert::{ConvertedMatrix, quantize_rows};
 
 /// How many bytes of a tensor are read at a time, about: bounds the memory that reading takes besides its result.
 const CHUNK_BYTES: usize = 1 << 20;
-
-/// How many values are decoded at a time, about, on the way to another format.
-const SLAB_VALUES: usize = 1 << 22;
-
-/// What [`GgufFile::matrix_as`] gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ConvertedMatrix {
-    /// The matrix, in the format asked for.
-    pub matrix: PackedMatrix,
-    /// `None` if the matrix has exactly the values of the file. Else the type that they have in the file and were
-    /// quantised from, which for all but float types means that they were rounded a second time.
-    pub requantised_from: Option<TensorType>,
-}
 
 impl GgufFile {
     /// Reads the tensor called `name` without loss: [`rows`](TensorInfo::rows) × [`columns`](TensorInfo::columns), one
@@ -56,22 +44,41 @@ impl GgufFile {
         }
     }
 
-    /// Reads the tensor called `name` as a matrix of `format`: as [`matrix`](Self::matrix) does if that is the format
-    /// it has there, else by decoding the values and quantising them anew, with the calibration given or by default
-    /// [`Calibration::default_for`] the format. [`ConvertedMatrix::requantised_from`] tells which.
-    ///
-    /// This is the way to matrices from the IQ1, IQ2 and IQ3 types. Values are decoded some rows at a time, but all at
-    /// once for a format with one scale for the whole matrix.
+    /// Reads the tensor called `name` as a matrix of `format`: [`matrix_with`](Self::matrix_with), rounding to nearest,
+    /// with the calibration given or by default
+    /// [`Calibration::default_for`](anybit_formats::Calibration::default_for) the format.
     ///
     /// # Errors
-    /// As [`matrix`](Self::matrix) but for [`ImportError::NoMatrixFormat`], and as [`quantize`], in
-    /// [`ImportError::Matrix`].
+    /// As [`matrix_with`](Self::matrix_with).
     pub fn matrix_as(
         &self,
         name: &str,
         format: MatrixFormat,
         calibration: Option<Calibration>,
-    ) -> Result<ConvertedMatrix, ImportError> {
+    ) -> Result<ConvertedMatrix<TensorType>, ImportError> {
+        let options = QuantizeOptions {
+            calibration,
+            ..QuantizeOptions::default()
+        };
+        self.matrix_with(name, format, &options)
+    }
+
+    /// Reads the tensor called `name` as a matrix of `format`: as [`matrix`](Self::matrix) does if that is the format
+    /// it has there, else by decoding the values and quantising them anew.
+    /// [`ConvertedMatrix::requantised_from`] tells which.
+    ///
+    /// This is the way to matrices from the IQ1, IQ2 and IQ3 types. Values are decoded some rows at a time, but all at
+    /// once for a format with one scale for the whole matrix and for stochastic rounding.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix) but for [`ImportError::NoMatrixFormat`], and as
+    /// [`quantize_with`](anybit_formats::quantize_with), in [`ImportError::Matrix`].
+    pub fn matrix_with(
+        &self,
+        name: &str,
+        format: MatrixFormat,
+        options: &QuantizeOptions,
+    ) -> Result<ConvertedMatrix<TensorType>, ImportError> {
         let info = self.readable_matrix(name)?;
         let tensor_type = info.tensor_type();
         if tensor_type.matrix_format() == Some(format) {
@@ -80,33 +87,11 @@ impl GgufFile {
                 requantised_from: None,
             });
         }
-        let failed = |source| ImportError::Matrix {
-            tensor: shorten(name),
-            source,
-        };
         let stored = Stored::of(info)?;
         let (rows, columns) = shape_of(info)?;
-        // Each part of a tensor would have another scale.
-        let slab_rows = if has_one_scale(&format) {
-            rows
-        } else {
-            (SLAB_VALUES / columns.max(1)).max(1)
-        };
-        let mut parts = Vec::new();
-        let mut start = 0;
-        while start < rows {
-            let end = rows.min(start.saturating_add(slab_rows));
-            let mut values = Vec::new();
-            let range = start as u64..end as u64;
-            self.read_values(info, &stored, range, &mut values)?;
-            let part = quantize(&values, end - start, columns, format, calibration);
-            parts.push(part.map_err(|source| failed(in_row(source, start)))?);
-            start = end;
-        }
-        let matrix = match <[PackedMatrix; 1]>::try_from(parts) {
-            Ok([whole]) => whole,
-            Err(parts) => PackedMatrix::concat_rows(format, columns, &parts).map_err(failed)?,
-        };
+        let matrix = quantize_rows(name, rows, columns, format, options, |rows, values| {
+            self.read_values(info, &stored, rows.start as u64..rows.end as u64, values)
+        })?;
         Ok(ConvertedMatrix {
             matrix,
             requantised_from: (format != MatrixFormat::F32).then_some(tensor_type),
@@ -406,25 +391,6 @@ impl Stored {
             Becomes::Nothing => return Err(unsupported()),
         })
     }
-}
-
-/// Whether one number scales the whole matrix.
-fn has_one_scale(format: &MatrixFormat) -> bool {
-    format.scales().is_some_and(|layout| {
-        layout.granularity == Granularity::Tensor || layout.scale == ScaleType::E4m3
-    })
-}
-
-/// An error about a place in rows from `start` on, as one about a place in the whole matrix.
-fn in_row(mut error: FormatError, start: usize) -> FormatError {
-    if let FormatError::NonFinite { row, .. }
-    | FormatError::ElementOverflow { row, .. }
-    | FormatError::ScaleOverflow { row, .. }
-    | FormatError::MinimumOverflow { row, .. } = &mut error
-    {
-        *row += start;
-    }
-    error
 }
 
 /// The error for a fault in a block, counted from block `first` of the tensor.

@@ -165,7 +165,7 @@ impl<R: Read> FieldReader<R> {
 
 /// Takes memory for `count` more elements, which the caller has checked against the file's size, and gives the
 /// count as an index.
-pub(super) fn reserve<T>(
+pub(crate) fn reserve<T>(
     values: &mut Vec<T>,
     count: u64,
     what: &'static str,
