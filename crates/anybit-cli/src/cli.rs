@@ -54,6 +54,14 @@ pub(crate) enum Task {
     /// Groups run along the last axis; an array of one axis is one row.
     #[command(after_help = FORMATS_HELP)]
     Quantize(QuantizeArguments),
+
+    /// Quantise the weights of a model into a safetensors file of packed matrices
+    ///
+    /// Every weight of two dimensions is quantised; all other tensors are kept as they are. Prints
+    /// the bits and the error of each: the root mean square of the error over that of the weight,
+    /// and the signal to quantisation noise ratio.
+    #[command(after_help = FORMATS_HELP)]
+    Pack(PackArguments),
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +156,45 @@ pub(crate) struct QuantizeArguments {
     pub(crate) codebooks: Codebooks,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct PackArguments {
+    /// A GGUF or safetensors file, an index of several (model.safetensors.index.json), or a folder with one
+    pub(crate) model: PathBuf,
+
+    /// Format of the weights
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) weight_format: String,
+
+    /// Where to write the packed model
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub(crate) output: PathBuf,
+
+    /// Write only tensors whose names match, such as 'blk.*.attn_?.weight'; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+
+    /// Leave out tensors whose names match, after --include
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+
+    /// Keep weights whose names match as they are stored: packed without loss where a format can, else as floats
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) keep: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) scales: ScaleArguments,
+
+    #[command(flatten)]
+    pub(crate) rounding: RoundingArguments,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) codebooks: Codebooks,
+}
+
 /// Changes of a format's scales. Of `matmul` these are the weights'.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ScaleArguments {
@@ -193,8 +240,9 @@ pub(crate) struct RoundingArguments {
     /// How values are rounded to integers and minifloats: nearest-even (the default), half-away,
     /// truncate, or stochastic[:SEED]
     ///
-    /// Floats and the values of codebooks are always rounded to nearest. The seed is 0 by default;
-    /// of a product, the activations take the seed after it, so that no two values share their bits.
+    /// Floats and the values of codebooks are always rounded to nearest. The seed is 0 by default.
+    /// The activations of a product take the seed after it, and so does each further weight of a
+    /// model, so that no two matrices share their random bits.
     #[arg(long, value_name = "RULE", value_parser = rounding)]
     pub(crate) rounding: Option<Rounding>,
 

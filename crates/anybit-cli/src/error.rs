@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anybit::formats::FormatError;
 use anybit::{Engine, KERNELS, Reason, Refusal};
+use anybit_import::{ImportError, SaveError};
 
 use crate::npy::NpyError;
 
@@ -23,6 +24,15 @@ pub(crate) enum Error {
     OutputPath { path: PathBuf },
     #[error("{path}: {source}", path = path.display())]
     Npy { path: PathBuf, source: NpyError },
+    #[error("{path}: {source}", path = path.display())]
+    Import {
+        path: PathBuf,
+        source: Box<ImportError>,
+    },
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    #[error("tensor {tensor:?}: {source}")]
+    Tensor { tensor: String, source: FormatError },
     #[error("{what}: {source}")]
     Operand {
         what: &'static str,

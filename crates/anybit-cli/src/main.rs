@@ -12,6 +12,7 @@ mod matmul;
 mod npy;
 mod options;
 mod output;
+mod pack;
 mod quantize;
 mod report;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Task::Format(arguments) => format::run(&arguments),
         Task::Matmul(arguments) => matmul::run(&arguments),
         Task::Quantize(arguments) => quantize::run(&arguments),
+        Task::Pack(arguments) => pack::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -125,26 +125,36 @@ impl FormatChoice {
         })
     }
 
-    /// The format for so many columns. Groups that nobody asked for give way to ones that divide
-    /// them, with a note.
+    /// The format for so many columns, with a note on stderr where it is not the usual one.
     pub(crate) fn for_columns(&self, columns: usize) -> MatrixFormat {
-        if !self.default_groups {
-            return self.format;
-        }
-        let format = self.format.with_dividing_groups(columns);
-        if format != self.format {
-            let scales = match format.scales().map(|layout| layout.granularity) {
-                Some(Granularity::Group(group)) => format!("one scale per {group} columns"),
-                _ => "one scale a row".to_owned(),
-            };
-            output::note(&format!(
-                "note: {columns} columns are no multiple of {}; the {} {} take {scales} ({format})",
-                self.format.group_len(columns),
-                self.name,
-                self.role.name(),
-            ));
+        let (format, note) = self.fitted(columns);
+        if let Some(note) = note {
+            output::note(&note);
         }
         format
+    }
+
+    /// The format for so many columns. Groups that nobody asked for give way to ones that divide
+    /// them, which a note tells.
+    pub(crate) fn fitted(&self, columns: usize) -> (MatrixFormat, Option<String>) {
+        if !self.default_groups {
+            return (self.format, None);
+        }
+        let format = self.format.with_dividing_groups(columns);
+        if format == self.format {
+            return (format, None);
+        }
+        let scales = match format.scales().map(|layout| layout.granularity) {
+            Some(Granularity::Group(group)) => format!("one scale per {group} columns"),
+            _ => "one scale a row".to_owned(),
+        };
+        let note = format!(
+            "note: {columns} columns are no multiple of {}; the {} {} take {scales} ({format})",
+            self.format.group_len(columns),
+            self.name,
+            self.role.name(),
+        );
+        (format, Some(note))
     }
 
     /// The error with the operand in front.

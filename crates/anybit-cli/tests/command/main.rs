@@ -3,5 +3,6 @@
 mod format;
 mod hostile;
 mod matmul;
+mod pack;
 mod quantize;
 mod support;
