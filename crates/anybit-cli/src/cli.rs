@@ -169,7 +169,8 @@ pub(crate) struct PackArguments {
     #[arg(long, value_name = "OUT.safetensors")]
     pub(crate) output: PathBuf,
 
-    /// Write only tensors whose names match, such as 'blk.*.attn_?.weight'; may be given several times
+    /// Write only tensors whose names match, such as 'blk.*.attn_?.weight' (* for any text, ? for any
+    /// character); may be given several times
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
 

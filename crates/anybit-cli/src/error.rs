@@ -65,6 +65,8 @@ pub(crate) enum Error {
     },
     #[error("codebook {path}: {problem}", path = path.display())]
     Codebook { path: PathBuf, problem: String },
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     #[error("{0}")]
     Usage(String),
 }

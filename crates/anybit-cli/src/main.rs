@@ -38,7 +38,10 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             output::note(&format!("error: {}", error::chain(&error)));
-            ExitCode::FAILURE
+            match error {
+                Error::Interrupted => ExitCode::from(output::INTERRUPTED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

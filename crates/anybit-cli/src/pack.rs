@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anybit::formats::{PackedMatrix, Rounding, quantize_with};
 use anybit_import::safetensors::PackedFileWriter;
@@ -34,6 +36,8 @@ pub(crate) fn run(arguments: &PackArguments) -> Result<(), Error> {
         Role::Weights,
         (&arguments.scales).into(),
     )?;
+    // Before there is a file to leave behind.
+    let interrupted = interrupts();
     let mut packing = Packing::new(arguments, choice)?;
     let weights = packing.selected()?;
     let keep = globs(&arguments.keep);
@@ -44,6 +48,9 @@ pub(crate) fn run(arguments: &PackArguments) -> Result<(), Error> {
     }
     let mut tensors = Vec::new();
     for weight in &weights {
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
         bar.set_message(weight.name.clone());
         tensors.push(if weight.is_matrix() && !matches(&keep, &weight.name) {
             packing.quantise(weight, &bar)?
@@ -65,6 +72,23 @@ pub(crate) fn run(arguments: &PackArguments) -> Result<(), Error> {
     } else {
         report.text()
     })
+}
+
+/// Set by the first Ctrl-C, so that the unfinished file goes away before the command ends. A second
+/// one ends it at once.
+fn interrupts() -> Arc<AtomicBool> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let handler = {
+        let interrupted = Arc::clone(&interrupted);
+        move || {
+            if interrupted.swap(true, Ordering::Relaxed) {
+                std::process::exit(output::INTERRUPTED.into());
+            }
+        }
+    };
+    // Without a handler, an interrupt ends the command and leaves the unfinished file behind.
+    let _ = ctrlc::set_handler(handler);
+    interrupted
 }
 
 fn globs(globs: &[String]) -> Vec<WildMatch> {

@@ -6,8 +6,10 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Deviation {
     /// The largest difference.
+    #[serde(serialize_with = "number")]
     pub(crate) max: f64,
     /// The root of the mean squared difference.
+    #[serde(serialize_with = "number")]
     pub(crate) rms: f64,
     /// The same over the root mean square of what the values should be; 0 without a difference.
     #[serde(serialize_with = "number")]

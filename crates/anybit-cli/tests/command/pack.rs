@@ -382,3 +382,41 @@ fn models_that_cannot_be_packed() {
         assert_eq!(folder.files(), before, "{line}");
     }
 }
+
+/// Ctrl-C leaves no half of a file.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_nothing_behind() {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    let folder = Folder::new();
+    let weight = bytes(&values(1024 * 1024, 5));
+    let names: Vec<String> = (0..12).map(|index| format!("w{index}")).collect();
+    let tensors: Vec<Tensor> = names
+        .iter()
+        .map(|name| (name.as_str(), vec![1024, 1024], F32, weight.clone()))
+        .collect();
+    folder.write("model.gguf", &gguf(&tensors));
+    let line = "pack model.gguf --weight-format nf4 --calibration mse --output out.safetensors";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let mut child = crate::support::command(&arguments)
+        .current_dir(folder.path(""))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    // The unfinished file shows that the command is at work.
+    let start = Instant::now();
+    while folder.files().len() < 2 && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let interrupt = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill is there");
+    assert!(interrupt.success());
+    let code = child.wait().expect("the command ends").code();
+    assert_eq!(code, Some(130));
+    assert_eq!(folder.files(), ["model.gguf"]);
+}
