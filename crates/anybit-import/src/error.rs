@@ -441,7 +441,7 @@ pub enum ImportError {
     /// A tensor's place has another length than its shape.
     #[error(
         "tensor {tensor:?} of {dtype} with the shape {shape:?} takes {} bytes; the file gives it {begin} to {end}",
-        expected.map_or("no whole number of".to_owned(), |bytes| bytes.to_string())
+        expected.map_or("too many or no whole".to_owned(), |bytes| bytes.to_string())
     )]
     TensorSize {
         /// The tensor.
@@ -450,7 +450,7 @@ pub enum ImportError {
         dtype: Dtype,
         /// Its shape, outermost dimension first.
         shape: Vec<u64>,
-        /// The bytes it takes, or `None` if its elements do not fill whole bytes.
+        /// The bytes it takes, or `None` if 64 bits do not count its bits, or they do not fill whole bytes.
         expected: Option<u64>,
         /// Where it begins, from the start of the tensor data, in bytes.
         begin: u64,

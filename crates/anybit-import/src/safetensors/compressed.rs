@@ -238,8 +238,6 @@ pub(super) fn load_packed(
     let (rows, columns) = (plan.rows, plan.columns);
     let scale_info = file.part(weight, &name(main, "_scale"))?;
     let scales = file.scales(scale_info)?;
-    // The integers of unsigned codes are moved with their zero points, and signed ones are two's complement.
-    let flip = if plan.zeros { 0 } else { 1 << (bits - 1) };
     let words = file.words(main)?;
     let across = words.len() / rows;
     let mut codes = Vec::new();
@@ -250,7 +248,7 @@ pub(super) fn load_packed(
     )?;
     for row in words.chunks_exact(across) {
         let word = |index: usize| row.get(index).copied().unwrap_or(0);
-        codes.extend((0..columns).map(|column| field(word, bits, column) ^ flip));
+        codes.extend((0..columns).map(|column| field(word, bits, column)));
     }
 
     let mut zeros = Vec::new();
@@ -336,13 +334,13 @@ pub(super) fn load_int(
 ) -> Result<CodedWeight, ImportError> {
     let plan = plan_int(file, weight, main)?;
     let scales = file.scales(file.part(weight, &name(main, "_scale"))?)?;
+    // Codes count from the least integer on, and so do zero points.
     let mut codes = file.bytes(main)?;
+    for code in &mut codes {
+        *code ^= 0x80;
+    }
     let mut zeros = Vec::new();
     if let Some(info) = file.tensor(&name(main, "_zero_point")) {
-        // Both move by 128.
-        for code in &mut codes {
-            *code ^= 0x80;
-        }
         zeros.extend(file.bytes(info)?.iter().map(|byte| u16::from(byte ^ 0x80)));
     }
     Ok(CodedWeight {
