@@ -113,7 +113,6 @@ fn refused(
                 (Reason::Options, Some(wanted)) if *wanted != engine => {
                     format!("ruled out by --engine {wanted}")
                 }
-                // Said of a tile or skeleton that is not what was asked about.
                 (reason, _) => reason.to_string(),
             };
             if !reasons.contains(&reason) {
