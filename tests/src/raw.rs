@@ -123,7 +123,16 @@ pub fn decode_all_codes(
     let codes: Vec<u8> = (0..=same_width.max_code()).collect();
     let columns = codes.len();
     let matrix = PackedMatrix::from_codes(integers, 1, columns, &codes, &[], Zeros::None)?;
-    let image = matrix.to_device(&layout)?;
+    let mut image = matrix.to_device(&layout)?;
+    if let Some(codebook) = element.codebook() {
+        // The table of a large codebook.
+        image.side = codebook
+            .values()
+            .iter()
+            .map(|value| value.to_bits())
+            .collect();
+        image.side.resize(256, 0);
+    }
 
     let mut params = Params::new(&shader.module);
     let workgroups = (columns as u32)
@@ -272,10 +281,6 @@ impl Params {
             let start = sections.pieces.get(piece).copied().unwrap_or(0);
             self.set(&format!("{name}.pieces.{piece}"), start);
         }
-        let (multiplier, offset) = match format.element() {
-            ElementFormat::Affine(element) => element.coefficients(),
-            _ => (1, 0),
-        };
         let tensor = format
             .scales()
             .is_none_or(|layout| layout.granularity == Granularity::Tensor);
@@ -299,8 +304,6 @@ impl Params {
                     format.groups(columns) as u32
                 },
             ),
-            ("multiplier", multiplier.cast_unsigned()),
-            ("offset", offset.cast_unsigned()),
             ("centre", centre.cast_unsigned()),
             ("second", sections.second),
             ("second_minima", sections.second_minima),
@@ -314,6 +317,10 @@ impl Params {
 
     /// What the codes of an element stand for.
     fn element(&mut self, name: &str, element: ElementFormat) {
+        let (multiplier, offset) = match element {
+            ElementFormat::Affine(element) => element.coefficients(),
+            _ => (1, 0),
+        };
         let minifloat = element.minifloat();
         let first_special = minifloat.and_then(|format| {
             (0..format.sign_code()).find(|&code| !format.decode(code).is_finite())
@@ -322,6 +329,8 @@ impl Params {
             .zip(first_special)
             .is_some_and(|(format, code)| format.decode(code).is_infinite());
         for (member, value) in [
+            ("multiplier", multiplier.cast_unsigned()),
+            ("offset", offset.cast_unsigned()),
             (
                 "mantissa",
                 minifloat.map_or(0, |format| u32::from(format.mantissa_bits())),

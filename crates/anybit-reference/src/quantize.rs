@@ -225,23 +225,24 @@ pub fn codes_given(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec<u
 /// The codes that WGSL allows for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllowedCodes {
-    /// The codes of the smallest and of the largest product that WGSL allows.
-    ends: [u8; 2],
-    /// Whether the codes between the ends are allowed too.
+    /// Those of the smallest and of the largest product that WGSL allows, and of zeros of either sign where subnormals may
+    /// be taken for them.
+    codes: [u8; 4],
+    /// Whether the codes between the first two are allowed too.
     between: bool,
 }
 
 impl AllowedCodes {
     /// Whether a code is allowed.
     pub fn contains(&self, code: u8) -> bool {
-        let [low, high] = self.ends;
-        self.ends.contains(&code) || self.between && (low..=high).contains(&code)
+        let [low, high, ..] = self.codes;
+        self.codes.contains(&code) || self.between && (low..=high).contains(&code)
     }
 
     /// The only code that is allowed; `None` if there are several.
     pub fn only(&self) -> Option<u8> {
-        let [low, high] = self.ends;
-        (low == high).then_some(low)
+        let [first, others @ ..] = self.codes;
+        others.iter().all(|&code| code == first).then_some(first)
     }
 }
 
@@ -256,8 +257,9 @@ pub fn codes_allowed(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec
     let allowed = |&value: &f32| {
         let subnormal = value.abs() < f32::MIN_POSITIVE;
         if let Coder::Sign = coder {
+            let (code, flushed) = (coder.code(value), u8::from(value >= 0.0 || subnormal));
             return AllowedCodes {
-                ends: [coder.code(value), u8::from(value >= 0.0 || subnormal)],
+                codes: [code, flushed, code, flushed],
                 between: false,
             };
         }
@@ -266,23 +268,26 @@ pub fn codes_allowed(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec
         if bare {
             (low, high) = (value, value);
         }
-        let mut flushed = low.abs() < f32::MIN_POSITIVE || high.abs() < f32::MIN_POSITIVE;
-        flushed &= !bare;
+        let product_subnormal = low.abs() < f32::MIN_POSITIVE || high.abs() < f32::MIN_POSITIVE;
+        let flushed = !bare && (subnormal || product_subnormal);
         if let Coder::Affine(rounding) = &coder {
-            if subnormal || flushed {
+            if flushed {
                 (low, high) = (low.min(0.0), high.max(0.0));
             }
             if rounding.add != 0.0 {
                 low = sum_neighbours(rounding.add, low).0;
                 high = sum_neighbours(rounding.add, high).1;
             }
-        } else if flushed || subnormal && !bare {
-            // A zero of either sign.
-            (low, high) = (-0.0, 0.0);
         }
+        let (low, high) = (coder.code(low), coder.code(high));
+        let affine = matches!(coder, Coder::Affine(_));
+        let zeros = match flushed && !affine {
+            true => [-0.0, 0.0].map(|zero| coder.code(zero)),
+            false => [low, high],
+        };
         AllowedCodes {
-            ends: [coder.code(low), coder.code(high)],
-            between: matches!(coder, Coder::Affine(_)),
+            codes: [low, high, zeros[0], zeros[1]],
+            between: affine,
         }
     };
     values.iter().map(allowed).collect()

@@ -472,7 +472,8 @@ fn supports(
         if problem.output == OutputFormat::I32 {
             return Err(Reason::Output(problem.output));
         }
-        if affine && options.engine.is_none() && options.kernel.is_none() {
+        let exact = affine && problem.activation.zero_kind() != ZeroKind::Minimum;
+        if exact && options.engine.is_none() && options.kernel.is_none() {
             return Err(Reason::Integers);
         }
     } else {

@@ -81,8 +81,10 @@ fn quantize_join(a: f32, b: f32) -> f32 {
 
 // The code of the E8M0 scale 2^(floor(log2 statistic) - floor(log2 divisor)).
 fn quantize_e8m0(statistic: f32) -> u32 {
-    let exponent = i32(bitcast<u32>(statistic) >> 23u) - i32(bitcast<u32>(params.divisor) >> 23u);
-    return select(u32(clamp(exponent + 127, 0, 254)), 0u, bitcast<u32>(statistic) < 0x00800000u);
+    // A zero may be negative.
+    let bits = bitcast<u32>(statistic) & 0x7fffffffu;
+    let exponent = i32(bits >> 23u) - i32(bitcast<u32>(params.divisor) >> 23u);
+    return select(u32(clamp(exponent + 127, 0, 254)), 0u, bits < 0x00800000u);
 }
 
 // What is stored as the scale of `count` values, and the inverse of the scale. Where the scale is 0 or subnormal the

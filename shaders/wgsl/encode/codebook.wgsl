@@ -1,10 +1,15 @@
 // Codes of 1 to 4 bits of a table: the nearest value to x * inverse; half way between two, the smaller. NaN counts as 0.
-//#needs params QUANTIZE_NONE
+// Ends past the last value of the table are the largest f32, which no value passes.
+//#needs params
 
 fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
     let scaled = values * inverse;
-    let is_nan = (bitcast<vec4<u32>>(scaled) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
-    let value = select(scaled, vec4<f32>(0.0), is_nan);
+    // On the bits, since a comparison may take infinities and NaN for absent.
+    let bits = bitcast<vec4<u32>>(scaled);
+    let magnitude = min(bits & vec4<u32>(0x7fffffffu), vec4<u32>(0x7f7fffffu));
+    let is_nan = (bits & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+    let finite = magnitude | (bits & vec4<u32>(0x80000000u));
+    let value = bitcast<vec4<f32>>(select(finite, vec4<u32>(0u), is_nan));
     // How many of the values end below it.
     var place = vec4<u32>(0u);
     //#unroll

@@ -292,11 +292,10 @@ fn bad_values_and_groups_are_refused_on_the_host() {
 fn what_no_kernel_does_is_refused_with_reasons() {
     let context = context();
     let cases = [
-        // Codes with float weights; activations with minima; integers out of scale groups; scales of the tensor.
-        Problem::new((2, 2, 32), format("i8rf"), format("f32")),
-        Problem::new((2, 2, 32), format("u8rfm"), format("i4g32h")),
+        // Integers out of scale groups, of floats, and of values that no integer stands for.
         Problem::new((2, 2, 32), format("i8rf"), format("i4g32h")).with_output(OutputFormat::I32),
         Problem::new((2, 2, 32), format("f32"), format("f32")).with_output(OutputFormat::I32),
+        Problem::new((2, 2, 32), format("i8"), format("e4m3")).with_output(OutputFormat::I32),
     ];
     for problem in cases {
         match context.plan(&problem) {
@@ -314,7 +313,15 @@ fn what_no_kernel_does_is_refused_with_reasons() {
     );
 
     let input = context.upload_f32(&[0.0; 64], 2, 32).expect("an upload");
-    for name in ["i8", "i8f", "i8rh", "u8rfz"] {
+    for name in [
+        "f16",
+        "i8f",
+        "i8rh",
+        "u8rfz",
+        "e2m1re",
+        "dynamic8rf",
+        "bitmod4rfc",
+    ] {
         let output = context
             .allocate(format(name), 2, 32, &DeviceLayout::ROW_MAJOR)
             .expect("a matrix");

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 
 use anybit::{
-    Batch, Caps, DeviceClass, Engine, KERNELS, OutputFormat, PlanOptions, Problem, candidates, plan,
+    Batch, Caps, DeviceClass, Engine, KERNELS, OutputFormat, PlanOptions, Problem, Reason,
+    candidates, plan,
 };
 use anybit_formats::{ElementFormat, FORMATS, MatrixFormat};
+use anybit_tests::full;
 use anybit_tests::operand::format;
 use proptest::prelude::*;
 
@@ -38,18 +40,34 @@ fn elements() -> Vec<ElementFormat> {
     FORMATS.iter().map(|row| row.element).collect()
 }
 
+/// Every element with elements of each family, on every device; with `full`, with every element.
 #[test]
 fn every_usual_pair_has_a_kernel_everywhere() {
-    for caps in devices() {
-        for w in elements() {
-            for x in elements() {
-                for m in [1, 5, 64] {
-                    let problem = Problem::new(
-                        (m, 96, 64),
+    let partners: Vec<ElementFormat> = match full() {
+        true => elements(),
+        false => [
+            "f32", "f16", "int8", "uint3", "e4m3", "e2m1", "nf4", "bitmod3",
+        ]
+        .map(|name| name.parse().expect("a format"))
+        .into(),
+    };
+    for (index, element) in elements().into_iter().enumerate() {
+        for (turn, &partner) in partners.iter().enumerate() {
+            for (x, w) in [(element, partner), (partner, element)] {
+                let problem = |m| {
+                    Problem::new(
+                        (m, 96, 128),
                         MatrixFormat::activation_default(x),
                         MatrixFormat::weight_default(w),
-                    );
-                    if let Err(error) = plan(&problem, &caps, &PlanOptions::default()) {
+                    )
+                };
+                for (number, caps) in devices().iter().enumerate() {
+                    // All devices, and all numbers of rows, in turn.
+                    if !full() && (index + turn + number) % 5 != 0 {
+                        continue;
+                    }
+                    let problem = problem([1, 5, 64][(index + number) % 3]);
+                    if let Err(error) = plan(&problem, caps, &PlanOptions::default()) {
                         panic!("{} on {caps:?}: {error}", problem.contract());
                     }
                 }
@@ -165,12 +183,30 @@ fn options_narrow_the_choice() {
         let again = anybit::plan(&problem, &caps, &kept).expect("a plan");
         assert_eq!(again.weight_layout(), plan.weight_layout());
     }
-    assert!(plan(&problem, &caps, &PlanOptions::engine(Engine::Fma)).is_err());
+    // f32 multiply-add takes integers where it is asked for, and where no engine of integers does.
+    let fma = plan(&problem, &caps, &PlanOptions::engine(Engine::Fma)).expect("a plan");
+    assert_eq!(fma.engine(), Engine::Fma);
+    let (accepted, refused) =
+        candidates(&problem, &caps, &PlanOptions::default()).expect("a problem");
+    assert!(
+        accepted
+            .iter()
+            .all(|candidate| candidate.engine != Engine::Fma)
+    );
+    assert!(
+        refused
+            .iter()
+            .any(|refusal| refusal.reason == Reason::Integers)
+    );
+    let minima = Problem::new((8, 64, 96), format("u8rfm"), format("i4g32h"));
+    let plan = plan(&minima, &caps, &PlanOptions::default()).expect("a plan");
+    assert_eq!(plan.engine(), Engine::Fma);
 }
 
 fn any_format() -> impl Strategy<Value = MatrixFormat> {
     let scales = [
-        "", "f", "h", "rf", "rh", "rfz", "g16f", "g32h", "g32hm", "g64fz", "g96h",
+        "", "f", "h", "rf", "rh", "rfz", "g16f", "g32h", "g32hm", "g64fz", "g96h", "g32e", "g16k",
+        "g128q", "g128qc", "g32sm", "rfc",
     ];
     (0..FORMATS.len(), 0..scales.len()).prop_filter_map(
         "floats have no scales",
