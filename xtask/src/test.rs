@@ -19,8 +19,9 @@ const PROFILE: &str = "release-checked";
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// The crates that are published, with their folders.
-const PUBLISHED: [(&str, &str); 5] = [
+const PUBLISHED: [(&str, &str); 6] = [
     ("anybit", "crates/anybit"),
+    ("anybit-cli", "crates/anybit-cli"),
     ("anybit-formats", "crates/anybit-formats"),
     ("anybit-import", "crates/anybit-import"),
     ("anybit-reference", "crates/anybit-reference"),

@@ -1,5 +1,6 @@
 //! What one stored number is.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 
@@ -369,7 +370,13 @@ impl FromStr for ElementFormat {
             .or_else(|| CodebookFormat::find(name).map(Self::Codebook))
             .ok_or_else(|| FormatError::UnknownElement {
                 name: name.to_owned(),
-                similar: similar(name, FORMATS.iter().map(|row| row.name)),
+                similar: similar(
+                    name,
+                    FORMATS
+                        .iter()
+                        .map(|row| row.name)
+                        .chain(codebook::user_names()),
+                ),
             })
     }
 }
@@ -445,16 +452,28 @@ pub const FORMATS: &[FormatRow] = &{
     rows
 };
 
-/// The names nearest to `name`, for error messages: at most three, within a third of its length.
+/// The names nearest to `name`, for error messages: at most three, within a third of its length. Of
+/// equally near ones, those first that begin as `name` does, then those that go on with a character
+/// near to its own: after e4m4, e4m3.
 pub(crate) fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = name.to_ascii_lowercase();
     let limit = (wanted.chars().count() / 3).max(1);
-    let mut near: Vec<(usize, &str)> = names
-        .map(|name| (strsim::osa_distance(&wanted, name), name))
-        .filter(|&(distance, _)| distance <= limit)
-        .collect();
-    near.sort();
-    near.into_iter().take(3).map(|(_, name)| name).collect()
+    let rank = |name: &'a str| {
+        let same = wanted
+            .bytes()
+            .zip(name.bytes())
+            .take_while(|(wanted, found)| wanted == found)
+            .count();
+        let step = match (wanted.as_bytes().get(same), name.as_bytes().get(same)) {
+            (Some(wanted), Some(found)) => wanted.abs_diff(*found),
+            _ => u8::MAX,
+        };
+        let distance = strsim::osa_distance(&wanted, name);
+        (distance, Reverse(same), step, name)
+    };
+    let mut near: Vec<_> = names.map(rank).filter(|near| near.0 <= limit).collect();
+    near.sort_unstable();
+    near.into_iter().take(3).map(|near| near.3).collect()
 }
 
 #[cfg(test)]
@@ -540,5 +559,12 @@ mod tests {
         );
         assert!(message("e4m33").contains("did you mean e4m3"));
         assert!(message("quux").contains("FORMATS"), "{}", message("quux"));
+        // The nearest first, by the last digit too.
+        assert!(
+            message("e4m4").contains("did you mean e4m3 or e4m2"),
+            "{}",
+            message("e4m4")
+        );
+        assert!(message("int9").contains("did you mean int8 or int7"));
     }
 }

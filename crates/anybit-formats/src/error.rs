@@ -1,6 +1,6 @@
 //! What can be wrong with a format, a shape or the data.
 
-use crate::{Calibration, ElementFormat, MatrixFormat, ScaleLayout, ZeroKind};
+use crate::{Calibration, ElementFormat, MatrixFormat, ScaleLayout, ScaleType, ZeroKind};
 
 /// Why a format, a layout or a matrix was refused. Rows, columns and groups count from 0.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -151,6 +151,15 @@ pub enum FormatError {
     )]
     UnknownMatrixFormat {
         /// The text given.
+        name: String,
+    },
+    /// No scale type has this name.
+    #[error(
+        "no scale type is named {name:?}; there are {}",
+        ScaleType::ALL.map(ScaleType::name).join(", ")
+    )]
+    UnknownScaleType {
+        /// The name given.
         name: String,
     },
     /// The matrix has more elements, words or sums than can be addressed.

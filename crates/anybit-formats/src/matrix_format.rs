@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::element::similar;
+use crate::format::codebook::user_names;
 use crate::format::scale_codes::{E8M0_NAN, e8m0_decode, e8m0_encode};
 use crate::{
-    ElementFormat, FloatFormat, FormatError, MinifloatFormat, Overflow, Rounding, ScaleRule,
+    ElementFormat, FORMATS, FloatFormat, FormatError, MinifloatFormat, Overflow, Rounding,
+    ScaleRule,
 };
 
 /// Columns that share an entry of the second level of [`ScaleType::Super`].
@@ -86,6 +89,18 @@ impl ScaleType {
         }
     }
 
+    /// The name: `f32`, `f16`, `e8m0`, `e4m3`, `int8`, `super`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::E8m0 => "e8m0",
+            Self::E4m3 => "e4m3",
+            Self::Int8 => "int8",
+            Self::Super => "super",
+        }
+    }
+
     /// The second level, if the type has one.
     pub const fn second(self) -> Option<SecondLevel> {
         let (granularity, float) = match self {
@@ -141,6 +156,26 @@ impl ScaleType {
         } else {
             f32::NAN
         }
+    }
+}
+
+impl fmt::Display for ScaleType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl FromStr for ScaleType {
+    type Err = FormatError;
+
+    /// Reads a [name](Self::name).
+    fn from_str(name: &str) -> Result<Self, FormatError> {
+        Self::ALL
+            .into_iter()
+            .find(|scale| scale.name() == name)
+            .ok_or_else(|| FormatError::UnknownScaleType {
+                name: name.to_owned(),
+            })
     }
 }
 
@@ -332,6 +367,92 @@ impl MatrixFormat {
         }
     }
 
+    /// The format of weights that a name stands for: an element format or a [user's
+    /// codebook](crate::CodebookFormat::user) as [`weight_default`](Self::weight_default) has it
+    /// (`int4`, `nf4`), a format of [`NAMED_FORMATS`] (`q4_0`, `mxfp4`), or what
+    /// [`Display`](fmt::Display) writes (`i4g32h`), in this order.
+    ///
+    /// `e4m3` is thus E4M3 with scales. Its bare codes are [`new`](Self::new) without scales.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::UnknownName`] with the nearest names; [`FormatError::UnknownMatrixFormat`] for
+    /// what begins as the name of a matrix format and does not go on as one; those of
+    /// [`new`](Self::new).
+    pub fn parse_weight(name: &str) -> Result<Self, FormatError> {
+        Self::parse_as(name, Self::weight_default)
+    }
+
+    /// As [`parse_weight`](Self::parse_weight), of activations: an element format is taken as
+    /// [`activation_default`](Self::activation_default) has it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse_weight`](Self::parse_weight).
+    pub fn parse_activation(name: &str) -> Result<Self, FormatError> {
+        Self::parse_as(name, Self::activation_default)
+    }
+
+    fn parse_as(name: &str, default: fn(ElementFormat) -> Self) -> Result<Self, FormatError> {
+        if let Ok(element) = name.parse() {
+            return Ok(default(element));
+        }
+        if let Some(format) = Self::named(name) {
+            return Ok(format);
+        }
+        name.parse().map_err(|error| {
+            let begins_with_a_code = ElementFormat::split_code_name(name).next().is_some();
+            let FormatError::UnknownMatrixFormat { .. } = error else {
+                return error;
+            };
+            let names = FORMATS
+                .iter()
+                .map(|row| row.name)
+                .chain(NAMED_FORMATS.iter().map(|row| row.name))
+                .chain(user_names());
+            let similar = similar(name, names);
+            if similar.is_empty() && begins_with_a_code {
+                return error;
+            }
+            FormatError::UnknownName {
+                name: name.to_owned(),
+                similar,
+            }
+        })
+    }
+
+    /// The same format where its groups divide `columns`; else with the largest group that does, of
+    /// the halves down to 16 columns; else with a scale a row, in f32 where the type of the scales
+    /// needs groups.
+    #[must_use]
+    pub const fn with_dividing_groups(self, columns: usize) -> Self {
+        let Some(mut layout) = self.scales else {
+            return self;
+        };
+        let Granularity::Group(mut group) = layout.granularity else {
+            return self;
+        };
+        // Of 96 columns the half is 48, which no group may have.
+        while !columns.is_multiple_of(group as usize) || (group != 16 && group % 32 != 0) {
+            group /= 2;
+            if group < 16 {
+                layout.granularity = Granularity::Row;
+                if layout.scale.second().is_some() {
+                    layout.scale = ScaleType::F32;
+                }
+                return Self {
+                    element: self.element,
+                    scales: Some(layout),
+                };
+            }
+        }
+        layout.granularity = Granularity::Group(group);
+        Self {
+            element: self.element,
+            scales: Some(layout),
+        }
+    }
+
     /// The format with a name of [`NAMED_FORMATS`], such as `q4_0`.
     pub fn named(name: &str) -> Option<Self> {
         NAMED_FORMATS
@@ -406,6 +527,32 @@ impl MatrixFormat {
             }) => 1,
             Some(_) => rows.saturating_mul(self.second_groups(columns)),
         }
+    }
+
+    /// Bits of a matrix with its scales and zeros, for each element: 4.5 of `i4g32h`; 0 without
+    /// elements. [`PackedMatrix::bits_per_element`](crate::PackedMatrix::bits_per_element) counts
+    /// the padding of rows too.
+    pub fn bits_per_element(&self, rows: usize, columns: usize) -> f64 {
+        let elements = rows as f64 * columns as f64;
+        if elements == 0.0 {
+            return 0.0;
+        }
+        let mut bits = f64::from(self.element.bits()) * elements;
+        if let Some(layout) = self.scales {
+            let (zero_bits, second_levels) = match layout.zero {
+                ZeroKind::None => (0, 1.0),
+                ZeroKind::Integer | ZeroKind::Choice => (8, 1.0),
+                ZeroKind::Minimum => (layout.scale.bits(), 2.0),
+            };
+            bits +=
+                f64::from(layout.scale.bits() + zero_bits) * self.scale_count(rows, columns) as f64;
+            if let Some(second) = layout.scale.second() {
+                bits += second_levels
+                    * f64::from(second.float.bits())
+                    * self.second_count(rows, columns) as f64;
+            }
+        }
+        bits / elements
     }
 
     /// Index in the row-major second level of the entry that serves the scale at `index`.
@@ -635,7 +782,7 @@ pub const NAMED_FORMATS: &[NamedFormat] = {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FORMATS;
+    use crate::CodebookFormat;
 
     #[test]
     fn every_format_reads_back() {
@@ -769,6 +916,127 @@ mod tests {
                 element: ElementFormat::F16
             })
         );
+    }
+
+    #[test]
+    fn names_of_scale_types_read_back() {
+        for scale in ScaleType::ALL {
+            assert_eq!(scale.to_string().parse(), Ok(scale));
+        }
+        assert_eq!(
+            "f64".parse::<ScaleType>(),
+            Err(FormatError::UnknownScaleType { name: "f64".into() })
+        );
+    }
+
+    #[test]
+    fn names_that_users_give() {
+        CodebookFormat::user("mylevels", &[-1.0, 0.0, 1.0]).unwrap();
+        for (name, weight, activation) in [
+            ("int4", "i4g32h", "i4rf"),
+            ("binary", "b1g32h", "b1rf"),
+            ("e4m3", "e4m3g32h", "e4m3rf"),
+            ("nf4", "nf4g32h", "nf4rf"),
+            ("mylevels", "mylevelsg32h", "mylevelsrf"),
+            ("bitmod4", "bitmod4g128qc", "bitmod4rfc"),
+            ("f16", "f16", "f16"),
+            ("mxfp4", "e2m1g32e", "e2m1g32e"),
+            ("q4_k", "u4g32sm", "u4g32sm"),
+            ("i4", "i4", "i4"),
+            ("u4g128fz", "u4g128fz", "u4g128fz"),
+        ] {
+            let written = |format: Result<MatrixFormat, _>| format.unwrap().to_string();
+            assert_eq!(written(MatrixFormat::parse_weight(name)), weight);
+            assert_eq!(written(MatrixFormat::parse_activation(name)), activation);
+        }
+        let similar = |name: &str| match MatrixFormat::parse_weight(name) {
+            Err(FormatError::UnknownName {
+                name: found,
+                similar,
+            }) if found == name => similar,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(similar("mxfp5"), ["mxfp4"]);
+        assert_eq!(similar("e4m4")[0], "e4m3");
+        assert_eq!(similar("int9")[0], "int8");
+        assert_eq!(similar("q4_2")[0], "q4_1");
+        assert_eq!(similar("NVFP4"), ["nvfp4"]);
+        assert!(similar("mylevel").contains(&"mylevels"));
+        assert_eq!(similar(""), [""; 0]);
+        assert_eq!(similar("quux"), [""; 0]);
+        assert_eq!(
+            MatrixFormat::parse_weight("i4g32x"),
+            Err(FormatError::UnknownMatrixFormat {
+                name: "i4g32x".into()
+            })
+        );
+        assert_eq!(
+            MatrixFormat::parse_activation("i4g33h"),
+            Err(FormatError::GroupSize { group: 33 })
+        );
+    }
+
+    #[test]
+    fn groups_that_divide() {
+        for (name, columns, expected) in [
+            ("i4g32h", 64, "i4g32h"),
+            ("i4g32h", 48, "i4g16h"),
+            ("i4g32h", 40, "i4rh"),
+            ("i4g32h", 0, "i4g32h"),
+            ("u4g32hm", 7, "u4rhm"),
+            ("bitmod4g128qc", 96, "bitmod4g32qc"),
+            ("bitmod4g128qc", 100, "bitmod4rfc"),
+            ("i4g96h", 48, "i4rh"),
+            ("e2m1g32e", 33, "e2m1re"),
+            ("u4g32sm", 24, "u4rfm"),
+            ("i8rf", 3, "i8rf"),
+            ("i4", 3, "i4"),
+            ("f16", 3, "f16"),
+        ] {
+            let format: MatrixFormat = name.parse().unwrap();
+            let divided = format.with_dividing_groups(columns);
+            assert_eq!(divided.to_string(), expected, "{name} {columns}");
+            assert_eq!(divided.check_shape(1, columns), Ok(()));
+            // What it makes can also be made the long way.
+            assert_eq!(
+                MatrixFormat::new(divided.element(), divided.scales()),
+                Ok(divided)
+            );
+        }
+    }
+
+    #[test]
+    fn bits_are_those_of_packed_matrices() {
+        for name in [
+            "f32",
+            "bf16",
+            "i4",
+            "i3rf",
+            "i4g32h",
+            "u4g32hm",
+            "u5g64fz",
+            "tf",
+            "e2m1g32e",
+            "e2m1g16k",
+            "i8g32q",
+            "u4g32sm",
+            "i6g16s",
+            "bitmod4g128qc",
+            "nf4g64f",
+        ] {
+            let format: MatrixFormat = name.parse().unwrap();
+            let values: Vec<f32> = (0..3 * 512).map(|i| (i as f32).sin()).collect();
+            let matrix = crate::quantize(&values, 3, 512, format, None);
+            let matrix = matrix.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(
+                format.bits_per_element(3, 512),
+                matrix.bits_per_element(),
+                "{name}"
+            );
+        }
+        let row: MatrixFormat = "i4rh".parse().unwrap();
+        assert_eq!(row.bits_per_element(7, 40), 4.4);
+        assert_eq!(row.bits_per_element(0, 40), 0.0);
     }
 
     #[test]

@@ -77,10 +77,12 @@ impl PendingWords {
 #[cfg(not(target_arch = "wasm32"))]
 mod native {
     use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+    use std::thread::{self, JoinHandle};
     use std::time::Duration;
 
     /// Polls the device on a thread of its own while reads are pending. The thread starts with the first read, sleeps
-    /// between reads and ends with the poller.
+    /// between reads and ends before the poller is gone: were it to let go of the device later, a program could end
+    /// while its driver is still closing, which crashes some.
     pub(crate) struct Poller {
         shared: Arc<Shared>,
     }
@@ -95,7 +97,7 @@ mod native {
     struct State {
         pending: usize,
         external: bool,
-        running: bool,
+        thread: Option<JoinHandle<()>>,
         closed: bool,
     }
 
@@ -140,12 +142,12 @@ mod native {
         pub(crate) fn pending(&self) -> Pending {
             let mut state = self.shared.lock();
             state.pending += 1;
-            if !state.running && !state.external {
+            if state.thread.is_none() && !state.external {
                 let shared = Arc::clone(&self.shared);
-                state.running = std::thread::Builder::new()
+                state.thread = thread::Builder::new()
                     .name("anybit-poll".into())
                     .spawn(move || run(&shared))
-                    .is_ok();
+                    .ok();
             }
             drop(state);
             self.shared.changed.notify_one();
@@ -157,8 +159,19 @@ mod native {
 
     impl Drop for Poller {
         fn drop(&mut self) {
-            self.shared.lock().closed = true;
+            let thread = {
+                let mut state = self.shared.lock();
+                state.closed = true;
+                state.thread.take()
+            };
             self.shared.changed.notify_one();
+            // A callback of the caller may hold the last context, and runs on this very thread.
+            if let Some(thread) =
+                thread.filter(|thread| thread.thread().id() != thread::current().id())
+            {
+                // It does not panic; and if it did, there would be nothing left to do.
+                let _ = thread.join();
+            }
         }
     }
 

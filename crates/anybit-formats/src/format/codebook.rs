@@ -365,6 +365,11 @@ fn users() -> MutexGuard<'static, Vec<CodebookFormat>> {
     USERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The names of the users' formats so far, for suggestions.
+pub(crate) fn user_names() -> Vec<&'static str> {
+    users().iter().map(|user| user.name()).collect()
+}
+
 fn check_user_values(values: &[f32]) -> Result<(), FormatError> {
     if !(2..=256).contains(&values.len()) {
         return Err(FormatError::CodebookLength {

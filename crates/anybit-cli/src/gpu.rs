@@ -1,0 +1,47 @@
+//! The GPU: a context, and a plan or the reasons why there is none.
+
+use anybit::{Context, Engine, Plan, PlanOptions, Problem, candidates};
+
+use crate::cli::AdapterChoice;
+use crate::error::Error;
+
+/// A context on the adapter chosen.
+pub(crate) fn context(choice: &AdapterChoice) -> Result<Context, Error> {
+    Ok(Context::request_blocking(&choice.options())?)
+}
+
+/// The plan for a problem, with one engine if it is given.
+pub(crate) fn plan(
+    context: &Context,
+    problem: &Problem,
+    engine: Option<Engine>,
+) -> Result<Plan, Error> {
+    let options = engine.map_or_else(PlanOptions::default, PlanOptions::engine);
+    context
+        .plan_with(problem, &options)
+        .map_err(|error| match error {
+            anybit::Error::Unsupported { contract, refusals } => Error::NoKernel {
+                contract,
+                adapter: context.caps().name.clone(),
+                refusals,
+                wanted: engine,
+                able: if engine.is_some() {
+                    able_engines(context, problem)
+                } else {
+                    Vec::new()
+                },
+            },
+            other => other.into(),
+        })
+}
+
+/// The engines that could do a problem.
+fn able_engines(context: &Context, problem: &Problem) -> Vec<Engine> {
+    Engine::ALL
+        .into_iter()
+        .filter(|&engine| {
+            candidates(problem, context.caps(), &PlanOptions::engine(engine))
+                .is_ok_and(|(accepted, _)| !accepted.is_empty())
+        })
+        .collect()
+}

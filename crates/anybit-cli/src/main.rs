@@ -1,0 +1,47 @@
+//! The `anybit` command: number formats, quantising and products, for those who do not write Rust.
+//!
+//! It is thin: it reads flags and files, calls the libraries and prints.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod codebook;
+mod error;
+mod format;
+mod gpu;
+mod matmul;
+mod npy;
+mod options;
+mod output;
+mod pack;
+mod quantize;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Task};
+use crate::error::Error;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Format(arguments) => format::run(&arguments),
+        Task::Matmul(arguments) => matmul::run(&arguments),
+        Task::Quantize(arguments) => quantize::run(&arguments),
+        Task::Pack(arguments) => pack::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output, such as `head`, has had enough of it.
+        Err(Error::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            output::note(&format!("error: {}", error::chain(&error)));
+            match error {
+                Error::Interrupted => ExitCode::from(output::INTERRUPTED),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
