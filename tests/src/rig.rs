@@ -19,9 +19,14 @@ use crate::compare::{self, Wrong};
 use crate::operand::operand;
 use crate::random::Random;
 
-/// Contexts that may be alive at once. Drivers compile on the calling thread, so two are faster than one; more would
-/// only take memory.
-const CONTEXTS: usize = 2;
+/// Contexts that may be alive at once. Drivers compile on the calling thread, so several are faster than one. Software
+/// adapters run on all cores already, and take much memory; others get a context a core, within reason.
+fn contexts(adapter: &wgpu::Adapter) -> usize {
+    match adapter.get_info().device_type {
+        wgpu::DeviceType::Cpu => 2,
+        _ => std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)),
+    }
+}
 
 /// Pipelines after which a context is replaced: software drivers give their memory back only then.
 const PIPELINES: usize = 40;
@@ -59,7 +64,7 @@ pub struct Rig {
 /// If a case failed, no case was run, or no adapter fits although one is required.
 pub fn on_each_adapter(test: &str, body: impl Fn(&mut Rig)) {
     for adapter in adapter::selected(test) {
-        let _permit = Permit::take();
+        let _permit = Permit::take(contexts(&adapter));
         let mut rig = Rig {
             test: test.to_owned(),
             adapter,
@@ -519,10 +524,10 @@ static TAKEN: Mutex<usize> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
 
 impl Permit {
-    fn take() -> Self {
+    fn take(most: usize) -> Self {
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = FREED
-            .wait_while(taken, |taken| *taken >= CONTEXTS)
+            .wait_while(taken, |taken| *taken >= most)
             .unwrap_or_else(PoisonError::into_inner);
         *taken += 1;
         Self

@@ -15,6 +15,10 @@ use crate::specialize::{
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
 const UNROLL_LIMIT: u32 = 2048;
 
+/// Operations of decoding, by [`decode_cost`], that an invocation may unroll: trees of selects for eight rows of a codebook
+/// took a driver 20 seconds to compile.
+const DECODE_LIMIT: f64 = 3200.0;
+
 /// Restrictions on a plan. The default leaves the choice to the planner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -148,7 +152,7 @@ impl fmt::Display for Reason {
                 formatter,
                 "leaves integers to the engines that are exact, unless it is asked for"
             ),
-            Self::Unroll => write!(formatter, "unrolls into too much code for these bit widths"),
+            Self::Unroll => write!(formatter, "unrolls into too much code for these formats"),
             Self::BatchRows(rows) => {
                 write!(
                     formatter,
@@ -507,6 +511,20 @@ fn supports(
         {
             return Err(Reason::Unroll);
         }
+    }
+    let (rows, columns) = match row.skeleton {
+        // The workgroup shares the tiles out.
+        Skeleton::Tiled => {
+            let each = |rows: u32| f64::from(rows * tile.k) / f64::from(32 * tile.workgroup);
+            (each(tile.m), each(tile.n))
+        }
+        Skeleton::Subgroup => (f64::from(tile.thread_m) / 8.0, f64::from(tile.thread_n)),
+        Skeleton::Gemv => (f64::from(tile.thread_m), f64::from(tile.thread_n)),
+    };
+    let decoding =
+        rows * decode_cost(row.engine, activation) + columns * decode_cost(row.engine, weight);
+    if decoding > DECODE_LIMIT {
+        return Err(Reason::Unroll);
     }
     // Decoding beside so many sums takes drivers many seconds to compile, for little gain.
     let decodes = row.engine == Engine::Fma && (weight.has_codes() || activation.has_codes());
