@@ -264,6 +264,47 @@ impl ErrorModel {
     }
 }
 
+/// The largest f16.
+pub const LARGEST_F16: f64 = 65_504.0;
+
+/// The smallest normal f16, 2⁻¹⁴: what is smaller may become 0.
+const SMALLEST_F16: f64 = 6.103_515_625e-5;
+
+/// The distance from 1 to the next f16.
+const UNIT_F16: f64 = 9.765_625e-4;
+
+/// What is right for an f16 output whose f32 value would be within `bound` of `exact`: saturated to ±[`LARGEST_F16`], then
+/// rounded to either of the two neighbouring f16; a subnormal may become 0.
+pub fn f16_output(exact: f64, bound: f64) -> Bounded {
+    let saturate = |value: f64| value.clamp(-LARGEST_F16, LARGEST_F16);
+    let value = saturate(exact);
+    let (low, high) = (saturate(exact - bound), saturate(exact + bound));
+    let (smallest, largest) = if low > 0.0 || high < 0.0 {
+        (low.abs().min(high.abs()), low.abs().max(high.abs()))
+    } else {
+        (0.0, low.abs().max(high.abs()))
+    };
+    // What is an f16 already stays, unless it is subnormal.
+    let is_f16 = low == high && (value / UNIT_F16) % power_below(largest) == 0.0;
+    let rounding = if smallest >= SMALLEST_F16 && is_f16 {
+        0.0
+    } else if smallest >= SMALLEST_F16 {
+        UNIT_F16 * power_below(largest)
+    } else {
+        // A value that is flushed loses itself, a larger one a step.
+        largest.min(SMALLEST_F16).max(UNIT_F16 * largest)
+    };
+    Bounded {
+        value,
+        bound: (value - low).max(high - value) + rounding,
+    }
+}
+
+/// The largest power of two that is no larger than a positive normal number.
+fn power_below(value: f64) -> f64 {
+    f64::from_bits(value.to_bits() & !((1 << 52) - 1))
+}
+
 /// [`ErrorModel::gemm_fma`] for one product of whole matrices under [`ErrorModel::WGSL`].
 ///
 /// # Errors

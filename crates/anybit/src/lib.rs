@@ -75,6 +75,7 @@ pub use anybit_formats as formats;
 pub use caps::{Caps, DeviceClass, wanted_features, wanted_limits};
 pub use context::{Context, ContextOptions, adapters};
 pub use error::{Error, Result};
+pub use half;
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
 pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan};

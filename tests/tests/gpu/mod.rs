@@ -4,6 +4,7 @@ mod contracts;
 mod decode;
 mod exact;
 mod mutation;
+mod outputs;
 mod quantize;
 mod shapes;
 mod transfer;

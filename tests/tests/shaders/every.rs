@@ -138,7 +138,8 @@ pub(super) fn gemms() -> Vec<Text> {
         } else {
             let activation = matrix_format(activation, [row[2], row[3], row[4]])?;
             let weight = matrix_format(weight, [row[6], row[7], row[8]])?;
-            Some(Problem::new(shape, activation, weight))
+            let output = [OutputFormat::F32, OutputFormat::F16][row[9] / 2];
+            Some(Problem::new(shape, activation, weight).with_output(output))
         }
     };
     let find = |row: &[usize]| {
@@ -159,7 +160,7 @@ pub(super) fn gemms() -> Vec<Text> {
     levels.extend(scales);
     levels.push(elements.len());
     levels.extend(scales);
-    levels.extend([2, devices.len()]);
+    levels.extend([3, devices.len()]);
     let mut texts = Texts::default();
     for row in pairwise(&levels, |row| find(row).is_some()) {
         texts.add(find(&row).expect("the row is allowed"));
