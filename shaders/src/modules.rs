@@ -29,6 +29,7 @@ modules! {
     "core/integer",
     "core/operand",
     "core/quantize",
+    "core/round",
     "encode/affine",
     "encode/codebook",
     "encode/minifloat",

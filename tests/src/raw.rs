@@ -172,8 +172,9 @@ pub fn decode_all_codes(
     Ok(bits.into_iter().map(i32::cast_unsigned).collect())
 }
 
-/// The last buffer is the one that is written.
-fn dispatch<'a>(
+/// Runs a shader. Its buffers are bindings 0, 1 … of group 0: the first is the parameters if there are more than two, the
+/// last the one that is written.
+pub fn dispatch<'a>(
     context: &Context,
     wgsl: &str,
     buffers: impl Iterator<Item = &'a wgpu::Buffer>,
@@ -199,7 +200,7 @@ fn dispatch<'a>(
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
                 ty: match entry.binding {
-                    0 => wgpu::BufferBindingType::Uniform,
+                    0 if last > 1 => wgpu::BufferBindingType::Uniform,
                     binding => wgpu::BufferBindingType::Storage {
                         read_only: binding != last,
                     },

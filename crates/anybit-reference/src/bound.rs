@@ -10,7 +10,8 @@
 //! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
 
 use anybit_formats::{
-    AffineFormat, ElementFormat, MatrixFormat, PackedMatrix, ScaleRule, ScaleType, ZeroKind,
+    AffineFormat, ElementFormat, MatrixFormat, PackedMatrix, QuantizeRowsOptions, ScaleRule,
+    ScaleType, ZeroKind,
 };
 
 use crate::ReferenceError;
@@ -187,7 +188,22 @@ impl ErrorModel {
     ///
     /// [`ReferenceError::Quantizer`] for a format that the row quantisers do not make.
     pub fn scale(self, values: &[f32], format: &MatrixFormat) -> Result<Bounded, ReferenceError> {
-        let rule = Rule::new(format)?;
+        self.scale_with(values, format, ScaleRule::Floor)
+    }
+
+    /// [`scale`](Self::scale) with another rule for powers of two.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`scale`](Self::scale).
+    pub fn scale_with(
+        self,
+        values: &[f32],
+        format: &MatrixFormat,
+        scale_rule: ScaleRule,
+    ) -> Result<Bounded, ReferenceError> {
+        let options = QuantizeRowsOptions::default().with_scale_rule(scale_rule);
+        let rule = Rule::new(format, &options)?;
         let size = |value: &f32| f64::from(value.abs());
         let (statistic, roundings) = match rule.statistic {
             Statistic::Magnitude => (values.iter().map(size).fold(0.0, f64::max), 0),
@@ -202,7 +218,7 @@ impl ErrorModel {
         };
         if rule.scale == Some(ScaleType::E8m0) {
             // The bits of the largest magnitude, which is an f32, decide.
-            let code = ScaleRule::Floor.e8m0(statistic as f32, rule.divisor);
+            let code = scale_rule.e8m0(statistic as f32, rule.divisor);
             return Ok(Bounded {
                 value: f64::from(ScaleType::E8m0.decode(u32::from(code))),
                 bound: 0.0,

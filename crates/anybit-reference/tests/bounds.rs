@@ -400,7 +400,7 @@ fn f16_outputs_are_rounded_once() {
     let mut random = Random::new(12);
     for round in 0..20_000 {
         let magnitude = 2_f64.powi(random.below(44) as i32 - 26);
-        let exact = magnitude * f64::from(random.signed());
+        let exact = magnitude * f64::from(random.float());
         let bound = exact.abs() * [0.0, 1e-7, 1e-4, 0.1][round % 4];
         let right = f16_output(exact, bound);
         assert!(right.value.abs() <= LARGEST_F16);
