@@ -42,6 +42,7 @@
 #![warn(missing_docs)]
 
 pub mod complex;
+pub mod dynamic_fixed_point;
 mod element;
 mod error;
 mod format;

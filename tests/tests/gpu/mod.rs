@@ -1,5 +1,6 @@
 //! The GPU against the reference.
 
+mod composites;
 mod contracts;
 mod decode;
 mod exact;

@@ -16,14 +16,14 @@ use anybit_tests::rig::{buffer_of, on_each_adapter, reference};
 #[test]
 fn every_tile_writes_f16() {
     on_each_adapter("every_tile_writes_f16", |rig| {
-        let contracts = [("f32", "i4g32h"), ("i8rf", "u3rhz"), ("u2g32f", "i2g32f")];
+        let contracts = [("f32", "i4g32h"), ("i8rf", "u3rhz")];
         for (index, (x, w)) in contracts.into_iter().enumerate() {
-            for (m, n) in [(1, 69), (7, 70), (35, 67)] {
+            for (step, (m, n)) in [(1, 69), (7, 70), (35, 67)].into_iter().enumerate() {
                 let problem =
                     Problem::new((m, n, 96), format(x), format(w)).with_output(OutputFormat::F16);
                 for (turn, kernel) in rig.kernels(&problem).into_iter().enumerate() {
                     // Each tile of each contract meets one of the shapes.
-                    if full() || (turn + m + index) % 3 == 0 {
+                    if full() || (turn + step + index) % 3 == 0 {
                         // Two seeds: a buffer of the context's, and one of the caller's.
                         for seed in 0..2 {
                             rig.check(&Case::new(problem.clone(), kernel, seed));
