@@ -88,10 +88,10 @@ impl Reference {
         }
         Ok(match output {
             OutputFormat::I32 => Self::Integers(exact::gemm_i64(x, w)?),
-            OutputFormat::F32 => Self::Values {
-                exact: exact::gemm_f64(x, w)?,
-                bounds: bounds(x, w)?,
-            },
+            OutputFormat::F32 | OutputFormat::F16 => {
+                let (exact, bounds) = right(x, w, output)?;
+                Self::Values { exact, bounds }
+            }
         })
     }
 
@@ -118,10 +118,32 @@ impl Reference {
             (Self::Values { exact, bounds }, Values::F32(values)) => {
                 compare(values, exact, bounds, columns)
             }
+            (Self::Values { exact, bounds }, Values::F16(values)) => {
+                let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
+                compare(&values, exact, bounds, columns)
+            }
             (Self::Sampled(sample), values) => sample.check(values, columns)?,
             _ => Verdict::Failed("the output has another type than the reference".to_owned()),
         })
     }
+}
+
+/// The right values of a float output, and how far a result may be from each.
+fn right(
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    output: OutputFormat,
+) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    let values = exact::gemm_f64(x, w)?.into_iter().zip(bounds(x, w)?);
+    Ok(values
+        .map(|(exact, bound)| match output {
+            OutputFormat::F16 => {
+                let rounded = bound::f16_output(exact, bound);
+                (rounded.value, rounded.bound)
+            }
+            OutputFormat::F32 | OutputFormat::I32 => (exact, bound),
+        })
+        .unzip())
 }
 
 fn bounds(x: &PackedMatrix, w: &PackedMatrix) -> Result<Vec<f64>, Error> {
@@ -202,11 +224,12 @@ impl Sample {
     fn new(x: &PackedMatrix, w: &PackedMatrix, output: OutputFormat) -> Result<Self, Error> {
         let mut parts = Vec::new();
         let mut projection = None;
-        if output == OutputFormat::F32 {
+        if output != OutputFormat::I32 {
             let all = |matrix: &PackedMatrix| (0..matrix.rows()).collect::<Vec<_>>();
-            parts.push(Part::new(x, w, sample(x.rows()), all(w))?);
-            parts.push(Part::new(x, w, all(x), sample(w.rows()))?);
-            projection = Some(Projection::new(x, w));
+            parts.push(Part::new(x, w, output, sample(x.rows()), all(w))?);
+            parts.push(Part::new(x, w, output, all(x), sample(w.rows()))?);
+            // Bounds of f16 outputs are not sums of terms.
+            projection = (output == OutputFormat::F32).then(|| Projection::new(x, w));
         }
         Ok(Self {
             x: x.clone(),
@@ -230,6 +253,15 @@ impl Sample {
                         wrong.row, wrong.found, wrong.expected
                     )),
                 })
+            }
+            Values::F16(values) => {
+                let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
+                let failed = |verdict: &Verdict| verdict.failed();
+                let verdicts = self.parts.iter().map(|part| part.check(&values, columns));
+                Ok(verdicts
+                    .into_iter()
+                    .find(failed)
+                    .unwrap_or(Verdict::Bounded))
             }
             Values::F32(values) => {
                 for part in &self.parts {
@@ -279,13 +311,15 @@ impl Part {
     fn new(
         x: &PackedMatrix,
         w: &PackedMatrix,
+        output: OutputFormat,
         rows: Vec<usize>,
         columns: Vec<usize>,
     ) -> Result<Self, Error> {
         let (x, w) = (pick(x, &rows)?, pick(w, &columns)?);
+        let (exact, bounds) = right(&x, &w, output)?;
         Ok(Self {
-            exact: exact::gemm_f64(&x, &w)?,
-            bounds: bounds(&x, &w)?,
+            exact,
+            bounds,
             rows,
             columns,
         })
@@ -412,7 +446,7 @@ mod tests {
                     .map(|value| i32::try_from(value).expect("a small product"))
                     .collect(),
             ),
-            OutputFormat::F32 => {
+            OutputFormat::F32 | OutputFormat::F16 => {
                 let tile = kernel::Tile::of(&x, &w);
                 let values = if precision.activation.element().affine().is_some() {
                     kernel::gemm_tiled_dot4(&x, &w, Batches::ONE, tile)
@@ -435,7 +469,7 @@ mod tests {
             let (values, references) = results(&workload, precision);
             let expected = match precision.output {
                 OutputFormat::I32 => Verdict::Exact,
-                OutputFormat::F32 => Verdict::Bounded,
+                OutputFormat::F32 | OutputFormat::F16 => Verdict::Bounded,
             };
             for reference in references {
                 let verdict = reference.check(&values, SHAPE.n).expect("a verdict");
@@ -478,6 +512,7 @@ mod tests {
                     values[last] += 1;
                     Values::I32(values)
                 }
+                Values::F16(_) => panic!("no precision has f16 outputs"),
                 Values::F32(mut values) => {
                     values[last] = f32::NAN;
                     Values::F32(values)

@@ -196,6 +196,7 @@ impl Precision {
             self.activation.element().bits(),
             match self.output {
                 OutputFormat::I32 => " i32",
+                OutputFormat::F16 => " f16",
                 OutputFormat::F32 => "",
             }
         )

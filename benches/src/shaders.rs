@@ -52,6 +52,7 @@ fn kernels_like(id: &str) -> Option<Vec<Specialization>> {
         ("gemm" | "gemv", [activation, weight, output]) => {
             let output = match *output {
                 "f32" => OutputFormat::F32,
+                "f16" => OutputFormat::F16,
                 "i32" => OutputFormat::I32,
                 _ => return None,
             };

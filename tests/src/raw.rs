@@ -32,6 +32,7 @@ pub fn multiply(
     let (m, n) = (problem.m as u32, problem.n as u32);
     let tile = plan.tile();
     let tiles = [m.div_ceil(tile.m), n.div_ceil(tile.n)];
+    let stride = n.next_multiple_of(8);
     let activation = x.to_device(&plan.activation_layout())?;
     let weight = w.to_device(&plan.weight_layout())?;
 
@@ -44,8 +45,8 @@ pub fn multiply(
         ("tiles_n", tiles[1]),
         ("grid_x", tiles[0] * tiles[1]),
         ("output_offset", 0),
-        ("output_row", n),
-        ("output_batch", m * n),
+        ("output_row", stride),
+        ("output_batch", m * stride),
     ] {
         params.set(name, value);
     }
@@ -68,7 +69,7 @@ pub fn multiply(
     params.operand("activation", x, &activation, centre);
     params.operand("weight", w, &weight, 0);
 
-    let output_words = (m * n).next_multiple_of(4) as usize;
+    let output_words = (m * stride) as usize * problem.output.bytes() / 4;
     let output = buffer_of(context, (0..output_words).map(|_| 0));
     let buffers = [
         params.buffer(context),
@@ -88,8 +89,8 @@ pub fn multiply(
         &output,
         0,
         problem.output,
-        (1, (m * n) as usize),
-        output_words,
+        (problem.m, problem.n),
+        stride as usize,
     )?;
     let mut encoder = context.device().create_command_encoder(&Default::default());
     let pending = context.encode_read(&mut encoder, &view)?;
@@ -171,8 +172,9 @@ pub fn decode_all_codes(
     Ok(bits.into_iter().map(i32::cast_unsigned).collect())
 }
 
-/// The last buffer is the one that is written.
-fn dispatch<'a>(
+/// Runs a shader. Its buffers are bindings 0, 1 … of group 0: the first is the parameters if there are more than two, the
+/// last the one that is written.
+pub fn dispatch<'a>(
     context: &Context,
     wgsl: &str,
     buffers: impl Iterator<Item = &'a wgpu::Buffer>,
@@ -198,7 +200,7 @@ fn dispatch<'a>(
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
                 ty: match entry.binding {
-                    0 => wgpu::BufferBindingType::Uniform,
+                    0 if last > 1 => wgpu::BufferBindingType::Uniform,
                     binding => wgpu::BufferBindingType::Storage {
                         read_only: binding != last,
                     },

@@ -5,12 +5,13 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anybit::half::f16;
 use anybit::{
     Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
     Problem, Skeleton, Specialization, Values, wgpu,
 };
 use anybit_formats::{DeviceLayout, MatrixFormat, PackedMatrix, SumLayout};
-use anybit_reference::bound::{Accumulation, ErrorModel};
+use anybit_reference::bound::{Accumulation, Bounded, ErrorModel, f16_output};
 use anybit_reference::{Batches, exact};
 
 use crate::adapter;
@@ -34,7 +35,8 @@ const PIPELINES: usize = 40;
 /// Failures after which a test ends.
 const FAILURES: usize = 12;
 
-/// Around every output in a buffer of the caller, and in it before the kernel runs. A NaN as f32.
+/// Around every output in a buffer of the caller, and in it before the kernel runs. A NaN as f32, and its halves are no
+/// zeros as f16.
 const CANARY: u32 = 0x7fc0_beef;
 
 /// An adapter with what has been run on it.
@@ -246,11 +248,11 @@ impl Rig {
                 let expected = exact::gemm_i64_batched(&x, &w, batches(problem));
                 compare::exact(&found, &expected.map_err(|error| error.to_string())?)
             }
-            Values::F32(found) => {
+            found @ (Values::F32(_) | Values::F16(_)) => {
                 let (expected, bounds) = reference(problem, plan.engine(), &x, &w)?;
                 self.bounded += 1;
                 self.sharp += usize::from(compare::resolution(&expected, &bounds) < 1e-2);
-                compare::bounded(&found, &expected, &bounds)
+                compare::bounded(&found.into_f32().unwrap_or_default(), &expected, &bounds)
             }
         };
         match wrong {
@@ -318,7 +320,8 @@ pub fn batches(problem: &Problem) -> Batches {
     }
 }
 
-/// The exact f64 outputs of a problem, and how far f32 outputs of an engine may be from them.
+/// The right f64 outputs of a problem, exact but for the saturation of f16, and how far the float outputs of an engine may
+/// be from them.
 ///
 /// # Errors
 ///
@@ -338,11 +341,19 @@ pub fn reference(
             model.gemm_integer(x, w, batches, accumulation)
         }
     };
-    let expected = exact::gemm_f64_batched(x, w, batches);
-    Ok((
-        expected.map_err(|error| error.to_string())?,
-        bounds.map_err(|error| error.to_string())?,
-    ))
+    let expected = exact::gemm_f64_batched(x, w, batches).map_err(|error| error.to_string())?;
+    let bounds = bounds.map_err(|error| error.to_string())?;
+    if problem.output != OutputFormat::F16 {
+        return Ok((expected, bounds));
+    }
+    Ok(expected
+        .into_iter()
+        .zip(bounds)
+        .map(|(exact, bound)| {
+            let Bounded { value, bound } = f16_output(exact, bound);
+            (value, bound)
+        })
+        .unzip())
 }
 
 /// Runs a plan on packed operands. Whether f32 operands and the output lie in buffers of the caller, with canaries round
@@ -454,6 +465,7 @@ struct Framed {
     output: OutputMatrix,
     /// All of the buffer, as a single row of integers.
     whole: OutputMatrix,
+    /// Words before it, and from row to row.
     offset: usize,
     stride: usize,
 }
@@ -465,7 +477,8 @@ impl Framed {
         (rows, columns): (usize, usize),
         random: &mut Random,
     ) -> Result<Self, anybit::Error> {
-        let stride = columns.next_multiple_of(4) + 4 * random.below(3);
+        let per_word = 4 / format.bytes();
+        let stride = columns.div_ceil(per_word).next_multiple_of(4) + 4 * random.below(3);
         let offset = 64 * (1 + random.below(2));
         let words = offset + rows * stride + 64;
         let buffer = buffer_of(context, (0..words).map(|_| CANARY));
@@ -475,7 +488,7 @@ impl Framed {
                 4 * offset as u64,
                 format,
                 (rows, columns),
-                stride,
+                stride * per_word,
             )?,
             whole: OutputMatrix::from_buffer(&buffer, 0, OutputFormat::I32, (1, words), words)?,
             offset,
@@ -489,12 +502,14 @@ impl Framed {
             .into_i32()
             .ok_or("the whole buffer is read as integers")?;
         let (rows, columns) = (self.output.rows(), self.output.columns());
-        let mut values = Vec::with_capacity(rows * columns);
+        let per_word = 4 / self.output.format().bytes();
+        let row_words = columns.div_ceil(per_word);
+        let mut values = Vec::with_capacity(rows * row_words);
         for (index, &word) in words.iter().enumerate() {
             let place = index
                 .checked_sub(self.offset)
                 .map(|at| (at / self.stride, at % self.stride));
-            if place.is_some_and(|(row, column)| row < rows && column < columns) {
+            if place.is_some_and(|(row, column)| row < rows && column < row_words) {
                 values.push(word);
             } else if word.cast_unsigned() != CANARY {
                 return Err(format!(
@@ -513,6 +528,25 @@ impl Framed {
                     .map(|word| f32::from_bits(word.cast_unsigned()))
                     .collect(),
             ),
+            OutputFormat::F16 => {
+                let mut found = Vec::with_capacity(rows * columns);
+                for (row, words) in values.chunks(row_words).enumerate() {
+                    let halves = words
+                        .iter()
+                        .flat_map(|&word| [word as u16, (word >> 16) as u16]);
+                    let (values, rest): (Vec<_>, Vec<_>) = halves
+                        .enumerate()
+                        .partition(|&(column, _)| column < columns);
+                    if rest.iter().any(|&(_, half)| half != 0) {
+                        return Err(format!(
+                            "row {row}: the other half of its last word is not 0: {rest:x?}"
+                        )
+                        .into());
+                    }
+                    found.extend(values.into_iter().map(|(_, half)| f16::from_bits(half)));
+                }
+                Values::F16(found)
+            }
         })
     }
 }

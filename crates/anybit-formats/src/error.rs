@@ -75,6 +75,16 @@ pub enum FormatError {
         /// The power asked for.
         power: f64,
     },
+    /// The exponent's power of two, or that of the upper halves, is no normal f32.
+    #[error("an exponent is from {smallest} to {largest}, not {exponent}")]
+    Exponent {
+        /// The exponent.
+        exponent: i32,
+        /// The least.
+        smallest: i32,
+        /// The largest.
+        largest: i32,
+    },
     /// The group size is neither 16 nor a positive multiple of 32.
     #[error("a group has 16 columns or a positive multiple of 32, not {group}")]
     GroupSize {

@@ -9,6 +9,8 @@
 //! - [`PackedMatrix`] is a matrix in such a format, on the host.
 //! - [`quantize()`] makes one from `f32` values; [`quantize::rule`] holds the rule for a single
 //!   group.
+//! - [`complex`] and [`dynamic_fixed_point`] hold composites: matrices whose products are products of several parts, which
+//!   the same kernels multiply.
 //! - [`DeviceLayout`] and [`Sections`] say where each bit stands in the two word arrays that
 //!   shaders read, and [`PackedMatrix::to_device`] writes them. `docs/packing.md` in the repository
 //!   draws the layouts.
@@ -39,6 +41,8 @@
 //! - `rayon` (default): rows are processed in parallel. Results do not depend on it.
 #![warn(missing_docs)]
 
+pub mod complex;
+pub mod dynamic_fixed_point;
 mod element;
 mod error;
 mod format;
@@ -63,5 +67,6 @@ pub use packed::{
     DeviceImage, PackedMatrix, SideData, Zeros, pack_ternary5, ternary5_bytes, unpack_ternary5,
 };
 pub use quantize::{
-    Calibration, Overflow, QuantizeOptions, Rounding, ScaleRule, quantize, quantize_with,
+    Calibration, Overflow, QuantizeOptions, QuantizeRowsOptions, Rounding, ScaleRule, quantize,
+    quantize_with,
 };

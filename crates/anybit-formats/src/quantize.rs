@@ -29,6 +29,61 @@ pub struct QuantizeOptions {
     pub scale_rule: ScaleRule,
 }
 
+/// What the GPU's row quantisers, and their twins in `anybit-reference`, may be told. The default is to nearest, ties to
+/// even, with the floor rule, and saturates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct QuantizeRowsOptions {
+    /// How values are rounded to integers and minifloats; [`Rounding::Stochastic`] takes random bits by a value's place in
+    /// the matrix, row · columns + column. Values of codebooks take the nearest entry.
+    pub rounding: Rounding,
+    /// How scales of [`ScaleType::E8m0`] are rounded to powers of two.
+    pub scale_rule: ScaleRule,
+    /// What becomes of minifloats beyond the largest finite value. Integers and codebooks saturate.
+    pub overflow: Overflow,
+}
+
+impl QuantizeRowsOptions {
+    /// The same with another rounding.
+    #[must_use]
+    pub const fn with_rounding(mut self, rounding: Rounding) -> Self {
+        self.rounding = rounding;
+        self
+    }
+
+    /// The same with another rule for power-of-two scales.
+    #[must_use]
+    pub const fn with_scale_rule(mut self, scale_rule: ScaleRule) -> Self {
+        self.scale_rule = scale_rule;
+        self
+    }
+
+    /// The same with another overflow.
+    #[must_use]
+    pub const fn with_overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Whether an element can be rounded so.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Rounding`] for a rounding other than to nearest, ties to even, of an element that is no integer or
+    /// minifloat.
+    pub fn check(&self, element: ElementFormat) -> Result<(), FormatError> {
+        let rounds = matches!(
+            element,
+            ElementFormat::Affine(_) | ElementFormat::Minifloat(_)
+        );
+        if self.rounding == Rounding::NearestEven || rounds {
+            Ok(())
+        } else {
+            Err(FormatError::Rounding { element })
+        }
+    }
+}
+
 /// How the scale of a group is found from its values. [`rule::calibrate`] says each to the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Calibration {

@@ -10,7 +10,8 @@
 //! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
 
 use anybit_formats::{
-    AffineFormat, ElementFormat, MatrixFormat, PackedMatrix, ScaleRule, ScaleType, ZeroKind,
+    AffineFormat, ElementFormat, MatrixFormat, PackedMatrix, QuantizeRowsOptions, ScaleRule,
+    ScaleType, ZeroKind,
 };
 
 use crate::ReferenceError;
@@ -187,7 +188,22 @@ impl ErrorModel {
     ///
     /// [`ReferenceError::Quantizer`] for a format that the row quantisers do not make.
     pub fn scale(self, values: &[f32], format: &MatrixFormat) -> Result<Bounded, ReferenceError> {
-        let rule = Rule::new(format)?;
+        self.scale_with(values, format, ScaleRule::Floor)
+    }
+
+    /// [`scale`](Self::scale) with another rule for powers of two.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`scale`](Self::scale).
+    pub fn scale_with(
+        self,
+        values: &[f32],
+        format: &MatrixFormat,
+        scale_rule: ScaleRule,
+    ) -> Result<Bounded, ReferenceError> {
+        let options = QuantizeRowsOptions::default().with_scale_rule(scale_rule);
+        let rule = Rule::new(format, &options)?;
         let size = |value: &f32| f64::from(value.abs());
         let (statistic, roundings) = match rule.statistic {
             Statistic::Magnitude => (values.iter().map(size).fold(0.0, f64::max), 0),
@@ -202,7 +218,7 @@ impl ErrorModel {
         };
         if rule.scale == Some(ScaleType::E8m0) {
             // The bits of the largest magnitude, which is an f32, decide.
-            let code = ScaleRule::Floor.e8m0(statistic as f32, rule.divisor);
+            let code = scale_rule.e8m0(statistic as f32, rule.divisor);
             return Ok(Bounded {
                 value: f64::from(ScaleType::E8m0.decode(u32::from(code))),
                 bound: 0.0,
@@ -262,6 +278,47 @@ impl ErrorModel {
             })
             .collect()
     }
+}
+
+/// The largest f16.
+pub const LARGEST_F16: f64 = 65_504.0;
+
+/// The smallest normal f16, 2⁻¹⁴: what is smaller may become 0.
+const SMALLEST_F16: f64 = 6.103_515_625e-5;
+
+/// The distance from 1 to the next f16.
+const UNIT_F16: f64 = 9.765_625e-4;
+
+/// What is right for an f16 output whose f32 value would be within `bound` of `exact`: saturated to ±[`LARGEST_F16`], then
+/// rounded to either of the two neighbouring f16; a subnormal may become 0.
+pub fn f16_output(exact: f64, bound: f64) -> Bounded {
+    let saturate = |value: f64| value.clamp(-LARGEST_F16, LARGEST_F16);
+    let value = saturate(exact);
+    let (low, high) = (saturate(exact - bound), saturate(exact + bound));
+    let (smallest, largest) = if low > 0.0 || high < 0.0 {
+        (low.abs().min(high.abs()), low.abs().max(high.abs()))
+    } else {
+        (0.0, low.abs().max(high.abs()))
+    };
+    // What is an f16 already stays, unless it is subnormal.
+    let is_f16 = low == high && (value / UNIT_F16) % power_below(largest) == 0.0;
+    let rounding = if smallest >= SMALLEST_F16 && is_f16 {
+        0.0
+    } else if smallest >= SMALLEST_F16 {
+        UNIT_F16 * power_below(largest)
+    } else {
+        // A value that is flushed loses itself, a larger one a step.
+        largest.min(SMALLEST_F16).max(UNIT_F16 * largest)
+    };
+    Bounded {
+        value,
+        bound: (value - low).max(high - value) + rounding,
+    }
+}
+
+/// The largest power of two that is no larger than a positive normal number.
+fn power_below(value: f64) -> f64 {
+    f64::from_bits(value.to_bits() & !((1 << 52) - 1))
 }
 
 /// [`ErrorModel::gemm_fma`] for one product of whole matrices under [`ErrorModel::WGSL`].

@@ -43,8 +43,8 @@ pub use gemm_tiled_fma::gemm_tiled_fma;
 pub use gemv_bitplane::gemv_bitplane;
 pub use gemv_dot4::gemv_dot4;
 pub use gemv_fma::gemv_fma;
-pub use quantize_groups::quantize_groups;
-pub use quantize_rows::quantize_rows;
+pub use quantize_groups::{quantize_groups, quantize_groups_with};
+pub use quantize_rows::{quantize_rows, quantize_rows_with};
 
 /// The name of every twin, which is the stem of its shader's file.
 pub const KERNELS: &[&str] = &[

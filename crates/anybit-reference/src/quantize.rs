@@ -1,9 +1,10 @@
 //! The arithmetic of the row quantisers: `core/quantize.wgsl`.
 
+use anybit_formats::quantize::rounding::random;
 use anybit_formats::quantize::rule::TERNARY_MIN_SCALE;
 use anybit_formats::{
     AffineFormat, Calibration, ElementFormat, Encoding, FormatError, Granularity, MatrixFormat,
-    Overflow, PackedMatrix, Rounding, ScaleRule, ScaleType, SideData, ZeroKind,
+    PackedMatrix, QuantizeRowsOptions, Rounding, ScaleRule, ScaleType, SideData, ZeroKind,
 };
 
 use crate::ReferenceError;
@@ -19,7 +20,7 @@ pub(crate) enum Statistic {
     Mean,
 }
 
-/// scale = max(statistic / divisor, smallest), or a power of two by the floor rule.
+/// scale = max(statistic / divisor, smallest), or a power of two by a rule.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) statistic: Statistic,
@@ -27,10 +28,16 @@ pub(crate) struct Rule {
     pub(crate) smallest: f32,
     /// How the scale is stored; `None` for bare codes.
     pub(crate) scale: Option<ScaleType>,
+    /// Which power of two.
+    scale_rule: ScaleRule,
 }
 
 impl Rule {
-    pub(crate) fn new(format: &MatrixFormat) -> Result<Self, ReferenceError> {
+    pub(crate) fn new(
+        format: &MatrixFormat,
+        options: &QuantizeRowsOptions,
+    ) -> Result<Self, ReferenceError> {
+        options.check(format.element())?;
         let refuse = |reason| {
             Err(ReferenceError::Quantizer {
                 format: *format,
@@ -58,6 +65,7 @@ impl Rule {
             divisor: element.max_magnitude(0),
             smallest: 0.0,
             scale: None,
+            scale_rule: options.scale_rule,
         };
         let Some(layout) = format.scales() else {
             return Ok(rule);
@@ -103,7 +111,7 @@ impl Rule {
         let scale = match self.scale {
             None => return (1.0, 1.0),
             Some(ScaleType::E8m0) => {
-                let code = ScaleRule::Floor.e8m0(statistic, self.divisor);
+                let code = self.scale_rule.e8m0(statistic, self.divisor);
                 ScaleType::E8m0.decode(u32::from(code))
             }
             Some(_) => {
@@ -167,14 +175,34 @@ impl AffineRounding {
     }
 
     /// From x · inverse + add.
-    fn code(&self, sum: f32) -> u8 {
+    fn code(&self, sum: f32, rounding: Rounding, index: u64) -> u8 {
         let level = (sum * self.factor).clamp(self.low, self.high);
-        (level.round_ties_even() + self.offset) as u8
+        (round(level, rounding, index) + self.offset) as u8
+    }
+}
+
+/// A number below 2²³ rounded to an integer; `index` is its place in the matrix.
+fn round(value: f32, rounding: Rounding, index: u64) -> f32 {
+    match rounding {
+        Rounding::NearestEven => value.round_ties_even(),
+        Rounding::HalfAway => value.round(),
+        Rounding::Truncate => value.trunc(),
+        Rounding::Stochastic { seed } => {
+            // In units of 2⁻³², what is below being dropped; a random number below 2³² is added, and the units are dropped.
+            let units = (f64::from(value.abs()) * 4_294_967_296.0) as u64;
+            let sum = units + u64::from(random(seed, index));
+            ((sum >> 32) as f32).copysign(value)
+        }
     }
 }
 
 /// How a row quantiser makes a code of a product.
-enum Coder {
+struct Coder {
+    kind: Kind,
+    options: QuantizeRowsOptions,
+}
+
+enum Kind {
     /// 1 for 0 and above.
     Sign,
     Affine(AffineRounding),
@@ -183,26 +211,33 @@ enum Coder {
 }
 
 impl Coder {
-    fn new(format: &MatrixFormat) -> Self {
-        match format.element() {
-            ElementFormat::Affine(affine) if affine == AffineFormat::BINARY => Self::Sign,
+    fn new(format: &MatrixFormat, options: &QuantizeRowsOptions) -> Self {
+        let kind = match format.element() {
+            ElementFormat::Affine(affine) if affine == AffineFormat::BINARY => Kind::Sign,
             ElementFormat::Affine(affine) => {
-                Self::Affine(AffineRounding::new(affine, format.scales().is_some()))
+                Kind::Affine(AffineRounding::new(affine, format.scales().is_some()))
             }
-            element => Self::Other(element),
+            element => Kind::Other(element),
+        };
+        Self {
+            kind,
+            options: *options,
         }
     }
 
-    /// The code of value · inverse, from the product (and the sum for bipolar).
-    fn code(&self, product: f32) -> u8 {
-        match self {
-            Self::Sign => u8::from(product >= 0.0),
-            Self::Affine(rounding) => rounding.code(product),
-            Self::Other(ElementFormat::Minifloat(minifloat)) => {
-                minifloat.encode(product, Rounding::NearestEven, Overflow::Saturate, 0)
+    /// The code of value · inverse, from the product (and the sum for bipolar), for the value at `index` of the matrix.
+    fn code(&self, product: f32, index: u64) -> u8 {
+        let QuantizeRowsOptions {
+            rounding, overflow, ..
+        } = self.options;
+        match &self.kind {
+            Kind::Sign => u8::from(product >= 0.0),
+            Kind::Affine(affine) => affine.code(product, rounding, index),
+            Kind::Other(ElementFormat::Minifloat(minifloat)) => {
+                minifloat.encode(product, rounding, overflow, index)
             }
-            Self::Other(ElementFormat::Codebook(codebook)) => codebook.encode(product, 0),
-            Self::Other(_) => 0,
+            Kind::Other(ElementFormat::Codebook(codebook)) => codebook.encode(product, 0),
+            Kind::Other(_) => 0,
         }
     }
 }
@@ -213,13 +248,24 @@ impl Coder {
 /// Scaled two's complement uses the narrow range, without its most negative value. Values must be finite, but for bare
 /// minifloats: infinities take the largest finite value, and NaN the format's NaN, or 0 where it has none.
 pub fn codes_given(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec<u8> {
-    let coder = Coder::new(format);
-    let code = |&value: &f32| match &coder {
-        Coder::Sign => coder.code(value),
-        Coder::Affine(rounding) => coder.code(value * inverse + rounding.add),
-        Coder::Other(_) => coder.code(value * inverse),
+    codes_given_with(values, inverse, format, &QuantizeRowsOptions::default(), 0)
+}
+
+/// [`codes_given`] with options, for consecutive values of the matrix from the place `first` on (row · columns + column).
+pub fn codes_given_with(
+    values: &[f32],
+    inverse: f32,
+    format: &MatrixFormat,
+    options: &QuantizeRowsOptions,
+    first: u64,
+) -> Vec<u8> {
+    let coder = Coder::new(format, options);
+    let code = |(&value, index): (&f32, u64)| match &coder.kind {
+        Kind::Sign => coder.code(value, index),
+        Kind::Affine(affine) => coder.code(value * inverse + affine.add, index),
+        Kind::Other(_) => coder.code(value * inverse, index),
     };
-    values.iter().map(code).collect()
+    values.iter().zip(first..).map(code).collect()
 }
 
 /// The codes that WGSL allows for a value.
@@ -252,12 +298,27 @@ impl AllowedCodes {
 /// subnormals for 0. That matters only within a rounding error of the edge between two codes: elsewhere the one code of
 /// [`codes_given`] is allowed. Bare codes are made from the values themselves: exact.
 pub fn codes_allowed(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec<AllowedCodes> {
-    let coder = Coder::new(format);
+    codes_allowed_with(values, inverse, format, &QuantizeRowsOptions::default(), 0)
+}
+
+/// [`codes_allowed`] with options, for consecutive values of the matrix from the place `first` on. Every rounding keeps
+/// products of one place in order, the stochastic one too.
+pub fn codes_allowed_with(
+    values: &[f32],
+    inverse: f32,
+    format: &MatrixFormat,
+    options: &QuantizeRowsOptions,
+    first: u64,
+) -> Vec<AllowedCodes> {
+    let coder = Coder::new(format, options);
     let bare = format.scales().is_none();
-    let allowed = |&value: &f32| {
+    let allowed = |(&value, index): (&f32, u64)| {
         let subnormal = value.abs() < f32::MIN_POSITIVE;
-        if let Coder::Sign = coder {
-            let (code, flushed) = (coder.code(value), u8::from(value >= 0.0 || subnormal));
+        if let Kind::Sign = coder.kind {
+            let (code, flushed) = (
+                coder.code(value, index),
+                u8::from(value >= 0.0 || subnormal),
+            );
             return AllowedCodes {
                 codes: [code, flushed, code, flushed],
                 between: false,
@@ -270,19 +331,19 @@ pub fn codes_allowed(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec
         }
         let product_subnormal = low.abs() < f32::MIN_POSITIVE || high.abs() < f32::MIN_POSITIVE;
         let flushed = !bare && (subnormal || product_subnormal);
-        if let Coder::Affine(rounding) = &coder {
+        if let Kind::Affine(affine) = &coder.kind {
             if flushed {
                 (low, high) = (low.min(0.0), high.max(0.0));
             }
-            if rounding.add != 0.0 {
-                low = sum_neighbours(rounding.add, low).0;
-                high = sum_neighbours(rounding.add, high).1;
+            if affine.add != 0.0 {
+                low = sum_neighbours(affine.add, low).0;
+                high = sum_neighbours(affine.add, high).1;
             }
         }
-        let (low, high) = (coder.code(low), coder.code(high));
-        let affine = matches!(coder, Coder::Affine(_));
+        let (low, high) = (coder.code(low, index), coder.code(high, index));
+        let affine = matches!(coder.kind, Kind::Affine(_));
         let zeros = match flushed && !affine {
-            true => [-0.0, 0.0].map(|zero| coder.code(zero)),
+            true => [-0.0, 0.0].map(|zero| coder.code(zero, index)),
             false => [low, high],
         };
         AllowedCodes {
@@ -290,7 +351,7 @@ pub fn codes_allowed(values: &[f32], inverse: f32, format: &MatrixFormat) -> Vec
             between: affine,
         }
     };
-    values.iter().map(allowed).collect()
+    values.iter().zip(first..).map(allowed).collect()
 }
 
 /// The f32 next below and next above a value, or the value itself twice.
@@ -387,13 +448,17 @@ pub(crate) fn assemble(
     rows: usize,
     columns: usize,
     format: &MatrixFormat,
+    options: &QuantizeRowsOptions,
     scales: &[(f32, f32)],
 ) -> Result<Quantized, ReferenceError> {
     let group_len = format.group_len(columns).max(1);
     let codes: Vec<u8> = values
         .chunks(group_len)
+        .zip((0..).step_by(group_len))
         .zip(scales)
-        .flat_map(|(values, &(_, inverse))| codes_given(values, inverse, format))
+        .flat_map(|((values, first), &(_, inverse))| {
+            codes_given_with(values, inverse, format, options, first)
+        })
         .collect();
     let (scales, inverses): (Vec<f32>, Vec<f32>) = match format.scales() {
         None => Default::default(),

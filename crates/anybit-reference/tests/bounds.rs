@@ -4,7 +4,8 @@ mod common;
 
 use anybit_formats::{ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Zeros};
 use anybit_reference::bound::{
-    Accumulation, ErrorModel, gemm_fma_bound, gemm_fma_bound_of, gemm_integer_bound, scale_bound,
+    Accumulation, ErrorModel, LARGEST_F16, f16_output, gemm_fma_bound, gemm_fma_bound_of,
+    gemm_integer_bound, scale_bound,
 };
 use anybit_reference::{Batches, exact};
 use common::{Random, format, matrix};
@@ -387,4 +388,53 @@ fn gamma_counts_operations() {
     assert!(model.gamma(1 << 24).is_infinite());
     assert_eq!(ErrorModel::default(), ErrorModel::WGSL);
     assert_eq!(MatrixFormat::F32.to_string(), "f32");
+}
+
+/// f16 outputs: from every f32 result within its bound, both neighbouring f16, and 0 for subnormals, are right, and nothing
+/// is that is a step further off.
+#[test]
+fn f16_outputs_are_rounded_once() {
+    let table: Vec<f64> = (0..0x7c00_u16)
+        .map(|bits| f64::from(half::f16::from_bits(bits).to_f32()))
+        .collect();
+    let mut random = Random::new(12);
+    for round in 0..20_000 {
+        let magnitude = 2_f64.powi(random.below(44) as i32 - 26);
+        let exact = magnitude * f64::from(random.float());
+        let bound = exact.abs() * [0.0, 1e-7, 1e-4, 0.1][round % 4];
+        let right = f16_output(exact, bound);
+        assert!(right.value.abs() <= LARGEST_F16);
+        for result in [exact - bound, exact, exact + bound] {
+            let size = result.abs().min(LARGEST_F16);
+            let above = table.partition_point(|&value| value < size);
+            let neighbours = [table[above], table[above.saturating_sub(1)]];
+            let is_f16 = table[above] == size;
+            let smallest = f64::from(half::f16::MIN_POSITIVE.to_f32());
+            for (index, neighbour) in neighbours.into_iter().enumerate() {
+                if index == 1 && is_f16 {
+                    continue;
+                }
+                let rounded = neighbour.copysign(result) as f32;
+                assert!(right.holds(rounded), "{exact:e} {bound:e} {rounded:e}");
+                if neighbour < smallest {
+                    assert!(right.holds(0.0), "{exact:e} {bound:e}");
+                }
+            }
+        }
+        // Two steps beyond either end are too far.
+        if exact.abs() > 1e-4 && exact.abs() + bound < 6.0e4 {
+            let far = exact.abs() + 1.001 * bound + 2.1 * exact.abs() * 1.1 * 9.765_625e-4;
+            assert!(
+                !right.holds(far.copysign(exact) as f32),
+                "{exact:e} {bound:e}"
+            );
+        }
+    }
+    // f16 numbers stay as they are.
+    for &value in table.iter().filter(|&&value| value >= 6.2e-5) {
+        assert_eq!(f16_output(-value, 0.0).bound, 0.0, "{value:e}");
+    }
+    let saturated = f16_output(1e30, 1e20);
+    assert_eq!((saturated.value, saturated.bound), (LARGEST_F16, 0.0));
+    assert_eq!(f16_output(0.0, 0.0).bound, 0.0);
 }

@@ -4,11 +4,12 @@ mod common;
 
 use anybit_formats::quantize::rule::{self, CodeRange, GroupScale, GroupZero};
 use anybit_formats::{
-    AffineFormat, Calibration, DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat,
-    Overflow, PackedMatrix, Rounding, ScaleType, SumLayout, ZeroKind, Zeros, quantize,
+    AffineFormat, Calibration, DeviceLayout, ElementFormat, FORMATS, FormatError, Granularity,
+    MatrixFormat, Overflow, PackedMatrix, QuantizeOptions, QuantizeRowsOptions, Rounding,
+    ScaleRule, ScaleType, SumLayout, ZeroKind, Zeros, quantize, quantize_with,
 };
 use anybit_reference::bound::{ErrorModel, scale_bound};
-use anybit_reference::quantize::{code_sums, codes_allowed, codes_given};
+use anybit_reference::quantize::{code_sums, codes_allowed, codes_given, codes_given_with};
 use anybit_reference::{ReferenceError, kernel};
 use common::{Random, affine_elements, format, matrix, scaled};
 
@@ -414,4 +415,102 @@ fn decode_reads_every_code_of_every_format() {
         let matrix = matrix(format(name), 4, 768, 5);
         assert_eq!(kernel::decode(&matrix), matrix.decode(), "{name}");
     }
+}
+
+/// The twins against the quantiser of the formats, under every rounding and every rule for powers of two.
+#[test]
+fn twins_follow_the_options_as_the_host_does() {
+    let (rows, columns) = (6, 192);
+    // Halves too, so that ties come up.
+    let values: Vec<f32> = values(rows * columns, 31)
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| match index % 3 {
+            0 => (value * 8.0).round() / 2.0,
+            _ => value,
+        })
+        .collect();
+    let roundings = [
+        Rounding::NearestEven,
+        Rounding::HalfAway,
+        Rounding::Truncate,
+        Rounding::Stochastic { seed: 77 },
+    ];
+    let rules = [ScaleRule::Floor, ScaleRule::Ceil, ScaleRule::Nearest];
+    for element in quantised_elements() {
+        for rounding in roundings {
+            for scale_rule in rules {
+                let options = QuantizeRowsOptions::default()
+                    .with_rounding(rounding)
+                    .with_scale_rule(scale_rule);
+                let host_options = QuantizeOptions {
+                    rounding,
+                    scale_rule,
+                    ..QuantizeOptions::default()
+                };
+                let bare = MatrixFormat::new(element, None).unwrap();
+                let e8m0 = scaled(
+                    element,
+                    Granularity::Group(32),
+                    ScaleType::E8m0,
+                    ZeroKind::None,
+                );
+                for format in [bare, e8m0, group_format(element, 64)] {
+                    let host = quantize_with(&values, rows, columns, format, &host_options);
+                    let twin =
+                        kernel::quantize_groups_with(&values, rows, columns, &format, &options);
+                    match host {
+                        Ok(host) => assert_eq!(twin.unwrap().matrix, host, "{format} {options:?}"),
+                        Err(error) => {
+                            assert!(matches!(error, FormatError::Rounding { .. }));
+                            assert_eq!(twin, Err(ReferenceError::Format(error)));
+                        }
+                    }
+                }
+                if scale_rule == ScaleRule::Floor {
+                    let format = row_format(element);
+                    let host = quantize_with(&values, rows, columns, format, &host_options);
+                    let twin =
+                        kernel::quantize_rows_with(&values, rows, columns, &format, 64, &options);
+                    if let Ok(host) = host {
+                        assert_eq!(twin.unwrap().matrix, host, "{format} {options:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Beyond the largest finite value: that value, or infinity or NaN, which no matrix holds.
+#[test]
+fn overflow_saturates_or_is_special() {
+    let format: MatrixFormat = "e5m2".parse().unwrap();
+    let special = QuantizeRowsOptions::default().with_overflow(Overflow::Special);
+    let codes =
+        |options: &QuantizeRowsOptions| codes_given_with(&[1e9, -1e9], 1.0, &format, options, 0);
+    assert_eq!(codes(&QuantizeRowsOptions::default()), [0x7b, 0xfb]);
+    assert_eq!(codes(&special), [0x7c, 0xfc]);
+    assert!(matches!(
+        kernel::quantize_groups_with(&[1e9; 4], 1, 4, &format, &special),
+        Err(ReferenceError::Format(_))
+    ));
+}
+
+/// Rounding small numbers is not disturbed by the distance of a zero from the codes.
+#[test]
+fn just_below_a_half_is_rounded_down() {
+    let value = 0.5_f32.next_down();
+    let options = QuantizeRowsOptions::default().with_rounding(Rounding::HalfAway);
+    let format: MatrixFormat = "i8".parse().unwrap();
+    let twin = kernel::quantize_groups_with(&[value, -value, 0.5, -0.5], 1, 4, &format, &options);
+    assert_eq!(
+        twin.unwrap().matrix.integer_values().unwrap(),
+        [0, 0, 1, -1]
+    );
+    let host_options = QuantizeOptions {
+        rounding: Rounding::HalfAway,
+        ..QuantizeOptions::default()
+    };
+    let host = quantize_with(&[value, -value, 0.5, -0.5], 1, 4, format, &host_options);
+    assert_eq!(host.unwrap().integer_values().unwrap(), [0, 0, 1, -1]);
 }

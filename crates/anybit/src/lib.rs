@@ -75,11 +75,14 @@ pub use anybit_formats as formats;
 pub use caps::{Caps, DeviceClass, wanted_features, wanted_limits};
 pub use context::{Context, ContextOptions, adapters};
 pub use error::{Error, Result};
+pub use half;
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
 pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan};
 pub use prepare::{GEMM_PARAMS_BYTES, Operands, Prepared};
 pub use problem::{Batch, OutputFormat, Problem};
-pub use row_kernels::{PreparedQuantize, decode_specialization, quantize_specialization};
+pub use row_kernels::{
+    PreparedQuantize, decode_specialization, quantize_specialization, quantize_specialization_with,
+};
 pub use specialize::Specialization;
 pub use wgpu;

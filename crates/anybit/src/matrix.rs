@@ -6,6 +6,8 @@ use anybit_formats::{
     DeviceLayout, ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Sections,
 };
 
+use half::f16;
+
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::problem::OutputFormat;
@@ -92,23 +94,41 @@ impl DeviceMatrix {
         self.chunks.iter().map(|chunk| chunk.side.end).sum()
     }
 
-    /// An f32 matrix in a buffer of the caller, such as the output of another pass: row-major, `row_stride` elements from
-    /// row to row, starting `offset` bytes into the buffer. What lies between a row's end and the next row is not used.
+    /// [`from_buffer_as`](Self::from_buffer_as) of f32.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_buffer_as`](Self::from_buffer_as).
+    pub fn from_buffer(
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        shape: (usize, usize),
+        row_stride: usize,
+    ) -> Result<Self> {
+        Self::from_buffer_as(FloatFormat::F32, buffer, offset, shape, row_stride)
+    }
+
+    /// A matrix of floats in a buffer of the caller, such as the output of another pass: row-major, `row_stride` elements
+    /// from row to row, starting `offset` bytes into the buffer; of 16-bit floats two a word, the first in the low half.
+    /// What lies between a row's end and the next row is not used.
     ///
     /// # Errors
     ///
     /// [`Error::Buffer`] if the buffer lacks the STORAGE usage, the offset is no multiple of 256, the stride is no
-    /// multiple of 4 or shorter than a row, or the matrix runs past the buffer's end.
-    pub fn from_buffer(
+    /// multiple of 4 (of 16-bit floats: of 8) or shorter than a row, or the matrix runs past the buffer's end.
+    pub fn from_buffer_as(
+        element: FloatFormat,
         buffer: &wgpu::Buffer,
         offset: u64,
         (rows, columns): (usize, usize),
         row_stride: usize,
     ) -> Result<Self> {
         let problem = |problem: String| Error::Buffer {
-            what: "an f32 matrix in the caller's buffer",
+            what: "a matrix of floats in the caller's buffer",
             problem,
         };
+        let per_word = (32 / element.bits()) as usize;
+        let unit = 4 * per_word;
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(problem("it lacks the usage STORAGE".into()));
         }
@@ -117,13 +137,14 @@ impl DeviceMatrix {
                 "the offset {offset} is no multiple of 256"
             )));
         }
-        if !row_stride.is_multiple_of(4) || row_stride < columns {
+        if !row_stride.is_multiple_of(unit) || row_stride < columns {
             return Err(problem(format!(
-                "the row stride {row_stride} must be a multiple of 4 and at least the {columns} columns"
+                "the row stride {row_stride} must be a multiple of {unit} and at least the {columns} columns"
             )));
         }
+        let row_words = row_stride / per_word;
         let bytes = (rows as u64)
-            .checked_mul(row_stride as u64)
+            .checked_mul(row_words as u64)
             .and_then(|words| words.checked_mul(4))
             .filter(|bytes| {
                 offset
@@ -136,7 +157,7 @@ impl DeviceMatrix {
                     buffer.size()
                 ))
             })?;
-        let row_words = u32::try_from(row_stride)
+        let row_words = u32::try_from(row_words)
             .map_err(|_| problem(format!("the row stride {row_stride} is too large")))?;
         let chunks = if rows == 0 || columns == 0 {
             Vec::new()
@@ -157,7 +178,7 @@ impl DeviceMatrix {
             }]
         };
         Ok(Self {
-            format: MatrixFormat::F32,
+            format: MatrixFormat::new(element.into(), None)?,
             rows,
             columns,
             layout: DeviceLayout::ROW_MAJOR,
@@ -388,9 +409,10 @@ impl Context {
     }
 }
 
-/// What a GEMM writes: M×N values of f32 or i32, row-major, batches stacked.
+/// What a GEMM writes: M×N values of f32, f16 or i32, row-major, batches stacked; of f16 two a word, the first in the low
+/// half.
 ///
-/// Rows are padded to a multiple of 32 elements with zeros, so that an f32 output can be the next problem's activations.
+/// Rows are padded to a multiple of 32 elements with zeros, so that a float output can be the next problem's activations.
 #[derive(Clone, Debug)]
 pub struct OutputMatrix {
     pub(crate) format: OutputFormat,
@@ -427,13 +449,21 @@ impl OutputMatrix {
         self.buffer.as_ref()
     }
 
-    /// The same f32 values as activations of a further problem. `None` for i32.
-    pub fn as_activation(&self) -> Option<DeviceMatrix> {
-        if self.format != OutputFormat::F32 {
-            return None;
+    /// The element format of the values; `None` for i32.
+    fn float(&self) -> Option<FloatFormat> {
+        match self.format {
+            OutputFormat::F32 => Some(FloatFormat::F32),
+            OutputFormat::F16 => Some(FloatFormat::F16),
+            OutputFormat::I32 => None,
         }
+    }
+
+    /// The same values as activations of a further problem, in f32 or f16 as they are. `None` for i32.
+    pub fn as_activation(&self) -> Option<DeviceMatrix> {
+        let float = self.float()?;
         match &self.buffer {
-            Some(buffer) => DeviceMatrix::from_buffer(
+            Some(buffer) => DeviceMatrix::from_buffer_as(
+                float,
                 buffer,
                 self.offset,
                 (self.rows, self.columns),
@@ -441,7 +471,7 @@ impl OutputMatrix {
             )
             .ok(),
             None => Some(DeviceMatrix {
-                format: MatrixFormat::F32,
+                format: MatrixFormat::new(float.into(), None).ok()?,
                 rows: self.rows,
                 columns: self.columns,
                 layout: DeviceLayout::ROW_MAJOR,
@@ -451,11 +481,11 @@ impl OutputMatrix {
     }
 
     /// An output in a buffer of the caller: row-major, `row_stride` elements from row to row, `offset` bytes into it.
-    /// Only the M×N elements are written.
+    /// Only the M×N elements are written; in f16, where N is odd, the other half of a row's last word becomes 0.
     ///
     /// # Errors
     ///
-    /// [`Error::Buffer`], as [`DeviceMatrix::from_buffer`].
+    /// [`Error::Buffer`], as [`DeviceMatrix::from_buffer_as`].
     pub fn from_buffer(
         buffer: &wgpu::Buffer,
         offset: u64,
@@ -463,30 +493,67 @@ impl OutputMatrix {
         (rows, columns): (usize, usize),
         row_stride: usize,
     ) -> Result<Self> {
-        let matrix = DeviceMatrix::from_buffer(buffer, offset, (rows, columns), row_stride)?;
+        // The rules are those of floats of the same size.
+        let float = match format {
+            OutputFormat::F32 | OutputFormat::I32 => FloatFormat::F32,
+            OutputFormat::F16 => FloatFormat::F16,
+        };
+        let matrix =
+            DeviceMatrix::from_buffer_as(float, buffer, offset, (rows, columns), row_stride)?;
+        // Its words fit a u32, and it has one element in each, or two.
+        let row_stride = match matrix.chunks.first() {
+            None => 0,
+            Some(_) => u32::try_from(row_stride).map_err(|_| Error::TooLarge {
+                what: "the row stride",
+                value: row_stride as u64,
+                limit: u64::from(u32::MAX),
+            })?,
+        };
         Ok(Self {
             format,
             rows,
             columns,
-            row_stride: matrix.chunks.first().map_or(0, |chunk| chunk.row_words),
+            row_stride,
             offset,
             buffer: (!matrix.chunks.is_empty()).then(|| buffer.clone()),
         })
     }
 
     pub(crate) fn bytes(&self) -> Range<u64> {
-        self.offset..self.offset + 4 * self.rows as u64 * u64::from(self.row_stride)
+        let row = self.format.bytes() as u64 * u64::from(self.row_stride);
+        self.offset..self.offset + self.rows as u64 * row
     }
 
-    /// The words of the M×N elements out of those of the padded rows.
-    pub(crate) fn unpad(&self, words: &[u32]) -> Vec<u32> {
+    /// The M×N elements out of those of the padded rows.
+    fn unpad<T: Copy>(&self, elements: &[T]) -> Vec<T> {
         if self.columns == 0 {
             return Vec::new();
         }
-        words
+        elements
             .chunks(self.row_stride.max(1) as usize)
             .flat_map(|row| row.iter().take(self.columns).copied())
             .collect()
+    }
+
+    /// The M×N values out of the words of the padded rows.
+    fn values(&self, words: &[u32]) -> Values {
+        match self.format {
+            OutputFormat::F32 => {
+                let values = self.unpad(words).into_iter().map(f32::from_bits);
+                Values::F32(values.collect())
+            }
+            OutputFormat::I32 => {
+                let values = self.unpad(words).into_iter().map(u32::cast_signed);
+                Values::I32(values.collect())
+            }
+            OutputFormat::F16 => {
+                let halves = words
+                    .iter()
+                    .flat_map(|&word| [word as u16, (word >> 16) as u16]);
+                let halves: Vec<f16> = halves.map(f16::from_bits).collect();
+                Values::F16(self.unpad(&halves))
+            }
+        }
     }
 }
 
@@ -506,7 +573,7 @@ impl Context {
         let stride = columns.checked_next_multiple_of(BLOCK).unwrap_or(columns);
         let bytes = (rows as u64)
             .saturating_mul(stride as u64)
-            .saturating_mul(4);
+            .saturating_mul(format.bytes() as u64);
         let limit = self.inner.caps.max_binding;
         if bytes > limit {
             return Err(Error::BindingTooLarge {
@@ -572,13 +639,10 @@ impl PendingRead {
     /// [`Error::DeviceLost`].
     pub async fn read(self) -> Result<Values> {
         let words = match self.read {
-            Some(read) => self.output.unpad(&read.read().await?),
+            Some(read) => read.read().await?,
             None => Vec::new(),
         };
-        Ok(match self.output.format {
-            OutputFormat::F32 => Values::F32(words.into_iter().map(f32::from_bits).collect()),
-            OutputFormat::I32 => Values::I32(words.into_iter().map(u32::cast_signed).collect()),
-        })
+        Ok(self.output.values(&words))
     }
 
     /// As [`read`](Self::read), waiting for it.
@@ -597,16 +661,27 @@ impl PendingRead {
 pub enum Values {
     /// f32 values.
     F32(Vec<f32>),
+    /// f16 values.
+    F16(Vec<f16>),
     /// i32 values.
     I32(Vec<i32>),
 }
 
 impl Values {
-    /// The f32 values, if they are.
+    /// The values in f32, if they are floats: f16 values as they are, since each is an f32 too.
     pub fn into_f32(self) -> Option<Vec<f32>> {
         match self {
             Self::F32(values) => Some(values),
+            Self::F16(values) => Some(values.into_iter().map(f16::to_f32).collect()),
             Self::I32(_) => None,
+        }
+    }
+
+    /// The f16 values, if they are.
+    pub fn into_f16(self) -> Option<Vec<f16>> {
+        match self {
+            Self::F16(values) => Some(values),
+            Self::F32(_) | Self::I32(_) => None,
         }
     }
 
@@ -614,7 +689,7 @@ impl Values {
     pub fn into_i32(self) -> Option<Vec<i32>> {
         match self {
             Self::I32(values) => Some(values),
-            Self::F32(_) => None,
+            Self::F32(_) | Self::F16(_) => None,
         }
     }
 }

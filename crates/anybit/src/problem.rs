@@ -9,14 +9,28 @@ use anybit_formats::MatrixFormat;
 pub enum OutputFormat {
     /// The product, scaled.
     F32,
+    /// As [`F32`](Self::F32), then rounded to f16: to either neighbour, as drivers do it; subnormals may become 0, and what
+    /// lies beyond ±65504 becomes ±65504. Needs no optional feature.
+    F16,
     /// The exact product of the integers behind the codes, without scales. For affine operands without groups.
     I32,
+}
+
+impl OutputFormat {
+    /// Bytes of an element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::I32 => 4,
+            Self::F16 => 2,
+        }
+    }
 }
 
 impl fmt::Display for OutputFormat {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
             Self::I32 => "i32",
         })
     }

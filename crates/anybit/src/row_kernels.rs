@@ -1,8 +1,9 @@
 //! Kernels that work row by row: quantising activations and decoding packed matrices.
 
 use anybit_formats::{
-    AffineFormat, DeviceLayout, ElementFormat, Encoding, Granularity, MatrixFormat, PieceLayout,
-    ScaleType, SumLayout, ZeroKind, layout::sum_block, quantize::rule::TERNARY_MIN_SCALE,
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, Granularity, MatrixFormat, Overflow,
+    PieceLayout, QuantizeRowsOptions, Rounding, ScaleRule, ScaleType, SpecialValues, SumLayout,
+    ZeroKind, layout::sum_block, quantize::rule::TERNARY_MIN_SCALE,
 };
 use anybit_shaders::Header;
 use bytemuck::{Pod, Zeroable};
@@ -45,6 +46,8 @@ struct QuantizeParams {
     nan_code: u32,
     ends: [f32; 16],
     order: [u32; 4],
+    seed: u32,
+    padding: [u32; 3],
     output: OperandParams,
 }
 
@@ -175,7 +178,61 @@ pub fn quantize_specialization(
     format: &MatrixFormat,
     layout: &DeviceLayout,
 ) -> Result<Specialization> {
-    Ok(quantize_plan(format, layout, 1, 1)?.specialization)
+    quantize_specialization_with(format, layout, &QuantizeRowsOptions::default())
+}
+
+/// [`quantize_specialization`] with options.
+///
+/// # Errors
+///
+/// Those of [`quantize_specialization`]; [`Error::Format`] for a rounding that the element does not take.
+pub fn quantize_specialization_with(
+    format: &MatrixFormat,
+    layout: &DeviceLayout,
+    options: &QuantizeRowsOptions,
+) -> Result<Specialization> {
+    Ok(quantize_plan(format, layout, options, 1, 1)?.specialization)
+}
+
+/// What options change in the shader: `ROUNDING`, `SCALE_RULE` and `SPECIAL`, where the format knows them, and the end of the
+/// id.
+struct Variant {
+    rounding: u32,
+    scale_rule: u32,
+    special: bool,
+    name: String,
+}
+
+impl Variant {
+    fn new(format: &MatrixFormat, options: &QuantizeRowsOptions) -> Self {
+        let sign = format.element() == ElementFormat::Affine(AffineFormat::BINARY);
+        let (rounding, rounding_name) = match options.rounding {
+            Rounding::HalfAway if !sign => (1, "_away"),
+            Rounding::Truncate if !sign => (2, "_truncate"),
+            Rounding::Stochastic { .. } if !sign => (3, "_stochastic"),
+            _ => (0, ""),
+        };
+        let powers = format
+            .scales()
+            .is_some_and(|scales| scales.scale == ScaleType::E8m0);
+        let (scale_rule, rule_name) = match options.scale_rule {
+            ScaleRule::Ceil if powers => (1, "_ceil"),
+            ScaleRule::Nearest if powers => (2, "_nearest"),
+            _ => (0, ""),
+        };
+        let special = options.overflow == Overflow::Special
+            && format
+                .element()
+                .minifloat()
+                .is_some_and(|minifloat| minifloat.special() != SpecialValues::Finite);
+        let special_name = if special { "_special" } else { "" };
+        Self {
+            rounding,
+            scale_rule,
+            special,
+            name: format!("{rounding_name}{rule_name}{special_name}"),
+        }
+    }
 }
 
 /// The shader that decodes a format and layout.
@@ -209,6 +266,7 @@ pub fn decode_specialization(format: &MatrixFormat, layout: &DeviceLayout) -> Sp
 fn quantize_plan(
     format: &MatrixFormat,
     layout: &DeviceLayout,
+    options: &QuantizeRowsOptions,
     rows: usize,
     columns: usize,
 ) -> Result<QuantizePlan> {
@@ -244,6 +302,8 @@ fn quantize_plan(
     if element.has_choices() || layout.sums == SumLayout::Groups {
         return Err(refuse());
     }
+    options.check(element)?;
+    let variant = Variant::new(format, options);
     // Bare codes go block by block, as groups of 32 without a scale.
     let group = match scale {
         SCALE_NONE => 32,
@@ -260,7 +320,10 @@ fn quantize_plan(
         .constant_u32("GROUP", group)
         .constant_u32("SPAN", if group == 16 { 16 } else { 32 })
         .constant_bool("SUMS", layout.sums == SumLayout::Blocks)
-        .constant_u32("SUM_BLOCK", sum_block(format) as u32);
+        .constant_u32("SUM_BLOCK", sum_block(format) as u32)
+        .constant_u32("ROUNDING", variant.rounding)
+        .constant_u32("SCALE_RULE", variant.scale_rule)
+        .constant_bool("SPECIAL", variant.special);
     let header = piece_constants(header, "", element);
     let (root, stem, workgroups) = if group == 0 {
         ("kernel/quantize_rows", "quantize_rows", rows as u64)
@@ -282,8 +345,8 @@ fn quantize_plan(
     Ok(QuantizePlan {
         specialization: Specialization {
             id: format!(
-                "{stem}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}",
-                layout.interleave
+                "{stem}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}{}",
+                layout.interleave, variant.name
             ),
             key: ShaderKey {
                 root,
@@ -327,7 +390,31 @@ impl Context {
         input: &DeviceMatrix,
         output: &DeviceMatrix,
     ) -> Result<PreparedQuantize> {
-        let plan = quantize_plan(&output.format, &output.layout, input.rows, input.columns)?;
+        self.prepare_quantize_with(input, output, &QuantizeRowsOptions::default())
+    }
+
+    /// [`prepare_quantize`](Self::prepare_quantize) with options. Every rounding is that of
+    /// [`quantize_with`](anybit_formats::quantize_with), bit for bit, given the product of value and inverse scale; each is a
+    /// shader of its own, but for the seed.
+    ///
+    /// With [`Overflow::Special`] codes may be infinite or NaN; such a matrix cannot be downloaded, but multiplied.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`prepare_quantize`](Self::prepare_quantize); [`Error::Format`] for a rounding that the element does not take.
+    pub fn prepare_quantize_with(
+        &self,
+        input: &DeviceMatrix,
+        output: &DeviceMatrix,
+        options: &QuantizeRowsOptions,
+    ) -> Result<PreparedQuantize> {
+        let plan = quantize_plan(
+            &output.format,
+            &output.layout,
+            options,
+            input.rows,
+            input.columns,
+        )?;
         if input.format != MatrixFormat::F32 {
             return Err(Error::FormatMismatch {
                 what: "the values to quantise",
@@ -390,6 +477,11 @@ impl Context {
             nan_code: u32::from(rule.nan_code),
             ends: rule.ends,
             order: rule.order,
+            seed: match options.rounding {
+                Rounding::Stochastic { seed } => seed,
+                _ => 0,
+            },
+            padding: [0; 3],
             output: OperandParams::new(&output.format, output.columns, target, 0, |_| 0),
         };
         let scales = output.format.scale_count(output.rows, output.columns) as u64;

@@ -276,6 +276,7 @@ pub(crate) fn specialize(
 
     let output = match problem.output {
         OutputFormat::F32 => "output/f32",
+        OutputFormat::F16 => "output/f16",
         OutputFormat::I32 => "output/i32",
     };
     let mut slots = vec![("weight_scale", weight.scale), ("output", output)];
@@ -305,8 +306,8 @@ pub(crate) fn specialize(
             "accumulate",
             match (problem.output, grouped) {
                 (OutputFormat::I32, _) => "accumulate/whole_i32",
-                (OutputFormat::F32, true) => "accumulate/grouped",
-                (OutputFormat::F32, false) => "accumulate/whole_f32",
+                (OutputFormat::F32 | OutputFormat::F16, true) => "accumulate/grouped",
+                (OutputFormat::F32 | OutputFormat::F16, false) => "accumulate/whole_f32",
             },
         ));
     }
@@ -347,7 +348,7 @@ pub(crate) fn specialize(
             if row.engine != Engine::Fma {
                 slots.push((
                     "team_sum",
-                    if grouped && problem.output == OutputFormat::F32 {
+                    if grouped && problem.output != OutputFormat::I32 {
                         "reduce/team_f32"
                     } else {
                         "reduce/team_i32"

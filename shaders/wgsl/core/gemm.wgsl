@@ -67,8 +67,10 @@ fn gemm_weight_quad(batch: u32, n: u32) -> u32 {
     return batch * params.weight.batch_rows + (min(n, params.n - 1u) & ~3u);
 }
 
-fn gemm_store(batch: u32, m: u32, n: u32, value: out_t) {
+// Columns n and n + 1 of row m; n is even. They go together because outputs of 16 bits share a word.
+fn gemm_store_pair(batch: u32, m: u32, n: u32, first: out_t, second: out_t) {
     if (m < params.m && n < params.n) {
-        output[params.output_offset + batch * params.output_batch + m * params.output_row + n] = value;
+        let index = params.output_offset + batch * params.output_batch + m * params.output_row + n;
+        out_store_pair(index, first, second, n + 1u < params.n);
     }
 }

@@ -1,9 +1,11 @@
 // Rounding f32 values to packed codes: the scale of a row or group, and the codes by the encode slot.
 //
 // Reads BITS; P0, P1, P2 (as codes/pieces) or PLANES; INTERLEAVE; SCALE: the stored type of scales, as below; SUMS and
-// SUM_BLOCK: whether, and over how many codes, sums of codes are kept.
+// SUM_BLOCK: whether, and over how many codes, sums of codes are kept; ROUNDING, as core/round; SCALE_RULE: that of E8M0
+// scales, as below; SPECIAL: whether minifloats beyond the largest finite value become infinite or NaN.
 //#import core/operand
 //#import core/bytes
+//#import core/round
 //#import slot:encode
 
 struct QuantizeParams {
@@ -31,6 +33,11 @@ struct QuantizeParams {
     // Of codebooks: where the values of the table, in order, end; and their codes, four bits each.
     ends: array<vec4<f32>, 4>,
     order: vec4<u32>,
+    // Which random bits round stochastically.
+    seed: u32,
+    padding_0: u32,
+    padding_1: u32,
+    padding_2: u32,
     output: Operand,
 }
 
@@ -46,6 +53,10 @@ const QUANTIZE_F32: u32 = 0u;
 const QUANTIZE_E8M0: u32 = 2u;
 // Bare codes.
 const QUANTIZE_NONE: u32 = 9u;
+
+const QUANTIZE_FLOOR: u32 = 0u;
+const QUANTIZE_CEIL: u32 = 1u;
+const QUANTIZE_NEAREST: u32 = 2u;
 
 const QUANTIZE_MASK_0: u32 = ((1u << P0) - 1u) * 0x01010101u;
 const QUANTIZE_MASK_1: u32 = ((1u << P1) - 1u) * 0x01010101u;
@@ -79,11 +90,24 @@ fn quantize_join(a: f32, b: f32) -> f32 {
     return max(a, b);
 }
 
-// The code of the E8M0 scale 2^(floor(log2 statistic) - floor(log2 divisor)).
+// The code of the E8M0 scale next to statistic / divisor: 2^(floor(log2 statistic) - floor(log2 divisor)), the smallest
+// that is no less, or the nearest, from half way the one with the even exponent.
 fn quantize_e8m0(statistic: f32) -> u32 {
     // A zero may be negative.
     let bits = bitcast<u32>(statistic) & 0x7fffffffu;
-    let exponent = i32(bits >> 23u) - i32(bitcast<u32>(params.divisor) >> 23u);
+    let divisor = bitcast<u32>(params.divisor);
+    var exponent = i32(bits >> 23u) - i32(divisor >> 23u);
+    let a = (bits & 0x007fffffu) | 0x00800000u;
+    let b = (divisor & 0x007fffffu) | 0x00800000u;
+    if (SCALE_RULE == QUANTIZE_CEIL) {
+        exponent += select(0, 1, a > b);
+    }
+    if (SCALE_RULE == QUANTIZE_NEAREST) {
+        let is_odd = (exponent & 1) != 0;
+        let up = 2u * a > 3u * b || (2u * a == 3u * b && is_odd);
+        let down = 4u * a < 3u * b || (4u * a == 3u * b && is_odd);
+        exponent += select(0, 1, up) - select(0, 1, down);
+    }
     return select(u32(clamp(exponent + 127, 0, 254)), 0u, bits < 0x00800000u);
 }
 
@@ -115,9 +139,19 @@ fn quantize_scale(statistic: f32, count: u32) -> quantize_scale_t {
     return quantize_scale_t(bitcast<u32>(scale), 1.0 / scale);
 }
 
-// Four codes, one a byte; 0 past the end of the row.
-fn quantize_codes(values: vec4<f32>, i: u32, inverse: f32) -> u32 {
-    let bytes = select(vec4<u32>(0u), enc_codes(values, inverse), quantize_inside(i));
+// Random bits for values 4i .. 4i + 3 of a row, by their places in the matrix; 0 where none are needed.
+fn quantize_random(row: u32, i: u32) -> vec4<u32> {
+    if (ROUNDING != ROUND_STOCHASTIC) {
+        return vec4<u32>(0u);
+    }
+    let column = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
+    return round_random_at(params.seed, row, params.columns, column);
+}
+
+// The codes of values 4i .. 4i + 3 of a row, one a byte; 0 past the end of the row.
+fn quantize_codes(values: vec4<f32>, row: u32, i: u32, inverse: f32) -> u32 {
+    let codes = enc_codes(values, inverse, quantize_random(row, i));
+    let bytes = select(vec4<u32>(0u), codes, quantize_inside(i));
     return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
 }
 

@@ -2,7 +2,7 @@
 // Ends past the last value of the table are the largest f32, which no value passes.
 //#needs params
 
-fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
+fn enc_codes(values: vec4<f32>, inverse: f32, random: vec4<u32>) -> vec4<u32> {
     let scaled = values * inverse;
     // On the bits, since a comparison may take infinities and NaN for absent.
     let bits = bitcast<vec4<u32>>(scaled);

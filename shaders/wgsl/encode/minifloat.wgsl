@@ -1,10 +1,10 @@
-// Minifloats: x * inverse rounded to nearest, ties to even, on the bits of the f32; beyond the largest finite value, that
-// value. NaN gives the format's NaN, or 0 where it has none.
+// Minifloats: x * inverse rounded on the bits of the f32; beyond the largest finite value, that value or, with SPECIAL,
+// infinity or NaN. NaN gives the format's NaN, or 0 where it has none.
 //
-// Reads BITS and SCALE.
-//#needs params QUANTIZE_NONE
+// Reads BITS, SCALE, ROUNDING and SPECIAL.
+//#needs params QUANTIZE_NONE ROUND_NEAREST_EVEN round_shift_right
 
-fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
+fn enc_codes(values: vec4<f32>, inverse: f32, random: vec4<u32>) -> vec4<u32> {
     var bits = bitcast<vec4<u32>>(values);
     if (SCALE != QUANTIZE_NONE) {
         // Without a scale there is no product, which might flush a subnormal.
@@ -17,7 +17,7 @@ fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
     let shift = 23u - mantissa;
 
     let rebased = magnitude - vec4<u32>((first_normal - 1u) << 23u);
-    let normal = (rebased + vec4<u32>((1u << (shift - 1u)) - 1u) + ((rebased >> vec4<u32>(shift)) & vec4<u32>(1u)))
+    var normal = (rebased + vec4<u32>((1u << (shift - 1u)) - 1u) + ((rebased >> vec4<u32>(shift)) & vec4<u32>(1u)))
         >> vec4<u32>(shift);
 
     // Steps of the subnormals are those of the smallest normal numbers: the further below, the more bits drop out.
@@ -27,9 +27,18 @@ fn enc_codes(values: vec4<f32>, inverse: f32) -> vec4<u32> {
     let drop = min(vec4<u32>(shift) + below, vec4<u32>(31u));
     let significand = (magnitude & vec4<u32>(0x007fffffu)) | vec4<u32>(0x00800000u);
     let half = vec4<u32>(1u) << (drop - vec4<u32>(1u));
-    let subnormal = (significand + half - vec4<u32>(1u) + ((significand >> drop) & vec4<u32>(1u))) >> drop;
+    var subnormal = (significand + half - vec4<u32>(1u) + ((significand >> drop) & vec4<u32>(1u))) >> drop;
+    if (ROUNDING != ROUND_NEAREST_EVEN) {
+        normal = round_shift_right(select(rebased, significand, is_subnormal), vec4<u32>(shift) + below, random);
+        subnormal = normal;
+    }
 
-    let code = min(select(normal, subnormal, is_subnormal), vec4<u32>(params.max_code));
+    var code = select(normal, subnormal, is_subnormal);
+    if (SPECIAL) {
+        code = select(code, vec4<u32>(params.output.special), code > vec4<u32>(params.max_code));
+    } else {
+        code = min(code, vec4<u32>(params.max_code));
+    }
     let signed = code | ((bits >> vec4<u32>(31u)) << vec4<u32>(BITS - 1u));
     return select(signed, vec4<u32>(params.nan_code), magnitude > vec4<u32>(0x7f800000u));
 }

@@ -146,13 +146,14 @@ fn main(
                 subgroupBroadcast(lane_scale.scale, r),
             );
             //#unroll
-            for (var n = 0u; n < TILE_N; n++) {
-                let column = first_n + n;
-                let scale = w_scl_load(gemm_weight_row(tile.batch, column), 0u);
-                gemm_store(
-                    tile.batch, first_m + 8u * i + r, column,
-                    acc_finish(acc[(8u * i + r) * TILE_N + n], weight_codes[n], span, scale),
-                );
+            for (var n = 0u; n < TILE_N; n += 2u) {
+                var pair: array<out_t, 2>;
+                //#unroll
+                for (var c = 0u; c < 2u; c++) {
+                    let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + n + c), 0u);
+                    pair[c] = acc_finish(acc[(8u * i + r) * TILE_N + n + c], weight_codes[n + c], span, scale);
+                }
+                gemm_store_pair(tile.batch, first_m + 8u * i + r, first_n + n, pair[0], pair[1]);
             }
         }
     }

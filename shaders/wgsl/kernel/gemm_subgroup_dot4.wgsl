@@ -155,13 +155,14 @@ fn main(
                 subgroupBroadcast(lane_scale.scale, r),
             );
             //#unroll
-            for (var j = 0u; j < TILE_N; j++) {
-                let n = first_n + j;
-                let scale = w_scl_load(gemm_weight_row(tile.batch, n), 0u);
-                gemm_store(
-                    tile.batch, first_m + 8u * i + r, n,
-                    acc_finish(acc[(8u * i + r) * TILE_N + j], weight_codes[j], span, scale),
-                );
+            for (var j = 0u; j < TILE_N; j += 2u) {
+                var pair: array<out_t, 2>;
+                //#unroll
+                for (var c = 0u; c < 2u; c++) {
+                    let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + j + c), 0u);
+                    pair[c] = acc_finish(acc[(8u * i + r) * TILE_N + j + c], weight_codes[j + c], span, scale);
+                }
+                gemm_store_pair(tile.batch, first_m + 8u * i + r, first_n + j, pair[0], pair[1]);
             }
         }
     }

@@ -97,8 +97,10 @@ fn main(
     //#unroll
     for (var m = 0u; m < TILE_M; m++) {
         //#unroll
-        for (var j = 0u; j < TILE_N; j++) {
-            gemm_store(tile.batch, first_m + m, first_n + j, acc[m * TILE_N + j]);
+        for (var j = 0u; j < TILE_N; j += 2u) {
+            gemm_store_pair(
+                tile.batch, first_m + m, first_n + j, acc[m * TILE_N + j], acc[m * TILE_N + j + 1u],
+            );
         }
     }
 }

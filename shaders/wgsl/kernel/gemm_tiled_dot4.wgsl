@@ -195,13 +195,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             - row_scale.zero;
         let total = Span(0, sum_integers[m], offset, row_scale.scale);
         //#unroll
-        for (var n = 0u; n < THREAD_N; n++) {
+        for (var n = 0u; n < THREAD_N; n += 2u) {
             let column = first_n + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;
-            let scale = w_scl_load(gemm_weight_row(tile.batch, column), 0u);
-            gemm_store(
-                tile.batch, row, column,
-                acc_finish(acc[m * THREAD_N + n], weight_codes[n], total, scale),
-            );
+            var pair: array<out_t, 2>;
+            //#unroll
+            for (var c = 0u; c < 2u; c++) {
+                let scale = w_scl_load(gemm_weight_row(tile.batch, column + c), 0u);
+                pair[c] = acc_finish(acc[m * THREAD_N + n + c], weight_codes[n + c], total, scale);
+            }
+            gemm_store_pair(tile.batch, row, column, pair[0], pair[1]);
         }
     }
 }

@@ -105,8 +105,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var j = 0u; j < SETS_N; j++) {
                 let n = first_n + 4u * (thread_n + THREADS_N * j);
                 //#unroll
-                for (var c = 0u; c < 4u; c++) {
-                    gemm_store(tile.batch, m, n + c, acc[(4u * i + r) * SETS_N + j][c]);
+                for (var c = 0u; c < 4u; c += 2u) {
+                    gemm_store_pair(
+                        tile.batch, m, n + c, acc[(4u * i + r) * SETS_N + j][c], acc[(4u * i + r) * SETS_N + j][c + 1u],
+                    );
                 }
             }
         }

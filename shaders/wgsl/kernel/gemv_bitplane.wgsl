@@ -120,12 +120,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         let row_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
         let total = Span(0, sum_integers[m], params.activation.offset - row_scale.zero, row_scale.scale);
         //#unroll
-        for (var j = 0u; j < TILE_N; j++) {
-            let sum = team_sum(acc[m * TILE_N + j], input);
-            if (lane == (m * TILE_N + j) % LANES) {
-                let n = first_n + j;
-                let scale = w_scl_load(gemm_weight_row(tile.batch, n), 0u);
-                gemm_store(tile.batch, first_m + m, n, acc_finish(sum, weight_codes[j], total, scale));
+        for (var j = 0u; j < TILE_N; j += 2u) {
+            var sum: array<acc_t, 2>;
+            //#unroll
+            for (var c = 0u; c < 2u; c++) {
+                sum[c] = team_sum(acc[m * TILE_N + j + c], input);
+            }
+            if (lane == (m * TILE_N + j) / 2u % LANES) {
+                var pair: array<out_t, 2>;
+                //#unroll
+                for (var c = 0u; c < 2u; c++) {
+                    let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + j + c), 0u);
+                    pair[c] = acc_finish(sum[c], weight_codes[j + c], total, scale);
+                }
+                gemm_store_pair(tile.batch, first_m + m, first_n + j, pair[0], pair[1]);
             }
         }
     }

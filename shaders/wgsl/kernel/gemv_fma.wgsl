@@ -96,10 +96,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     //#unroll
     for (var m = 0u; m < TILE_M; m++) {
         //#unroll
-        for (var j = 0u; j < TILE_N; j++) {
-            let sum = red_f32(acc[m * TILE_N + j], input);
-            if (lane == (m * TILE_N + j) % LANES) {
-                gemm_store(tile.batch, first_m + m, first_n + j, sum);
+        for (var j = 0u; j < TILE_N; j += 2u) {
+            let first = red_f32(acc[m * TILE_N + j], input);
+            let second = red_f32(acc[m * TILE_N + j + 1u], input);
+            if (lane == (m * TILE_N + j) / 2u % LANES) {
+                gemm_store_pair(tile.batch, first_m + m, first_n + j, first, second);
             }
         }
     }

@@ -28,7 +28,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var bytes: array<u32, 8>;
         //#unroll
         for (var t = 0u; t < 8u; t++) {
-            bytes[t] = quantize_codes(quantize_values(row, 8u * block + t), 8u * block + t, scale.inverse);
+            let i = 8u * block + t;
+            bytes[t] = quantize_codes(quantize_values(row, i), row, i, scale.inverse);
         }
         quantize_store_block(row, block, bytes);
     }

@@ -3,3 +3,10 @@
 alias out_t = i32;
 
 @group(0) @binding(5) var<storage, read_write> output: array<i32>;
+
+fn out_store_pair(index: u32, first: out_t, second: out_t, both: bool) {
+    output[index] = first;
+    if (both) {
+        output[index + 1u] = second;
+    }
+}

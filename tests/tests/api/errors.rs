@@ -428,6 +428,7 @@ fn empty_matrices_never_reach_wgpu() {
                     .expect("an empty product");
                 let zeros = match values {
                     Values::F32(values) => values == vec![0.0; m * n],
+                    Values::F16(values) => values == vec![half::f16::ZERO; m * n],
                     Values::I32(values) => values == vec![0; m * n],
                 };
                 assert!(zeros, "{x} {w} {shape:?}");

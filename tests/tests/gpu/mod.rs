@@ -1,9 +1,11 @@
 //! The GPU against the reference.
 
+mod composites;
 mod contracts;
 mod decode;
 mod exact;
 mod mutation;
+mod outputs;
 mod quantize;
 mod shapes;
 mod transfer;

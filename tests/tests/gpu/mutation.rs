@@ -24,7 +24,7 @@ struct Mutation {
 }
 
 use Engine::{Bitplane, Dot4, Fma};
-use OutputFormat::{F32, I32};
+use OutputFormat::{F16, F32, I32};
 use Skeleton::{Gemv, Tiled};
 
 macro_rules! mutations {
@@ -67,6 +67,9 @@ const MUTATIONS: &[Mutation] = mutations! {
     "what 8-bit weights lost is not added back": "lift/affine_weight", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
     "the weight's offset is one off": "core/integer", "var offset = weight.offset;" => "var offset = weight.offset + 1;", Bitplane Tiled "i3" "i2" I32;
     "planes have the wrong weight": "kernel/gemv_bitplane", "power[p + q]" => "power[p]", Bitplane Gemv "u3" "u2" I32;
+    "two f16 change places": "output/f16", "vec2<f32>(first, select(0.0, second, both))" => "vec2<f32>(select(0.0, second, both), first)", Dot4 Tiled "i8rf" "i4rf" F16;
+    "f16 outputs lie a word too far": "output/f16", "index / 2u" => "index / 2u + 1u", Fma Gemv "f32" "f32" F16;
+    "the second of two outputs is stored twice": "output/f32", "output[index] = first" => "output[index] = second", Fma Tiled "f32" "f32" F32;
     "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
 };
 
@@ -79,9 +82,9 @@ fn compare(
 ) -> Option<Wrong> {
     match found {
         Values::I32(found) => compare::exact(&found, &exact::gemm_i64(x, w).expect("a product")),
-        Values::F32(found) => {
+        Values::F32(_) | Values::F16(_) => {
             let (expected, bounds) = reference(problem, engine, x, w).expect("a product");
-            compare::bounded(&found, &expected, &bounds)
+            compare::bounded(&found.into_f32().unwrap_or_default(), &expected, &bounds)
         }
     }
 }

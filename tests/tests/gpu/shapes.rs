@@ -11,16 +11,18 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 /// How many of the contracts are for f32 multiply-add alone. They stand first.
-const FLOATS: usize = 3;
+const FLOATS: usize = 4;
 
 /// Formats that bring each engine's own paths with them.
-const CONTRACTS: [Contract; 7] = [
+const CONTRACTS: [Contract; 9] = [
     ("f32", "f32", OutputFormat::F32),
+    ("f16", "i4rh", OutputFormat::F16),
     ("f32", "u3rhz", OutputFormat::F32),
     ("e4m3rf", "e3m2rh", OutputFormat::F32),
     ("e2m1rf", "e2m3rh", OutputFormat::F32),
     ("i4", "u3", OutputFormat::I32),
     ("i8rf", "u4g32hm", OutputFormat::F32),
+    ("u3rf", "i4g32h", OutputFormat::F16),
     ("u2g32fz", "i2g32f", OutputFormat::F32),
 ];
 

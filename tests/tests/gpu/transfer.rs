@@ -70,6 +70,7 @@ fn weights_over_the_binding_limit_are_split() {
         let cases = [
             ("i8", "i8", OutputFormat::I32, (3, 1001, 300)),
             ("f32", "f32", OutputFormat::F32, (5, 333, 260)),
+            ("f32", "f32", OutputFormat::F16, (5, 333, 260)),
             ("i8rf", "u4g32hm", OutputFormat::F32, (9, 1501, 320)),
             ("u2rf", "b3rh", OutputFormat::F32, (1, 2777, 320)),
         ];
@@ -122,9 +123,10 @@ fn weights_over_the_binding_limit_are_split() {
                         Values::I32(found) => {
                             compare::exact(&found, &exact::gemm_i64(&x, &w).expect("a product"))
                         }
-                        Values::F32(found) => {
+                        found => {
                             let (expected, bounds) =
                                 reference(&problem, engine, &x, &w).expect("a product");
+                            let found = found.into_f32().unwrap_or_default();
                             compare::bounded(&found, &expected, &bounds)
                         }
                     };

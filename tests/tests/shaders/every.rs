@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use anybit::{
     Caps, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Specialization, Tile, candidates,
-    decode_specialization, quantize_specialization,
+    decode_specialization, quantize_specialization, quantize_specialization_with,
 };
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, MatrixFormat,
-    PieceLayout, ScaleLayout, ScaleType, SumLayout, ZeroKind,
+    Overflow, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout, ScaleRule, ScaleType,
+    SumLayout, ZeroKind,
 };
 use anybit_tests::cover::pairwise;
 
@@ -138,7 +139,8 @@ pub(super) fn gemms() -> Vec<Text> {
         } else {
             let activation = matrix_format(activation, [row[2], row[3], row[4]])?;
             let weight = matrix_format(weight, [row[6], row[7], row[8]])?;
-            Some(Problem::new(shape, activation, weight))
+            let output = [OutputFormat::F32, OutputFormat::F16][row[9] / 2];
+            Some(Problem::new(shape, activation, weight).with_output(output))
         }
     };
     let find = |row: &[usize]| {
@@ -159,7 +161,7 @@ pub(super) fn gemms() -> Vec<Text> {
     levels.extend(scales);
     levels.push(elements.len());
     levels.extend(scales);
-    levels.extend([2, devices.len()]);
+    levels.extend([3, devices.len()]);
     let mut texts = Texts::default();
     for row in pairwise(&levels, |row| find(row).is_some()) {
         texts.add(find(&row).expect("the row is allowed"));
@@ -188,6 +190,23 @@ fn layouts(element: ElementFormat) -> Vec<DeviceLayout> {
     layouts
 }
 
+/// Each rounding and each rule for powers of two, with both kinds of overflow.
+fn quantize_options() -> [QuantizeRowsOptions; 4] {
+    let options = QuantizeRowsOptions::default();
+    [
+        options.with_overflow(Overflow::Special),
+        options
+            .with_rounding(Rounding::HalfAway)
+            .with_scale_rule(ScaleRule::Ceil),
+        options
+            .with_rounding(Rounding::Truncate)
+            .with_scale_rule(ScaleRule::Nearest),
+        options
+            .with_rounding(Rounding::Stochastic { seed: 1 })
+            .with_overflow(Overflow::Special),
+    ]
+}
+
 /// The shaders that quantise: every element that they take, in every layout.
 pub(super) fn quantizers() -> Vec<Text> {
     let mut texts = Texts::default();
@@ -206,6 +225,14 @@ pub(super) fn quantizers() -> Vec<Text> {
                     Ok(specialization) => {
                         assert!(!refused, "{format}");
                         texts.add(specialization);
+                        // The rest of the text is the same.
+                        if layout == DeviceLayout::ROW_MAJOR {
+                            for options in quantize_options() {
+                                let other =
+                                    quantize_specialization_with(&format, &layout, &options);
+                                other.into_iter().for_each(|other| texts.add(other));
+                            }
+                        }
                     }
                     Err(error) => assert!(refused, "{format} {layout:?}: {error}"),
                 }

@@ -398,18 +398,17 @@ impl Coder {
         }
         let (a, b) = affine.coefficients();
         let scaled = (value - group.zero.minimum()) * group.inverse;
-        // Codes are what is rounded: (x − b) / a, where a is 1 or 2.
-        let code = (scaled + f32::from(group.zero.point()) - b as f32) / a as f32;
         let narrow = self.range == rule::CodeRange::Narrow
             && affine.encoding() == Encoding::TwosComplement
             && affine.bits() > 1;
         let low = if narrow { 1.0 } else { 0.0 };
-        // Integers are rounded about their zero, so that truncation goes towards it.
-        let zero = (f32::from(group.zero.point()) - b as f32) / a as f32;
+        let zero = f32::from(group.zero.point()) - b as f32;
         let rounded = if a == 1 {
-            self.rounding.round(code - zero, index) + zero
+            // About their zero, so that truncation goes towards it.
+            self.rounding.round(scaled, index) + zero
         } else {
-            self.rounding.round(code, index)
+            // Between odd integers, codes are what is rounded.
+            self.rounding.round((scaled + zero) / a as f32, index)
         };
         rounded.clamp(low, f32::from(affine.max_code())) as u8
     }

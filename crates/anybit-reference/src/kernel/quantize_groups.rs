@@ -1,6 +1,6 @@
 //! The twin of `kernel/quantize_groups.wgsl`.
 
-use anybit_formats::MatrixFormat;
+use anybit_formats::{MatrixFormat, QuantizeRowsOptions};
 
 use crate::ReferenceError;
 use crate::quantize::{Quantized, Rule, assemble, check_values, vector};
@@ -17,7 +17,29 @@ pub fn quantize_groups(
     columns: usize,
     format: &MatrixFormat,
 ) -> Result<Quantized, ReferenceError> {
-    let rule = Rule::new(format)?;
+    quantize_groups_with(
+        values,
+        rows,
+        columns,
+        format,
+        &QuantizeRowsOptions::default(),
+    )
+}
+
+/// [`quantize_groups`] with options.
+///
+/// # Errors
+///
+/// Those of [`quantize_groups`]; [`ReferenceError::Format`] for a rounding that the element does not take, and for values
+/// that become infinite or NaN, which no matrix holds.
+pub fn quantize_groups_with(
+    values: &[f32],
+    rows: usize,
+    columns: usize,
+    format: &MatrixFormat,
+    options: &QuantizeRowsOptions,
+) -> Result<Quantized, ReferenceError> {
+    let rule = Rule::new(format, options)?;
     check_values(values, rows, columns)?;
     format.check_shape(rows, columns)?;
     let scales: Vec<(f32, f32)> = values
@@ -29,5 +51,5 @@ pub fn quantize_groups(
             rule.scale_and_inverse(statistic, values.len())
         })
         .collect();
-    assemble(values, rows, columns, format, &scales)
+    assemble(values, rows, columns, format, options, &scales)
 }

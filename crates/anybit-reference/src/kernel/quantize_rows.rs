@@ -1,6 +1,6 @@
 //! The twin of `kernel/quantize_rows.wgsl`.
 
-use anybit_formats::MatrixFormat;
+use anybit_formats::{MatrixFormat, QuantizeRowsOptions};
 
 use super::reduce::butterfly;
 use crate::ReferenceError;
@@ -22,7 +22,25 @@ pub fn quantize_rows(
     format: &MatrixFormat,
     workgroup: usize,
 ) -> Result<Quantized, ReferenceError> {
-    let rule = Rule::new(format)?;
+    let options = QuantizeRowsOptions::default();
+    quantize_rows_with(values, rows, columns, format, workgroup, &options)
+}
+
+/// [`quantize_rows`] with options.
+///
+/// # Errors
+///
+/// Those of [`quantize_rows`]; [`ReferenceError::Format`] for a rounding that the element does not take, and for values that
+/// become infinite or NaN, which no matrix holds.
+pub fn quantize_rows_with(
+    values: &[f32],
+    rows: usize,
+    columns: usize,
+    format: &MatrixFormat,
+    workgroup: usize,
+    options: &QuantizeRowsOptions,
+) -> Result<Quantized, ReferenceError> {
+    let rule = Rule::new(format, options)?;
     if format.scales().is_none() || is_grouped(format) {
         return Err(ReferenceError::Quantizer {
             format: *format,
@@ -49,5 +67,5 @@ pub fn quantize_rows(
             rule.scale_and_inverse(statistic, columns)
         })
         .collect();
-    assemble(values, rows, columns, format, &scales)
+    assemble(values, rows, columns, format, options, &scales)
 }
