@@ -42,6 +42,7 @@
 mod element;
 mod error;
 mod format;
+mod l_mul;
 pub mod layout;
 mod matrix_format;
 mod packed;
@@ -54,6 +55,7 @@ pub use format::affine::{AffineFormat, Encoding};
 pub use format::codebook::{Choice, CodebookFormat};
 pub use format::float::FloatFormat;
 pub use format::minifloat::{MinifloatFormat, SpecialValues};
+pub use l_mul::{LMul, LMulReading};
 pub use layout::{DeviceLayout, PieceLayout, Sections, SumLayout};
 pub use matrix_format::{
     Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, SecondLevel,
