@@ -56,6 +56,7 @@ fn check_integers(x: &PackedMatrix, w: &PackedMatrix, spans: &[usize], lanes: &[
                     span,
                     lanes,
                     accumulation: Accumulation::Whole,
+                    ..Tile::of(x, w)
                 };
                 let y = kernel(x, w, Batches::ONE, tile).unwrap();
                 let y: Vec<i64> = y.into_iter().map(i64::from).collect();

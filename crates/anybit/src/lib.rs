@@ -80,6 +80,8 @@ pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
 pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan};
 pub use prepare::{GEMM_PARAMS_BYTES, Operands, Prepared};
 pub use problem::{Batch, OutputFormat, Problem};
-pub use row_kernels::{PreparedQuantize, decode_specialization, quantize_specialization};
+pub use row_kernels::{
+    PreparedQuantize, decode_specialization, l_mul_specialization, quantize_specialization,
+};
 pub use specialize::Specialization;
 pub use wgpu;
