@@ -9,7 +9,7 @@ use anybit::{
     Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
     Problem, Skeleton, Specialization, Values, wgpu,
 };
-use anybit_formats::{DeviceLayout, MatrixFormat, PackedMatrix, SumLayout};
+use anybit_formats::{DeviceLayout, LMul, MatrixFormat, PackedMatrix, SumLayout};
 use anybit_reference::bound::{Accumulation, ErrorModel};
 use anybit_reference::{Batches, exact};
 
@@ -313,7 +313,8 @@ pub fn batches(problem: &Problem) -> Batches {
     }
 }
 
-/// The exact f64 outputs of a problem, and how far f32 outputs of an engine may be from them.
+/// The exact f64 outputs of a problem, and how far f32 outputs of an engine may be from them; of the lmul engine, those of
+/// the multiplier that the formats ask for.
 ///
 /// # Errors
 ///
@@ -326,6 +327,10 @@ pub fn reference(
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
     let batches = batches(problem);
     let model = ErrorModel::WGSL;
+    if engine == Engine::LMul {
+        let l_mul = LMul::of(x.format().element(), w.format().element());
+        return l_mul_reference(problem, l_mul, x, w);
+    }
     let bounds = match engine {
         Engine::Fma => model.gemm_fma(x, w, batches),
         _ => {
@@ -334,6 +339,26 @@ pub fn reference(
         }
     };
     let expected = exact::gemm_f64_batched(x, w, batches);
+    Ok((
+        expected.map_err(|error| error.to_string())?,
+        bounds.map_err(|error| error.to_string())?,
+    ))
+}
+
+/// [`reference`] of a multiplier of the lmul engine.
+///
+/// # Errors
+///
+/// What the reference refuses.
+pub fn l_mul_reference(
+    problem: &Problem,
+    l_mul: LMul,
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+) -> Result<(Vec<f64>, Vec<f64>), String> {
+    let batches = batches(problem);
+    let expected = exact::gemm_l_mul_batched(x, w, batches, l_mul);
+    let bounds = ErrorModel::WGSL.gemm_l_mul(x, w, batches, l_mul);
     Ok((
         expected.map_err(|error| error.to_string())?,
         bounds.map_err(|error| error.to_string())?,

@@ -114,7 +114,7 @@ fn check_shapes(
 /// is a class of its own.
 fn classes(rig: &mut Rig, engine: Engine) -> Vec<Vec<Kernel>> {
     let sample = match engine {
-        Engine::Fma => Problem::new((1, 64, 128), format("f32"), format("u2f")),
+        Engine::Fma | Engine::LMul => Problem::new((1, 64, 128), format("f32"), format("u2f")),
         _ => Problem::new((1, 64, 128), format("u2f"), format("u2f")),
     };
     let classes = rig.classes(&sample, engine);
@@ -290,6 +290,20 @@ fn fma_of_every_family_stays_within_the_bounds() {
             .collect();
         let activations: Vec<_> = floats().into_iter().chain(coded.clone()).collect();
         check_families(rig, Engine::Fma, &activations, &coded);
+    });
+}
+
+/// L-Mul of every family, with each other and with floats.
+#[test]
+fn l_mul_of_every_family_stays_within_the_bounds() {
+    on_each_adapter("l_mul_of_every_family_stays_within_the_bounds", |rig| {
+        // As f32 multiply-add reads the same operands, a few classes show the products.
+        let coded: Vec<Vec<ElementFormat>> = ["e4m3", "e5m2", "e2m1", "nf4", "int4", "bitmod3"]
+            .map(|name| vec![name.parse().expect("a format")])
+            .into();
+        let activations: Vec<_> = floats().into_iter().chain(coded[..1].to_vec()).collect();
+        let weights: Vec<_> = floats().into_iter().chain(coded).collect();
+        check_families(rig, Engine::LMul, &activations, &weights);
     });
 }
 

@@ -3,6 +3,7 @@
 mod contracts;
 mod decode;
 mod exact;
+mod l_mul;
 mod mutation;
 mod quantize;
 mod shapes;

@@ -23,7 +23,7 @@ struct Mutation {
     output: OutputFormat,
 }
 
-use Engine::{Bitplane, Dot4, Fma};
+use Engine::{Bitplane, Dot4, Fma, LMul};
 use OutputFormat::{F32, I32};
 use Skeleton::{Gemv, Tiled};
 
@@ -67,6 +67,9 @@ const MUTATIONS: &[Mutation] = mutations! {
     "what 8-bit weights lost is not added back": "lift/affine_weight", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
     "the weight's offset is one off": "core/integer", "var offset = weight.offset;" => "var offset = weight.offset + 1;", Bitplane Tiled "i3" "i2" I32;
     "planes have the wrong weight": "kernel/gemv_bitplane", "power[p + q]" => "power[p]", Bitplane Gemv "u3" "u2" I32;
+    "L-Mul leaves out its offset": "core/l_mul", "a + b + vec4<u32>(offset)" => "a + b", LMul Gemv "f32" "f32" F32;
+    "L-Mul does not round its operands": "product/l_mul", "l_mul_round(bitcast<vec4<u32>>(values))" => "bitcast<vec4<u32>>(values)", LMul Tiled "bf16" "e4m3rf" F32;
+    "L-Mul takes the sign of one operand": "core/l_mul", "(x ^ y) & vec4<u32>(L_MUL_SIGN)" => "x & vec4<u32>(L_MUL_SIGN)", LMul Tiled "f16" "i4" F32;
     "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
 };
 
