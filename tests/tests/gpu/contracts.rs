@@ -293,17 +293,27 @@ fn fma_of_every_family_stays_within_the_bounds() {
     });
 }
 
-/// L-Mul of every family, with each other and with floats.
+/// L-Mul of operands of every family, bare and scaled, on kernels in turn. As f32 multiply-add decodes the same operands, a
+/// few of each show the products.
 #[test]
 fn l_mul_of_every_family_stays_within_the_bounds() {
     on_each_adapter("l_mul_of_every_family_stays_within_the_bounds", |rig| {
-        // As f32 multiply-add reads the same operands, a few classes show the products.
-        let coded: Vec<Vec<ElementFormat>> = ["e4m3", "e5m2", "e2m1", "nf4", "int4", "bitmod3"]
-            .map(|name| vec![name.parse().expect("a format")])
-            .into();
-        let activations: Vec<_> = floats().into_iter().chain(coded[..1].to_vec()).collect();
-        let weights: Vec<_> = floats().into_iter().chain(coded).collect();
-        check_families(rig, Engine::LMul, &activations, &weights);
+        let classes = classes(rig, Engine::LMul);
+        let pairs = [
+            ("e4m3", "e4m3"),
+            ("f16", "e4m3rf"),
+            ("e4m3rf", "e2m1g32e"),
+            ("bf16", "nf4g64f"),
+            ("f32", "i4g32h"),
+            ("f16", "u4g32hm"),
+            ("i8rf", "e5m2g32h"),
+            ("f32", "bitmod3g128qc"),
+            ("e5m2g32e", "dynamic8g128f"),
+        ];
+        for (turn, (x, w)) in pairs.into_iter().enumerate() {
+            let kernel = Kernel::in_turn(&classes[turn % classes.len()], turn);
+            check_shapes(rig, kernel, format(x), format(w), turn as u64);
+        }
     });
 }
 
