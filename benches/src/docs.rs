@@ -182,6 +182,12 @@ fn engines(page: &mut String) {
                 "as `dot4`",
                 "every plane of X and every plane of W: and, bit count; sums of equal p + q are shifted once",
             ),
+            Engine::LMul => (
+                "as `fma`, and all codes",
+                "as `fma`",
+                "f32; products exact by L-Mul's rules, sums bounded",
+                "as `fma` with an emulated multiplication by integer addition; only if asked for",
+            ),
             _ => ("", "", "", "see the kernel's file"),
         };
         line!(

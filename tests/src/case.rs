@@ -20,16 +20,21 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernels that can do a problem, as `candidates` lists them; without those that the options rule out.
+    /// The kernels that can do a problem, as `candidates` lists them, and then those that only run if asked for by engine,
+    /// as they emulate something else.
     ///
     /// # Panics
     ///
     /// If the problem itself is refused.
     pub fn all_for(problem: &Problem, caps: &Caps, floor: bool) -> Vec<Self> {
-        let (accepted, _) = candidates(problem, caps, &PlanOptions::default())
-            .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
-        accepted
+        let taken = |options: PlanOptions| {
+            let (accepted, _) = candidates(problem, caps, &options)
+                .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
+            accepted
+        };
+        taken(PlanOptions::default())
             .into_iter()
+            .chain(taken(PlanOptions::engine(Engine::LMul)))
             .map(|candidate| Self {
                 engine: candidate.engine,
                 skeleton: candidate.skeleton,

@@ -10,7 +10,7 @@ use anybit::{
     Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
     Problem, Skeleton, Specialization, Values, wgpu,
 };
-use anybit_formats::{DeviceLayout, MatrixFormat, PackedMatrix, SumLayout};
+use anybit_formats::{DeviceLayout, LMul, MatrixFormat, PackedMatrix, SumLayout};
 use anybit_reference::bound::{Accumulation, Bounded, ErrorModel, f16_output};
 use anybit_reference::{Batches, exact};
 
@@ -321,7 +321,7 @@ pub fn batches(problem: &Problem) -> Batches {
 }
 
 /// The right f64 outputs of a problem, exact but for the saturation of f16, and how far the float outputs of an engine may
-/// be from them.
+/// be from them; of the lmul engine, those of the multiplier that the formats ask for.
 ///
 /// # Errors
 ///
@@ -334,6 +334,10 @@ pub fn reference(
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
     let batches = batches(problem);
     let model = ErrorModel::WGSL;
+    if engine == Engine::LMul {
+        let l_mul = LMul::of(x.format().element(), w.format().element());
+        return l_mul_reference(problem, l_mul, x, w);
+    }
     let bounds = match engine {
         Engine::Fma => model.gemm_fma(x, w, batches),
         _ => {
@@ -354,6 +358,26 @@ pub fn reference(
             (value, bound)
         })
         .unzip())
+}
+
+/// [`reference`] of a multiplier of the lmul engine.
+///
+/// # Errors
+///
+/// What the reference refuses.
+pub fn l_mul_reference(
+    problem: &Problem,
+    l_mul: LMul,
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+) -> Result<(Vec<f64>, Vec<f64>), String> {
+    let batches = batches(problem);
+    let expected = exact::gemm_l_mul_batched(x, w, batches, l_mul);
+    let bounds = ErrorModel::WGSL.gemm_l_mul(x, w, batches, l_mul);
+    Ok((
+        expected.map_err(|error| error.to_string())?,
+        bounds.map_err(|error| error.to_string())?,
+    ))
 }
 
 /// Runs a plan on packed operands. Whether f32 operands and the output lie in buffers of the caller, with canaries round

@@ -75,6 +75,7 @@ pub(crate) fn run(arguments: &MatmulArguments) -> Result<(), Error> {
     )?;
     let values = match context.run(&work, &product)? {
         anybit::Values::F32(values) => values,
+        anybit::Values::F16(values) => values.into_iter().map(f32::from).collect(),
         anybit::Values::I32(values) => values.into_iter().map(|value| value as f32).collect(),
     };
     output::write_file(&arguments.output, |writer| {

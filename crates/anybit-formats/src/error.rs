@@ -28,6 +28,12 @@ pub enum FormatError {
         /// The mantissa bits asked for.
         mantissa: u8,
     },
+    /// L-Mul keeps 1 to 23 mantissa bits of its operands.
+    #[error("L-Mul keeps 1 to 23 mantissa bits of its operands, not {bits}")]
+    LMulMantissa {
+        /// The bits asked for.
+        bits: u8,
+    },
     /// The name of a user's codebook is not a name.
     #[error(
         "{name:?} cannot name a codebook; take a lowercase letter and then up to 31 lowercase letters, digits or underscores"

@@ -46,6 +46,7 @@ pub mod dynamic_fixed_point;
 mod element;
 mod error;
 mod format;
+mod l_mul;
 pub mod layout;
 mod matrix_format;
 mod packed;
@@ -58,6 +59,7 @@ pub use format::affine::{AffineFormat, Encoding};
 pub use format::codebook::{Choice, CodebookFormat};
 pub use format::float::FloatFormat;
 pub use format::minifloat::{MinifloatFormat, SpecialValues};
+pub use l_mul::{LMul, LMulReading};
 pub use layout::{DeviceLayout, PieceLayout, Sections, SumLayout};
 pub use matrix_format::{
     Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, SecondLevel,

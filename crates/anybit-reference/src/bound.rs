@@ -10,7 +10,7 @@
 //! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
 
 use anybit_formats::{
-    AffineFormat, ElementFormat, MatrixFormat, PackedMatrix, QuantizeRowsOptions, ScaleRule,
+    AffineFormat, ElementFormat, LMul, MatrixFormat, PackedMatrix, QuantizeRowsOptions, ScaleRule,
     ScaleType, ZeroKind,
 };
 
@@ -145,6 +145,66 @@ impl ErrorModel {
             }
             Ok(())
         })
+    }
+
+    /// Bounds of the lmul kernels: what the additions may round away, as products are exact; and for operands that are
+    /// decoded with rounding, how far their products may lie apart.
+    ///
+    /// The outputs are those of [`gemm_l_mul_batched`](crate::exact::gemm_l_mul_batched), in its order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReferenceError::Columns`], [`ReferenceError::Batches`] and [`ReferenceError::TooLarge`] for shapes that do not
+    /// fit.
+    pub fn gemm_l_mul(
+        self,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        batches: Batches,
+        l_mul: LMul,
+    ) -> Result<Vec<f64>, ReferenceError> {
+        let problem = Problem::new(x, w, batches)?;
+        let k = problem.k;
+        let gamma_f64 = gamma(UNIT_F64, k);
+        let gamma = self.gamma(k.saturating_sub(1));
+        let flush = (1.0 + gamma) * k as f64 * FLUSH;
+        let x = self.ranges(x);
+        problem.fill(|part, out| {
+            let w = self.ranges(&w.row_range(part.weight.clone())?);
+            let count = part.weight.len();
+            for (row, out) in part.activation.clone().zip(out.chunks_exact_mut(count)) {
+                let x = &x[row * k..][..k];
+                for (column, out) in out.iter_mut().enumerate() {
+                    let (mut magnitude, mut apart) = (0.0, 0.0);
+                    for (x, w) in x.iter().zip(&w[column * k..][..k]) {
+                        let (size, distance) = x.products(w, l_mul);
+                        magnitude += size;
+                        apart += distance;
+                    }
+                    let rounded = (gamma + gamma_f64) * magnitude + (1.0 + gamma) * apart;
+                    *out = (rounded + flush) * slack(k);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The decoded values of a matrix, and what a kernel may decode instead.
+    fn ranges(self, matrix: &PackedMatrix) -> Vec<Range> {
+        let distances = self.decode(matrix).into_iter().zip(matrix.decode_f64());
+        let values = matrix.decode().into_iter().zip(distances);
+        values
+            .map(|(value, (distance, exact))| Range {
+                value,
+                ends: if distance == 0.0 {
+                    [value; 2]
+                } else {
+                    // A step further, for the rounding of the ends themselves.
+                    let [low, high] = [exact - distance, exact + distance].map(|end| end as f32);
+                    [low.next_down(), high.next_up()]
+                },
+            })
+            .collect()
     }
 
     /// Bounds of the integer kernels (dot4 and bitplane): codes on both sides, f32 outputs.
@@ -330,6 +390,19 @@ pub fn gemm_fma_bound(x: &PackedMatrix, w: &PackedMatrix) -> Result<Vec<f64>, Re
     ErrorModel::WGSL.gemm_fma(x, w, Batches::ONE)
 }
 
+/// [`ErrorModel::gemm_l_mul`] for one product of whole matrices under [`ErrorModel::WGSL`].
+///
+/// # Errors
+///
+/// Those of [`ErrorModel::gemm_l_mul`].
+pub fn gemm_l_mul_bound(
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    l_mul: LMul,
+) -> Result<Vec<f64>, ReferenceError> {
+    ErrorModel::WGSL.gemm_l_mul(x, w, Batches::ONE, l_mul)
+}
+
 /// [`gemm_fma_bound`] of f32 activations, row-major with K a row.
 ///
 /// # Errors
@@ -459,6 +532,41 @@ impl Terms {
             }
         }
         terms
+    }
+}
+
+/// A decoded value, and the least and the largest that a kernel may have instead.
+struct Range {
+    value: f32,
+    ends: [f32; 2],
+}
+
+impl Range {
+    /// The largest magnitude of an L-Mul product of two values of the ranges, and how far it may be from that of the
+    /// decoded values.
+    ///
+    /// A product never falls while the magnitude of an operand rises, so the ends of the ranges make the ends of the
+    /// products.
+    fn products(&self, other: &Self, l_mul: LMul) -> (f64, f64) {
+        let product = |x, y| f64::from(l_mul.product(x, y));
+        let value = product(self.value, other.value);
+        let (mut magnitude, mut distance) = (value.abs(), 0.0_f64);
+        if self.is_exact() && other.is_exact() {
+            return (magnitude, distance);
+        }
+        for x in self.ends {
+            for y in other.ends {
+                let end = product(x, y);
+                magnitude = magnitude.max(end.abs());
+                distance = distance.max((end - value).abs());
+            }
+        }
+        (magnitude, distance)
+    }
+
+    fn is_exact(&self) -> bool {
+        let [low, high] = self.ends;
+        low.to_bits() == high.to_bits()
     }
 }
 

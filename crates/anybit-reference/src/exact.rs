@@ -1,6 +1,6 @@
 //! Exact products: what every kernel is measured against.
 
-use anybit_formats::PackedMatrix;
+use anybit_formats::{LMul, PackedMatrix};
 
 use crate::ReferenceError;
 use crate::integers::{EXACT_I32, Integers, SpanScale, check_codes, dot, is_grouped, span_of};
@@ -89,6 +89,50 @@ pub fn gemm_f64_batched(
     } else {
         gemm_values(x, w, &problem)
     }
+}
+
+/// The sums over K of the L-Mul products of the decoded values: each product exact by the multiplier's rules, added in f64.
+///
+/// Operands are the values of [`PackedMatrix::decode`], which rounds scaled ones to f32. `x` is M × K and `w` is N × K; the
+/// result is M × N, row-major.
+///
+/// # Errors
+///
+/// [`ReferenceError::Columns`] and [`ReferenceError::TooLarge`] for shapes that do not fit.
+pub fn gemm_l_mul(
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    l_mul: LMul,
+) -> Result<Vec<f64>, ReferenceError> {
+    gemm_l_mul_batched(x, w, Batches::ONE, l_mul)
+}
+
+/// [`gemm_l_mul`] of stacked matrices. The result is one M × N matrix a batch, one after the other.
+///
+/// # Errors
+///
+/// Those of [`gemm_l_mul`], and [`ReferenceError::Batches`].
+pub fn gemm_l_mul_batched(
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+    batches: Batches,
+    l_mul: LMul,
+) -> Result<Vec<f64>, ReferenceError> {
+    let problem = Problem::new(x, w, batches)?;
+    let x = x.decode();
+    let k = problem.k;
+    problem.fill(|part, out| {
+        let w = w.row_range(part.weight.clone())?.decode();
+        let count = part.weight.len();
+        for (row, out) in part.activation.clone().zip(out.chunks_exact_mut(count)) {
+            let x = &x[row * k..][..k];
+            for (column, out) in out.iter_mut().enumerate() {
+                let pairs = x.iter().zip(&w[column * k..][..k]);
+                *out = pairs.map(|(&x, &w)| f64::from(l_mul.product(x, w))).sum();
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Exact integer sums over a span, or over all of K.

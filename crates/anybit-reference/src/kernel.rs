@@ -7,7 +7,7 @@
 //! How outputs are shared among workgroups changes no number, so twins know nothing of it: all that counts is in
 //! [`Tile`].
 
-use anybit_formats::{MatrixFormat, PackedMatrix};
+use anybit_formats::{LMul, MatrixFormat, PackedMatrix};
 
 use crate::ReferenceError;
 use crate::bound::Accumulation;
@@ -21,13 +21,18 @@ mod fma;
 mod gemm_subgroup_bitplane;
 mod gemm_subgroup_dot4;
 mod gemm_subgroup_fma;
+mod gemm_subgroup_lmul;
 mod gemm_tiled_bitplane;
 mod gemm_tiled_dot4;
 mod gemm_tiled_fma;
+mod gemm_tiled_lmul;
 mod gemv_bitplane;
 mod gemv_dot4;
 mod gemv_fma;
+mod gemv_lmul;
 mod integer;
+mod l_mul;
+mod lmul;
 mod quantize_groups;
 mod quantize_rows;
 mod reduce;
@@ -37,27 +42,35 @@ pub use decode::decode;
 pub use gemm_subgroup_bitplane::gemm_subgroup_bitplane;
 pub use gemm_subgroup_dot4::gemm_subgroup_dot4;
 pub use gemm_subgroup_fma::gemm_subgroup_fma;
+pub use gemm_subgroup_lmul::gemm_subgroup_lmul;
 pub use gemm_tiled_bitplane::gemm_tiled_bitplane;
 pub use gemm_tiled_dot4::gemm_tiled_dot4;
 pub use gemm_tiled_fma::gemm_tiled_fma;
+pub use gemm_tiled_lmul::gemm_tiled_lmul;
 pub use gemv_bitplane::gemv_bitplane;
 pub use gemv_dot4::gemv_dot4;
 pub use gemv_fma::gemv_fma;
+pub use gemv_lmul::gemv_lmul;
+pub use l_mul::l_mul;
 pub use quantize_groups::{quantize_groups, quantize_groups_with};
 pub use quantize_rows::{quantize_rows, quantize_rows_with};
 
-/// The name of every twin, which is the stem of its shader's file.
+/// The name of every twin: the stem of its kernel's row, and of its shader's file unless two engines share that.
 pub const KERNELS: &[&str] = &[
     "decode",
     "gemm_subgroup_bitplane",
     "gemm_subgroup_dot4",
     "gemm_subgroup_fma",
+    "gemm_subgroup_lmul",
     "gemm_tiled_bitplane",
     "gemm_tiled_dot4",
     "gemm_tiled_fma",
+    "gemm_tiled_lmul",
     "gemv_bitplane",
     "gemv_dot4",
     "gemv_fma",
+    "gemv_lmul",
+    "l_mul",
     "quantize_groups",
     "quantize_rows",
 ];
@@ -71,21 +84,29 @@ pub struct Tile {
     pub lanes: usize,
     /// `GROUPED`: which of the accumulate slots fills an integer kernel with f32 outputs.
     pub accumulation: Accumulation,
+    /// `L_MUL_…`: the multiplier of the lmul kernels. The others ignore it.
+    pub l_mul: LMul,
 }
 
 impl Tile {
-    /// The span and accumulation that the formats of the operands ask for, with 32 lanes.
+    /// The span, accumulation and multiplier that the formats of the operands ask for, with 32 lanes.
     pub fn of(x: &PackedMatrix, w: &PackedMatrix) -> Self {
         Self {
             span: span_of(x.format(), w.format()),
             lanes: 32,
             accumulation: Accumulation::of(x.format(), w.format()),
+            l_mul: LMul::of(x.format().element(), w.format().element()),
         }
     }
 
     /// The same with another number of lanes.
     pub const fn with_lanes(self, lanes: usize) -> Self {
         Self { lanes, ..self }
+    }
+
+    /// The same with another multiplier.
+    pub const fn with_l_mul(self, l_mul: LMul) -> Self {
+        Self { l_mul, ..self }
     }
 
     /// The same with one lane: K in order.

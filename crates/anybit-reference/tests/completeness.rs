@@ -25,6 +25,8 @@ fn every_kernel_has_a_file_of_its_name() {
     let shaders = root.join("../../shaders/wgsl/kernel");
     // A published crate comes without the shaders.
     if shaders.is_dir() {
-        assert_eq!(stems(&shaders, "wgsl"), listed);
+        // The lmul kernels are the fma kernels with other products.
+        let shared = |name: &String| name.replace("_lmul", "_fma");
+        assert_eq!(stems(&shaders, "wgsl"), listed.iter().map(shared).collect());
     }
 }

@@ -3,10 +3,12 @@
 mod common;
 
 use anybit_formats::{
-    AffineFormat, ElementFormat, Encoding, Granularity, MatrixFormat, PackedMatrix, ScaleType,
-    ZeroKind, Zeros,
+    AffineFormat, ElementFormat, Encoding, FloatFormat, Granularity, LMul, LMulReading,
+    MatrixFormat, PackedMatrix, ScaleType, ZeroKind, Zeros,
 };
-use anybit_reference::bound::{Accumulation, ErrorModel, max_k_i32, max_k_i32_scaled};
+use anybit_reference::bound::{
+    Accumulation, ErrorModel, gemm_l_mul_bound, max_k_i32, max_k_i32_scaled,
+};
 use anybit_reference::kernel::{self, Tile};
 use anybit_reference::{Batches, ReferenceError, exact};
 use common::{Random, affine_elements, format, integers, matrix, scaled};
@@ -22,6 +24,14 @@ fn integer_kernels<T: kernel::Output>() -> [(&'static str, Integer<T>); 6] {
         ("gemm_tiled_bitplane", kernel::gemm_tiled_bitplane),
         ("gemm_subgroup_bitplane", kernel::gemm_subgroup_bitplane),
         ("gemv_bitplane", kernel::gemv_bitplane),
+    ]
+}
+
+fn lmul_kernels() -> [(&'static str, Integer<f32>); 3] {
+    [
+        ("gemm_tiled_lmul", kernel::gemm_tiled_lmul),
+        ("gemm_subgroup_lmul", kernel::gemm_subgroup_lmul),
+        ("gemv_lmul", kernel::gemv_lmul),
     ]
 }
 
@@ -56,6 +66,7 @@ fn check_integers(x: &PackedMatrix, w: &PackedMatrix, spans: &[usize], lanes: &[
                     span,
                     lanes,
                     accumulation: Accumulation::Whole,
+                    ..Tile::of(x, w)
                 };
                 let y = kernel(x, w, Batches::ONE, tile).unwrap();
                 let y: Vec<i64> = y.into_iter().map(i64::from).collect();
@@ -383,6 +394,87 @@ proptest! {
             assert_within(name, &y, &exact, &bound);
         }
     }
+
+    #[test]
+    fn lmul_twins_are_within_their_bounds(
+        pair in 0..FMA_PAIRS.len(),
+        m in 1..4_usize,
+        n in 1..6_usize,
+        size in 1..300_usize,
+        lanes_log2 in 0..6_u32,
+        mantissa_bits in 1..24_u8,
+        formula: bool,
+        seed: u64,
+    ) {
+        let (x, w) = FMA_PAIRS[pair];
+        let (x, w) = (format(x), format(w));
+        let k = columns(x, w, size);
+        let (x, w) = (matrix(x, m, k, seed), matrix(w, n, k, seed ^ 1));
+        let l_mul = LMul::new(mantissa_bits).unwrap().with_reading(if formula {
+            LMulReading::Formula
+        } else {
+            LMulReading::Bits
+        });
+        let exact = exact::gemm_l_mul(&x, &w, l_mul).unwrap();
+        let bound = ErrorModel::NEAREST.gemm_l_mul(&x, &w, Batches::ONE, l_mul).unwrap();
+        let tile = Tile::of(&x, &w).with_lanes(1 << lanes_log2).with_l_mul(l_mul);
+        for (name, kernel) in lmul_kernels() {
+            let y = kernel(&x, &w, Batches::ONE, tile).unwrap();
+            assert_within(name, &y, &exact, &bound);
+        }
+    }
+}
+
+/// Exact operands leave nothing to the bound but the additions, and one product alone is exact.
+#[test]
+fn lmul_bounds_count_additions_only() {
+    let l_mul = LMul::new(3).unwrap();
+    for name in ["f32", "bf16", "e4m3", "i4"] {
+        let (x, w) = (matrix(format(name), 3, 1, 1), matrix(format(name), 4, 1, 2));
+        let bound = gemm_l_mul_bound(&x, &w, l_mul).unwrap();
+        let exact = exact::gemm_l_mul(&x, &w, l_mul).unwrap();
+        // A flushed sum, and the f64 of the exact side.
+        for (bound, exact) in bound.iter().zip(&exact) {
+            assert!(
+                *bound <= 1.2e-38 + 1.0e-15 * exact.abs(),
+                "{name}: {bound:e} of {exact:e}"
+            );
+        }
+        let (x, w) = (
+            matrix(format(name), 3, 257, 1),
+            matrix(format(name), 4, 257, 2),
+        );
+        let sizes: f64 = x.decode()[..257]
+            .iter()
+            .zip(w.decode())
+            .map(|(&x, w)| f64::from(l_mul.product(x, w).abs()))
+            .sum();
+        let bound = gemm_l_mul_bound(&x, &w, l_mul).unwrap()[0];
+        let additions = ErrorModel::WGSL.gamma(256) * sizes;
+        assert!(
+            (bound / additions - 1.0).abs() < 1e-6,
+            "{name}: {bound:e}, {additions:e}"
+        );
+    }
+}
+
+/// A scale rounds, and an operand that it leaves next to a tie may round to either side: the bound holds both.
+#[test]
+fn lmul_bounds_cover_operands_next_to_a_tie() {
+    let l_mul = LMul::new(3).unwrap();
+    // Decodes to 1.0625 or next to it, the tie of 1 and 1.125.
+    let scale = 1.0625_f32 / 7.0;
+    let w = PackedMatrix::from_codes(format("i4rf"), 1, 1, &[15], &[scale], Zeros::None).unwrap();
+    let x = PackedMatrix::from_f32(FloatFormat::F32, 1, 1, &[1.0]).unwrap();
+    let (exact, bound) = (
+        exact::gemm_l_mul(&x, &w, l_mul).unwrap()[0],
+        gemm_l_mul_bound(&x, &w, l_mul).unwrap()[0],
+    );
+    for side in [1.0625_f32.next_down(), 1.0625_f32.next_up()] {
+        let other = f64::from(l_mul.product(1.0, side));
+        assert!((other - exact).abs() <= bound, "{other} {exact} {bound}");
+    }
+    assert!((0.125..0.13).contains(&bound), "{bound}");
 }
 
 #[test]

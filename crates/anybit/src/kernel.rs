@@ -1,4 +1,5 @@
-//! The table of GEMM kernels. A kernel is one WGSL file, one file here, one reference file and one row.
+//! The table of GEMM kernels. A kernel is one WGSL file, one file here, one reference file and one row; the lmul kernels
+//! are the WGSL of the fma kernels with other products.
 
 use std::fmt;
 
@@ -12,11 +13,13 @@ pub enum Engine {
     Dot4,
     /// Bit counts over planes.
     Bitplane,
+    /// [L-Mul](anybit_formats::LMul) in place of f32 multiplication: an emulation, taken only if asked for.
+    LMul,
 }
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Self; 3] = [Self::Fma, Self::Dot4, Self::Bitplane];
+    pub const ALL: [Self; 4] = [Self::Fma, Self::Dot4, Self::Bitplane, Self::LMul];
 
     /// The engine's name in kernel ids.
     pub const fn name(self) -> &'static str {
@@ -24,7 +27,13 @@ impl Engine {
             Self::Fma => "fma",
             Self::Dot4 => "dot4",
             Self::Bitplane => "bitplane",
+            Self::LMul => "lmul",
         }
+    }
+
+    /// Whether it multiplies floats, decoded or as they are, and not integers.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::Fma | Self::LMul)
     }
 }
 
@@ -106,7 +115,7 @@ impl Tile {
 /// A kernel of the table.
 #[derive(Debug)]
 pub struct KernelRow {
-    /// The stem of its WGSL file, its Rust file and its reference file.
+    /// The stem of its Rust file and its reference file, and of its WGSL file unless two engines share that.
     pub stem: &'static str,
     /// Its WGSL module.
     pub module: &'static str,
@@ -132,10 +141,13 @@ kernels! {
     gemm_tiled_fma,
     gemm_tiled_dot4,
     gemm_tiled_bitplane,
+    gemm_tiled_lmul,
     gemm_subgroup_fma,
     gemm_subgroup_dot4,
     gemm_subgroup_bitplane,
+    gemm_subgroup_lmul,
     gemv_fma,
     gemv_dot4,
     gemv_bitplane,
+    gemv_lmul,
 }

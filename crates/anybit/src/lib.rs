@@ -82,7 +82,8 @@ pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k,
 pub use prepare::{GEMM_PARAMS_BYTES, Operands, Prepared};
 pub use problem::{Batch, OutputFormat, Problem};
 pub use row_kernels::{
-    PreparedQuantize, decode_specialization, quantize_specialization, quantize_specialization_with,
+    PreparedQuantize, decode_specialization, l_mul_specialization, quantize_specialization,
+    quantize_specialization_with,
 };
 pub use specialize::Specialization;
 pub use wgpu;

@@ -40,6 +40,14 @@ pub(crate) const DECODE_BINDINGS: &[Binding] = &[
     Binding::Write,
 ];
 
+/// Parameters, two inputs, output.
+pub(crate) const ELEMENTWISE_BINDINGS: &[Binding] = &[
+    Binding::Uniform,
+    Binding::Read,
+    Binding::Read,
+    Binding::Write,
+];
+
 /// A compiled kernel.
 #[derive(Debug)]
 pub(crate) struct Pipeline {

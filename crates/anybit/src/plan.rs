@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anybit_formats::{DeviceLayout, ElementFormat, MatrixFormat, ZeroKind};
+use anybit_formats::{DeviceLayout, ElementFormat, LMul, MatrixFormat, ZeroKind};
 
 use crate::caps::{Caps, DeviceClass};
 use crate::error::{Error, Result};
@@ -31,6 +31,9 @@ pub struct PlanOptions {
     pub weight_layout: Option<DeviceLayout>,
     /// Only the kernel of this id.
     pub kernel: Option<String>,
+    /// The multiplier of the kernels of [`Engine::LMul`], those asked for by id too; by default [`LMul::of`] the operands'
+    /// elements. It asks for no engine by itself.
+    pub l_mul: Option<LMul>,
 }
 
 impl PlanOptions {
@@ -39,6 +42,14 @@ impl PlanOptions {
         Self {
             engine: Some(engine),
             ..Self::default()
+        }
+    }
+
+    /// Only [`Engine::LMul`], with this multiplier.
+    pub fn l_mul(l_mul: LMul) -> Self {
+        Self {
+            l_mul: Some(l_mul),
+            ..Self::engine(Engine::LMul)
         }
     }
 
@@ -113,6 +124,8 @@ pub enum Reason {
     Columns(usize),
     /// Integers are exact in the other engines. It takes them if asked for by engine or id.
     Integers,
+    /// It emulates another multiplication than f32's. It takes operands if asked for by engine or id.
+    Emulation,
     /// The tile would unroll into too much code for such operands.
     Unroll,
     /// Batches of such a number of rows do not start on whole groups of four rows.
@@ -152,6 +165,10 @@ impl fmt::Display for Reason {
                 formatter,
                 "leaves integers to the engines that are exact, unless it is asked for"
             ),
+            Self::Emulation => write!(
+                formatter,
+                "emulates another multiplication, which it does only if asked for by engine or id"
+            ),
             Self::Unroll => write!(formatter, "unrolls into too much code for these formats"),
             Self::BatchRows(rows) => {
                 write!(
@@ -176,6 +193,7 @@ pub struct Candidate {
     pub tile: Tile,
     /// The cost model's estimate, in arbitrary units.
     pub cost: f64,
+    l_mul: LMul,
     activation_layout: DeviceLayout,
     weight_layout: DeviceLayout,
 }
@@ -217,6 +235,11 @@ impl Plan {
     /// The kernel's sizes.
     pub fn tile(&self) -> Tile {
         self.candidate.tile
+    }
+
+    /// The multiplier of a kernel of [`Engine::LMul`]; `None` of other engines.
+    pub fn l_mul(&self) -> Option<LMul> {
+        (self.engine() == Engine::LMul).then_some(self.candidate.l_mul)
     }
 
     /// The layout in which the kernel reads activations.
@@ -335,7 +358,7 @@ pub fn plan(problem: &Problem, caps: &Caps, options: &PlanOptions) -> Result<Pla
             contract: problem.contract(),
             refusals,
         })?;
-    if candidate.engine != Engine::Fma {
+    if !candidate.engine.is_float() {
         check_accumulator(problem)?;
     }
     let plan = Plan {
@@ -438,7 +461,10 @@ fn consider(
             limit: caps.max_invocations,
         });
     }
-    let specialization = specialize(row, tile, reduce, problem);
+    let l_mul = options
+        .l_mul
+        .unwrap_or_else(|| LMul::of(problem.activation.element(), problem.weight.element()));
+    let specialization = specialize(row, tile, reduce, problem, l_mul);
     if options
         .kernel
         .as_ref()
@@ -458,6 +484,7 @@ fn consider(
         engine: row.engine,
         skeleton: row.skeleton,
         tile: *tile,
+        l_mul,
         activation_layout,
         weight_layout,
     })
@@ -472,12 +499,16 @@ fn supports(
 ) -> Result<(), Reason> {
     let (activation, weight) = (problem.activation.element(), problem.weight.element());
     let affine = activation.affine().is_some() && weight.affine().is_some();
-    if row.engine == Engine::Fma {
+    let asked = options.engine.is_some() || options.kernel.is_some();
+    if row.engine == Engine::LMul && !asked {
+        return Err(Reason::Emulation);
+    }
+    if row.engine.is_float() {
         if problem.output == OutputFormat::I32 {
             return Err(Reason::Output(problem.output));
         }
         let exact = affine && problem.activation.zero_kind() != ZeroKind::Minimum;
-        if exact && options.engine.is_none() && options.kernel.is_none() {
+        if exact && !asked {
             return Err(Reason::Integers);
         }
     } else {
@@ -527,7 +558,7 @@ fn supports(
         return Err(Reason::Unroll);
     }
     // Decoding beside so many sums takes drivers many seconds to compile, for little gain.
-    let decodes = row.engine == Engine::Fma && (weight.has_codes() || activation.has_codes());
+    let decodes = row.engine.is_float() && (weight.has_codes() || activation.has_codes());
     if decodes && row.skeleton == Skeleton::Subgroup && tile.thread_m * tile.thread_n > 128 {
         return Err(Reason::Unroll);
     }
@@ -595,9 +626,9 @@ const fn rates(class: DeviceClass) -> Rates {
 fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
     match (engine, element) {
         (Engine::Bitplane, _) | (_, ElementFormat::Float(_)) => 0.0,
-        (Engine::Fma, ElementFormat::Minifloat(_)) => 320.0,
-        (Engine::Fma, ElementFormat::Codebook(_)) => 600.0,
-        (Engine::Fma, _) => 64.0,
+        (Engine::Fma | Engine::LMul, ElementFormat::Minifloat(_)) => 320.0,
+        (Engine::Fma | Engine::LMul, ElementFormat::Codebook(_)) => 600.0,
+        (Engine::Fma | Engine::LMul, _) => 64.0,
         (Engine::Dot4, ElementFormat::Minifloat(_)) => 144.0,
         (Engine::Dot4, ElementFormat::Codebook(_)) => 400.0,
         (Engine::Dot4, _) => 16.0,
@@ -621,6 +652,8 @@ fn cost(
     // Per block of 32 codes and invocation.
     let product = match row.engine {
         Engine::Fma => 32.0 * rates.multiply_add,
+        // About twelve integer operations a product, and the sum.
+        Engine::LMul => 32.0 * 13.0 * rates.multiply_add,
         Engine::Dot4 => 8.0 * rates.dot4,
         Engine::Bitplane => activation_bits * weight_bits * rates.plane,
     };
@@ -636,7 +669,7 @@ fn cost(
         Skeleton::Tiled => {
             let workgroup = f64::from(tile.workgroup);
             let staged_words = match row.engine {
-                Engine::Fma => 32.0,
+                Engine::Fma | Engine::LMul => 32.0,
                 Engine::Dot4 => 8.0,
                 Engine::Bitplane => activation_bits.max(weight_bits),
             };

@@ -1,7 +1,7 @@
-//! Kernels that work row by row: quantising activations and decoding packed matrices.
+//! Kernels that work row by row: quantising activations, decoding packed matrices, L-Mul element by element.
 
 use anybit_formats::{
-    AffineFormat, DeviceLayout, ElementFormat, Encoding, Granularity, MatrixFormat, Overflow,
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, Granularity, LMul, MatrixFormat, Overflow,
     PieceLayout, QuantizeRowsOptions, Rounding, ScaleRule, ScaleType, SpecialValues, SumLayout,
     ZeroKind, layout::sum_block, quantize::rule::TERNARY_MIN_SCALE,
 };
@@ -10,13 +10,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::matrix::{DeviceMatrix, OutputMatrix};
-use crate::pipeline::{DECODE_BINDINGS, QUANTIZE_BINDINGS};
+use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
+use crate::pipeline::{DECODE_BINDINGS, ELEMENTWISE_BINDINGS, QUANTIZE_BINDINGS};
 use crate::plan::{Reason, Refusal, fold_grid};
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
 use crate::specialize::{
-    SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, log2, operand, piece_constants,
+    SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, l_mul_constants, log2, operand,
+    piece_constants,
 };
 
 const WORKGROUP: u32 = 64;
@@ -62,6 +63,19 @@ struct DecodeParams {
     output_row: u32,
     padding: [u32; 3],
     operand: OperandParams,
+}
+
+/// `LMulParams` of kernel/l_mul.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct LMulParams {
+    rows: u32,
+    columns: u32,
+    grid_x: u32,
+    x_row: u32,
+    y_row: u32,
+    output_row: u32,
+    padding: [u32; 2],
 }
 
 /// What a scale is made from.
@@ -256,6 +270,22 @@ pub fn decode_specialization(format: &MatrixFormat, layout: &DeviceLayout) -> Sp
                 ("scale", modules.scale),
             ],
             header,
+        },
+        workgroup: WORKGROUP,
+        workgroup_memory: 0,
+        subgroup: false,
+    }
+}
+
+/// The shader that multiplies f32 matrices element by element by L-Mul.
+pub fn l_mul_specialization(l_mul: LMul) -> Specialization {
+    let header = Header::new().constant_u32("WORKGROUP", WORKGROUP);
+    Specialization {
+        id: format!("l_mul_f32_f32_f32__{WORKGROUP}_{l_mul}"),
+        key: ShaderKey {
+            root: "kernel/l_mul",
+            slots: Vec::new(),
+            header: l_mul_constants(header, l_mul),
         },
         workgroup: WORKGROUP,
         workgroup_memory: 0,
@@ -572,5 +602,108 @@ impl Context {
             )?);
         }
         Ok(Prepared::new(specialization.id, dispatches))
+    }
+
+    /// Prepares `l_mul`: the L-Mul products of two f32 matrices of one shape, element by element. The result is exact, bit
+    /// for bit, by the rules of [`LMul`]. Both inputs may be the same matrix.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FormatMismatch`] if an input is not f32; [`Error::ShapeMismatch`]; [`Error::OutputMismatch`] if the output
+    /// is not f32; [`Error::Aliased`] if it is an input; [`Error::BindingTooLarge`].
+    pub fn prepare_l_mul(
+        &self,
+        x: &DeviceMatrix,
+        y: &DeviceMatrix,
+        output: &OutputMatrix,
+        l_mul: LMul,
+    ) -> Result<Prepared> {
+        let shape = (output.rows, output.columns);
+        if output.format != OutputFormat::F32 {
+            return Err(Error::OutputMismatch {
+                expected: OutputFormat::F32,
+                actual: output.format,
+            });
+        }
+        let specialization = l_mul_specialization(l_mul);
+        let factor = |what, matrix| self.l_mul_factor(what, matrix, output);
+        let (x, y) = (
+            factor("the first factor", x)?,
+            factor("the second factor", y)?,
+        );
+        let (Some(x), Some(y), Some(buffer)) = (x, y, &output.buffer) else {
+            return Ok(Prepared::new(specialization.id, Vec::new()));
+        };
+        let pipeline =
+            self.inner
+                .pipelines
+                .get(&self.inner.device, &specialization, ELEMENTWISE_BINDINGS)?;
+        let vectors = shape.1.div_ceil(4) as u64;
+        let workgroups = (shape.0 as u64)
+            .saturating_mul(vectors)
+            .div_ceil(u64::from(WORKGROUP));
+        let [grid_x, grid_y] = fold_grid(workgroups, self.inner.caps.max_workgroups)?;
+        let params = LMulParams {
+            rows: shape.0 as u32,
+            columns: shape.1 as u32,
+            grid_x,
+            x_row: x.row_words,
+            y_row: y.row_words,
+            output_row: output.row_stride,
+            padding: [0; 2],
+        };
+        let bytes = output.bytes();
+        let dispatch = self.dispatch(
+            &pipeline,
+            &specialization,
+            ELEMENTWISE_BINDINGS,
+            bytemuck::bytes_of(&params),
+            &[
+                x.codes_binding(),
+                y.codes_binding(),
+                wgpu::BufferBinding {
+                    buffer,
+                    offset: bytes.start,
+                    size: wgpu::BufferSize::new(bytes.end - bytes.start),
+                },
+            ],
+            [grid_x, grid_y, 1],
+        )?;
+        Ok(Prepared::new(specialization.id, vec![dispatch]))
+    }
+
+    /// The only chunk of a factor that fits the output; `None` of an empty one.
+    fn l_mul_factor<'a>(
+        &self,
+        what: &'static str,
+        matrix: &'a DeviceMatrix,
+        output: &OutputMatrix,
+    ) -> Result<Option<&'a Chunk>> {
+        if matrix.format != MatrixFormat::F32 {
+            return Err(Error::FormatMismatch {
+                what,
+                expected: MatrixFormat::F32,
+                actual: matrix.format,
+            });
+        }
+        if (matrix.rows, matrix.columns) != (output.rows, output.columns) {
+            return Err(Error::ShapeMismatch {
+                what,
+                expected: (output.rows, output.columns),
+                actual: (matrix.rows, matrix.columns),
+            });
+        }
+        match &matrix.chunks[..] {
+            [] => Ok(None),
+            [chunk] if Some(&chunk.buffer) == output.buffer.as_ref() => {
+                Err(Error::Aliased { what })
+            }
+            [chunk] => Ok(Some(chunk)),
+            _ => Err(Error::BindingTooLarge {
+                what,
+                bytes: matrix.bytes(),
+                limit: self.inner.caps.max_binding,
+            }),
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! From a kernel row and a problem to one linked shader: slots, header constants and id.
 
 use anybit_formats::{
-    AffineFormat, DeviceLayout, ElementFormat, Encoding, FloatFormat, Granularity, MatrixFormat,
-    PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind, layout::piece_widths,
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, FloatFormat, Granularity, LMul,
+    LMulReading, MatrixFormat, PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind,
+    layout::piece_widths,
 };
 use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
@@ -254,12 +255,22 @@ pub(crate) fn span(problem: &Problem) -> u32 {
     }
 }
 
-/// A row of the table as the shader for one problem's formats. The problem must be one that the row supports.
+/// The constants of core/l_mul.wgsl.
+pub(crate) fn l_mul_constants(header: Header, l_mul: LMul) -> Header {
+    header
+        .constant_u32("L_MUL_MANTISSA", u32::from(l_mul.mantissa_bits()))
+        .constant_u32("L_MUL_OFFSET", u32::from(l_mul.offset_exponent()))
+        .constant_bool("L_MUL_FORMULA", l_mul.reading() == LMulReading::Formula)
+}
+
+/// A row of the table as the shader for one problem's formats; `l_mul` is for the rows of that engine. The problem must be
+/// one that the row supports.
 pub(crate) fn specialize(
     row: &'static KernelRow,
     tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
+    l_mul: LMul,
 ) -> Specialization {
     let (activation_layout, weight_layout) = layouts(row, problem);
     let header = Header::new();
@@ -288,7 +299,12 @@ pub(crate) fn specialize(
     }
     slots.push(("activation_scale", activation.scale));
     match row.engine {
-        Engine::Fma => {
+        Engine::Fma | Engine::LMul => {
+            let product = match row.engine {
+                Engine::LMul => "product/l_mul",
+                _ => "product/fma",
+            };
+            slots.push(("product", product));
             slots.push(("weight_format", weight.format));
             slots.push(("activation_format", activation.format));
             slots.push(("activation_ahead", activation.ahead));
@@ -301,7 +317,7 @@ pub(crate) fn specialize(
         }
         Engine::Bitplane => {}
     }
-    if row.engine != Engine::Fma {
+    if !row.engine.is_float() {
         slots.push((
             "accumulate",
             match (problem.output, grouped) {
@@ -345,7 +361,7 @@ pub(crate) fn specialize(
                     Reduce::Workgroup => "reduce/workgroup",
                 },
             ));
-            if row.engine != Engine::Fma {
+            if !row.engine.is_float() {
                 slots.push((
                     "team_sum",
                     if grouped && problem.output != OutputFormat::I32 {
@@ -369,8 +385,13 @@ pub(crate) fn specialize(
             )
         }
     };
+    let mut id = format!("{}__{engine}_{shape}{variant}", problem.contract());
+    if row.engine == Engine::LMul {
+        header = l_mul_constants(header, l_mul);
+        id = format!("{id}_{l_mul}");
+    }
     Specialization {
-        id: format!("{}__{engine}_{shape}{variant}", problem.contract()),
+        id,
         key: ShaderKey {
             root: row.module,
             slots,
@@ -386,7 +407,7 @@ pub(crate) fn specialize(
 fn tiled_memory(engine: Engine, tile: &Tile, span: u32, problem: &Problem) -> u32 {
     let bits = |format: &MatrixFormat| format.element().bits();
     match engine {
-        Engine::Fma => 4 * tile.k * (tile.m + tile.n),
+        Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
         // Bytes of both tiles; a Span of 16 bytes, a scale of 12 and a sum of 4 for each row and span.
         Engine::Dot4 => tile.k * (tile.m + tile.n) + (tile.k / span) * 16 * (tile.m + tile.n),
         Engine::Bitplane => {

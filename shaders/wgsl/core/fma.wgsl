@@ -1,4 +1,4 @@
-// Operands of the fma engine: f32 values.
+// Operands of the fma and lmul engines: f32 values.
 //#import core/gemm
 
 // Activation values past K count as 0, whatever lies there.

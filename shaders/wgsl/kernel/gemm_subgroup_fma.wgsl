@@ -1,9 +1,10 @@
-// GEMM of float or decoded operands; activations broadcast across the subgroup.
+// GEMM of float or decoded operands; activations broadcast across the subgroup; products by multiply-add or L-Mul.
 //
 // As gemm_subgroup_dot4, in f32: lanes 0 .. 7 each bring four values of another row of X, and every lane multiplies
 // them with its own TILE_N rows of W.
 //#import core/gemm
 //#import core/fma
+//#import slot:product
 //#import slot:activation_codes as a_
 //#import slot:activation_format as a_
 //#import slot:activation_ahead as a_
@@ -75,18 +76,20 @@ fn main(
                 //#unroll
                 for (var j = 0u; j < TILE_N; j++) {
                     let values = w_fmt_values(words[j], SPAN_VECTORS * s + t);
-                    w[j] = fma_weight(w_scl_apply(values, w_scl_pick(scale[j / 4u], j % 4u)), at);
+                    let scaled = w_scl_apply(values, w_scl_pick(scale[j / 4u], j % 4u));
+                    w[j] = product_operand(fma_weight(scaled, at));
                 }
                 //#unroll
                 for (var i = 0u; i < ROW_SETS; i++) {
                     let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
-                    let mine = fma_inside(a_scl_apply(a_fmt_at(ahead[i], row, at), x_scale[i]), at);
+                    let scaled = a_scl_apply(a_fmt_at(ahead[i], row, at), x_scale[i]);
+                    let mine = product_operand(fma_inside(scaled, at));
                     //#unroll
                     for (var r = 0u; r < 8u; r++) {
                         let x = subgroupBroadcast(mine, r);
                         //#unroll
                         for (var j = 0u; j < TILE_N; j++) {
-                            acc[(8u * i + r) * TILE_N + j] += dot(x, w[j]);
+                            acc[(8u * i + r) * TILE_N + j] = product_add_dot(acc[(8u * i + r) * TILE_N + j], x, w[j]);
                         }
                     }
                 }

@@ -1,9 +1,10 @@
-// GEMM of float or decoded operands, tiled in workgroup memory. Needs no optional feature.
+// GEMM of float or decoded operands, tiled in workgroup memory; products by multiply-add or L-Mul. Needs no optional feature.
 //
 // A workgroup makes TILE_M x TILE_N outputs, TILE_K of K at a time; both tiles lie K-major in workgroup memory, so that
 // an invocation reads four rows at once. An invocation makes THREAD_M x THREAD_N outputs, in fours strided over the tile.
 //#import core/gemm
 //#import core/fma
+//#import slot:product
 //#import slot:activation_codes as a_
 //#import slot:activation_format as a_
 //#import slot:activation_ahead as a_
@@ -50,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let row = gemm_activation_row(tile.batch, first_m + 4u * vector + r);
                 let values = a_fmt_at(a_fmt_ahead(row, at / 8u), row, at);
                 let scale = a_scl_load(row, gemm_column(4u * at) / A_GROUP_LENGTH);
-                x[r] = fma_inside(a_scl_apply(values, scale), at);
+                x[r] = product_operand(fma_inside(a_scl_apply(values, scale), at));
             }
             //#unroll
             for (var c = 0u; c < 4u; c++) {
@@ -67,7 +68,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let row = gemm_weight_row(tile.batch, first_n + 4u * vector + r);
                 let words = w_fmt_row(row, 4u * at / w_FMT_STEP);
                 let scale = w_scl_load(row, gemm_column(4u * at) / W_GROUP_LENGTH);
-                w[r] = fma_weight(w_scl_apply(w_fmt_values(words, at % (w_FMT_STEP / 4u)), scale), at);
+                let values = w_fmt_values(words, at % (w_FMT_STEP / 4u));
+                w[r] = product_operand(fma_weight(w_scl_apply(values, scale), at));
             }
             //#unroll
             for (var c = 0u; c < 4u; c++) {
@@ -88,7 +90,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 for (var r = 0u; r < 4u; r++) {
                     //#unroll
                     for (var j = 0u; j < SETS_N; j++) {
-                        acc[(4u * i + r) * SETS_N + j] += x[r] * w[j];
+                        acc[(4u * i + r) * SETS_N + j] = product_add(acc[(4u * i + r) * SETS_N + j], x[r], w[j]);
                     }
                 }
             }

@@ -1,9 +1,10 @@
-// A few rows of X (TILE_M, 1 to 8) with all of W: float or decoded operands.
+// A few rows of X (TILE_M, 1 to 8) with all of W: float or decoded operands; products by multiply-add or L-Mul.
 //
 // A team of LANES invocations splits K and shares TILE_N rows of W, so each activation loaded serves TILE_N weights and
 // each weight TILE_M activations; one reduction ends it.
 //#import core/gemm
 //#import core/fma
+//#import slot:product
 //#import slot:activation_codes as a_
 //#import slot:activation_format as a_
 //#import slot:activation_ahead as a_
@@ -78,15 +79,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
                     let values = a_fmt_at(ahead[m], gemm_activation_row(tile.batch, first_m + m), at);
-                    x[m] = fma_inside(a_scl_apply(values, x_scale[m]), at);
+                    x[m] = product_operand(fma_inside(a_scl_apply(values, x_scale[m]), at));
                 }
                 //#unroll
                 for (var j = 0u; j < TILE_N; j++) {
                     let values = w_fmt_values(words[j], SPAN_VECTORS * s + t);
-                    let w = fma_weight(w_scl_apply(values, w_scl_pick(scale[j / 4u], j % 4u)), at);
+                    let scaled = w_scl_apply(values, w_scl_pick(scale[j / 4u], j % 4u));
+                    let w = product_operand(fma_weight(scaled, at));
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
-                        acc[m * TILE_N + j] += dot(x[m], w);
+                        acc[m * TILE_N + j] = product_add_dot(acc[m * TILE_N + j], x[m], w);
                     }
                 }
             }

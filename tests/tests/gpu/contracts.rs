@@ -114,7 +114,7 @@ fn check_shapes(
 /// is a class of its own.
 fn classes(rig: &mut Rig, engine: Engine) -> Vec<Vec<Kernel>> {
     let sample = match engine {
-        Engine::Fma => Problem::new((1, 64, 128), format("f32"), format("u2f")),
+        Engine::Fma | Engine::LMul => Problem::new((1, 64, 128), format("f32"), format("u2f")),
         _ => Problem::new((1, 64, 128), format("u2f"), format("u2f")),
     };
     let classes = rig.classes(&sample, engine);
@@ -284,6 +284,30 @@ fn fma_of_every_family_stays_within_the_bounds() {
         };
         let activations: Vec<_> = floats().into_iter().chain(activations).collect();
         check_families(rig, Engine::Fma, &activations, &coded);
+    });
+}
+
+/// L-Mul of operands of every family, bare and scaled, on kernels in turn. As f32 multiply-add decodes the same operands, a
+/// few of each show the products.
+#[test]
+fn l_mul_of_every_family_stays_within_the_bounds() {
+    on_each_adapter("l_mul_of_every_family_stays_within_the_bounds", |rig| {
+        let classes = classes(rig, Engine::LMul);
+        let pairs = [
+            ("e4m3", "e4m3"),
+            ("f16", "e4m3rf"),
+            ("e4m3rf", "e2m1g32e"),
+            ("bf16", "nf4g64f"),
+            ("f32", "i4g32h"),
+            ("f16", "u4g32hm"),
+            ("i8rf", "e5m2g32h"),
+            ("f32", "bitmod3g128qc"),
+            ("e5m2g32e", "dynamic8g128f"),
+        ];
+        for (turn, (x, w)) in pairs.into_iter().enumerate() {
+            let kernel = Kernel::in_turn(&classes[turn % classes.len()], turn);
+            check_shapes(rig, kernel, format(x), format(w), turn as u64);
+        }
     });
 }
 

@@ -4,6 +4,7 @@ mod composites;
 mod contracts;
 mod decode;
 mod exact;
+mod l_mul;
 mod mutation;
 mod outputs;
 mod quantize;

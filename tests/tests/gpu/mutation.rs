@@ -23,7 +23,7 @@ struct Mutation {
     output: OutputFormat,
 }
 
-use Engine::{Bitplane, Dot4, Fma};
+use Engine::{Bitplane, Dot4, Fma, LMul};
 use OutputFormat::{F16, F32, I32};
 use Skeleton::{Gemv, Tiled};
 
@@ -70,6 +70,9 @@ const MUTATIONS: &[Mutation] = mutations! {
     "two f16 change places": "output/f16", "vec2<f32>(first, select(0.0, second, both))" => "vec2<f32>(select(0.0, second, both), first)", Dot4 Tiled "i8rf" "i4rf" F16;
     "f16 outputs lie a word too far": "output/f16", "index / 2u" => "index / 2u + 1u", Fma Gemv "f32" "f32" F16;
     "the second of two outputs is stored twice": "output/f32", "output[index] = first" => "output[index] = second", Fma Tiled "f32" "f32" F32;
+    "L-Mul leaves out its offset": "core/l_mul", "a + b + vec4<u32>(offset)" => "a + b", LMul Gemv "f32" "f32" F32;
+    "L-Mul does not round its operands": "product/l_mul", "l_mul_round(bitcast<vec4<u32>>(values))" => "bitcast<vec4<u32>>(values)", LMul Tiled "bf16" "e4m3rf" F32;
+    "L-Mul takes the sign of one operand": "core/l_mul", "(x ^ y) & vec4<u32>(L_MUL_SIGN)" => "x & vec4<u32>(L_MUL_SIGN)", LMul Tiled "f16" "i4" F32;
     "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
 };
 

@@ -6,7 +6,7 @@ use anybit::{
     Batch, Caps, DeviceClass, Engine, KERNELS, OutputFormat, PlanOptions, Problem, Reason,
     candidates, plan,
 };
-use anybit_formats::{ElementFormat, FORMATS, MatrixFormat};
+use anybit_formats::{ElementFormat, FORMATS, LMul, LMulReading, MatrixFormat};
 use anybit_tests::full;
 use anybit_tests::operand::format;
 use proptest::prelude::*;
@@ -198,9 +198,66 @@ fn options_narrow_the_choice() {
             .iter()
             .any(|refusal| refusal.reason == Reason::Integers)
     );
+    // An emulation is taken only where it is asked for, by engine or by id.
+    for problem in [
+        &problem,
+        &Problem::new((8, 64, 96), MatrixFormat::F32, format("e4m3")),
+    ] {
+        let (accepted, refused) =
+            candidates(problem, &caps, &PlanOptions::default()).expect("a problem");
+        let engine = |candidate: &anybit::Candidate| candidate.engine;
+        assert!(
+            accepted
+                .iter()
+                .map(engine)
+                .all(|engine| engine != Engine::LMul)
+        );
+        let refused = refused
+            .iter()
+            .filter(|refusal| refusal.reason == Reason::Emulation);
+        let tiles = KERNELS.iter().filter(|row| row.engine == Engine::LMul);
+        assert_eq!(
+            refused.count(),
+            tiles.map(|row| row.tiles.len()).sum::<usize>()
+        );
+        let asked = plan(problem, &caps, &PlanOptions::engine(Engine::LMul)).expect("a plan");
+        assert_eq!(asked.engine(), Engine::LMul);
+        let again = plan(problem, &caps, &PlanOptions::kernel(asked.id())).expect("a plan");
+        assert_eq!((again.id(), again.l_mul()), (asked.id(), asked.l_mul()));
+        let integers = problem.clone().with_output(OutputFormat::I32);
+        assert!(plan(&integers, &caps, &PlanOptions::engine(Engine::LMul)).is_err());
+    }
     let minima = Problem::new((8, 64, 96), format("u8rfm"), format("i4g32h"));
     let plan = plan(&minima, &caps, &PlanOptions::default()).expect("a plan");
     assert_eq!(plan.engine(), Engine::Fma);
+}
+
+/// The multiplier is the formats' unless the options name one, and stands in the id and in the shader.
+#[test]
+fn ids_name_the_multiplier() {
+    let caps = Caps::floor();
+    let problem = Problem::new((1, 64, 96), format("bf16"), format("e4m3"));
+    let formula = LMul::new(3)
+        .expect("3 bits")
+        .with_reading(LMulReading::Formula);
+    let mut texts = HashSet::new();
+    for (options, l_mul, suffix) in [
+        (PlanOptions::engine(Engine::LMul), LMul::new(3).ok(), "_m3"),
+        (PlanOptions::l_mul(LMul::F32), Some(LMul::F32), "_m23"),
+        (PlanOptions::l_mul(formula), Some(formula), "_m3_formula"),
+    ] {
+        let plan = plan(&problem, &caps, &options).expect("a plan");
+        assert_eq!(plan.l_mul(), l_mul);
+        assert!(
+            plan.id().starts_with("gemv_bf16_e4m3_f32__lmul_"),
+            "{}",
+            plan.id()
+        );
+        assert!(plan.id().ends_with(suffix), "{}", plan.id());
+        assert!(texts.insert(plan.specialization().link().expect("it links").wgsl));
+    }
+    let fma = plan(&problem, &caps, &PlanOptions::engine(Engine::Fma)).expect("a plan");
+    assert_eq!(fma.l_mul(), None);
 }
 
 fn any_format() -> impl Strategy<Value = MatrixFormat> {

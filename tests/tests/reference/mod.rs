@@ -107,6 +107,22 @@ fn float_twins_stay_within_the_bounds() {
     check_bounded(Engine::Fma, &pairs, &twins);
 }
 
+#[test]
+fn l_mul_twins_stay_within_the_bounds() {
+    let twins: [(&str, Twin<f32>); 3] = twins! { gemm_tiled_lmul gemm_subgroup_lmul gemv_lmul };
+    let pairs = [
+        ("f32", "f32"),
+        ("f16", "bf16"),
+        ("f32", "u4g32hm"),
+        ("e4m3", "e4m3"),
+        ("e4m3rf", "e2m1g32e"),
+        ("f16", "nf4g32f"),
+        ("i8rf", "e5m2g32h"),
+        ("f32", "bitmod4g32qc"),
+    ];
+    check_bounded(Engine::LMul, &pairs, &twins);
+}
+
 fn check_bounded(engine: Engine, pairs: &[(&str, &str)], twins: &[(&str, Twin<f32>)]) {
     for (x, w) in pairs {
         for shape in SHAPES {

@@ -6,7 +6,7 @@ use anybit_tests::shader::{Bound, Shader, features};
 use naga::back::glsl::Version;
 use naga::back::hlsl::ShaderModel;
 
-use super::every::{Text, decoders, gemms, quantizers};
+use super::every::{Text, decoders, gemms, l_muls, quantizers};
 
 /// How many problems a failing test prints.
 const SHOWN: usize = 8;
@@ -134,6 +134,14 @@ fn quantizing_shaders() {
 fn decoding_shaders() {
     let bindings = [Bound::Uniform(0), Bound::Read, Bound::Read, Bound::Write];
     check_all("decoding shaders", &decoders(), |text| {
+        check(text, None, &bindings)
+    });
+}
+
+#[test]
+fn l_mul_shaders() {
+    let bindings = [Bound::Uniform(0), Bound::Read, Bound::Read, Bound::Write];
+    check_all("L-Mul shaders", &l_muls(), |text| {
         check(text, None, &bindings)
     });
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anybit::KERNELS;
 
 /// Kernels that work row by row; they have no row in the table of GEMMs.
-const ROW_KERNELS: [&str; 3] = ["decode", "quantize_groups", "quantize_rows"];
+const ROW_KERNELS: [&str; 4] = ["decode", "l_mul", "quantize_groups", "quantize_rows"];
 
 /// The stems of the files with an extension in a folder of the repository.
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
@@ -35,11 +35,18 @@ fn with_row_kernels(mut stems: BTreeSet<String>) -> BTreeSet<String> {
 fn every_kernel_has_its_row_and_every_row_its_module() {
     assert_eq!(table().len(), KERNELS.len(), "a stem is listed twice");
     for row in KERNELS {
-        assert_eq!(row.module, format!("kernel/{}", row.stem));
+        // The lmul kernels are the fma kernels with other products.
+        let shader = row.stem.replace("_lmul", "_fma");
+        assert_eq!(row.module, format!("kernel/{shader}"));
+        assert!(row.stem.ends_with(row.engine.name()), "{}", row.stem);
         assert!(!row.tiles.is_empty(), "{} has no tile", row.stem);
     }
+    let modules = KERNELS
+        .iter()
+        .map(|row| row.module.replace("kernel/", ""))
+        .collect();
     assert_eq!(
-        with_row_kernels(table()),
+        with_row_kernels(modules),
         stems("shaders/wgsl/kernel", "wgsl")
     );
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use anybit::{
     Caps, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Specialization, Tile, candidates,
-    decode_specialization, quantize_specialization, quantize_specialization_with,
+    decode_specialization, l_mul_specialization, quantize_specialization,
+    quantize_specialization_with,
 };
 use anybit_formats::{
-    AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, MatrixFormat,
-    Overflow, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout, ScaleRule, ScaleType,
-    SumLayout, ZeroKind,
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, LMul, LMulReading,
+    MatrixFormat, Overflow, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout, ScaleRule,
+    ScaleType, SumLayout, ZeroKind,
 };
 use anybit_tests::cover::pairwise;
 
@@ -237,6 +238,18 @@ pub(super) fn quantizers() -> Vec<Text> {
                     Err(error) => assert!(refused, "{format} {layout:?}: {error}"),
                 }
             }
+        }
+    }
+    texts.into_vec()
+}
+
+/// The shaders of L-Mul, element by element: every multiplier.
+pub(super) fn l_muls() -> Vec<Text> {
+    let mut texts = Texts::default();
+    for bits in 1..=23 {
+        for reading in [LMulReading::Bits, LMulReading::Formula] {
+            let l_mul = LMul::new(bits).expect("1 to 23 bits");
+            texts.add(l_mul_specialization(l_mul.with_reading(reading)));
         }
     }
     texts.into_vec()

@@ -1,4 +1,4 @@
-//! The fma kernels: f32 products and sums.
+//! The fma kernels: f32 products and sums. The lmul kernels share their walk over K.
 
 use anybit_formats::{ElementFormat, PackedMatrix};
 
