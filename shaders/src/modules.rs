@@ -27,6 +27,7 @@ modules! {
     "core/fma",
     "core/gemm",
     "core/integer",
+    "core/lut",
     "core/operand",
     "core/quantize",
     "encode/affine",
@@ -49,6 +50,8 @@ modules! {
     "kernel/gemv_bitplane",
     "kernel/gemv_dot4",
     "kernel/gemv_fma",
+    "kernel/gemv_lut",
+    "kernel/gemv_lut8",
     "kernel/quantize_groups",
     "kernel/quantize_rows",
     "lift/affine_activation",
@@ -63,6 +66,8 @@ modules! {
     "reduce/workgroup",
     "scale/affine",
     "scale/none",
+    "table/subgroup",
+    "table/workgroup",
 }
 
 /// A set of modules to link from.

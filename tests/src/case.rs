@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anybit::{Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates};
+use anybit::{Candidate, Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates};
 
 use crate::operand::Fill;
 
@@ -20,7 +20,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernels that can do a problem, as `candidates` lists them; without those that the options rule out.
+    /// The kernels that can do a problem, as `candidates` lists them, without those that the options rule out; then those
+    /// that look sums up in tables, which must be asked for.
     ///
     /// # Panics
     ///
@@ -28,8 +29,16 @@ impl Kernel {
     pub fn all_for(problem: &Problem, caps: &Caps, floor: bool) -> Vec<Self> {
         let (accepted, _) = candidates(problem, caps, &PlanOptions::default())
             .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
+        let tables = [Engine::Lut, Engine::Lut8].into_iter().flat_map(|engine| {
+            let asked_for = candidates(problem, caps, &PlanOptions::engine(engine));
+            asked_for.map(|(accepted, _)| accepted).unwrap_or_default()
+        });
+        let tables: Vec<Candidate> = tables
+            .filter(|table| accepted.iter().all(|other| other.engine != table.engine))
+            .collect();
         accepted
             .into_iter()
+            .chain(tables)
             .map(|candidate| Self {
                 engine: candidate.engine,
                 skeleton: candidate.skeleton,

@@ -313,7 +313,8 @@ pub fn batches(problem: &Problem) -> Batches {
     }
 }
 
-/// The exact f64 outputs of a problem, and how far f32 outputs of an engine may be from them.
+/// The exact f64 outputs of a problem, and how far f32 outputs of an engine may be from them. Of the engine `lut8`, exact
+/// are those from tables that are rounded as they should be.
 ///
 /// # Errors
 ///
@@ -328,6 +329,12 @@ pub fn reference(
     let model = ErrorModel::WGSL;
     let bounds = match engine {
         Engine::Fma => model.gemm_fma(x, w, batches),
+        Engine::Lut => model.gemm_lut(x, w, batches),
+        Engine::Lut8 => {
+            let outputs = model.gemm_lut8(x, w, batches);
+            let outputs = outputs.map_err(|error| error.to_string())?.into_iter();
+            return Ok(outputs.map(|output| (output.value, output.bound)).unzip());
+        }
         _ => {
             let accumulation = Accumulation::of(&problem.activation, &problem.weight);
             model.gemm_integer(x, w, batches, accumulation)

@@ -27,7 +27,10 @@ mod gemm_tiled_fma;
 mod gemv_bitplane;
 mod gemv_dot4;
 mod gemv_fma;
+mod gemv_lut;
+mod gemv_lut8;
 mod integer;
+mod lut;
 mod quantize_groups;
 mod quantize_rows;
 mod reduce;
@@ -43,6 +46,8 @@ pub use gemm_tiled_fma::gemm_tiled_fma;
 pub use gemv_bitplane::gemv_bitplane;
 pub use gemv_dot4::gemv_dot4;
 pub use gemv_fma::gemv_fma;
+pub use gemv_lut::gemv_lut;
+pub use gemv_lut8::gemv_lut8;
 pub use quantize_groups::quantize_groups;
 pub use quantize_rows::quantize_rows;
 
@@ -58,6 +63,8 @@ pub const KERNELS: &[&str] = &[
     "gemv_bitplane",
     "gemv_dot4",
     "gemv_fma",
+    "gemv_lut",
+    "gemv_lut8",
     "quantize_groups",
     "quantize_rows",
 ];

@@ -12,11 +12,21 @@ pub enum Engine {
     Dot4,
     /// Bit counts over planes.
     Bitplane,
+    /// Planes look sums of four activations up in tables of f32.
+    Lut,
+    /// The same with tables of signed bytes. The tables are rounded, so this engine is taken only where it is asked for.
+    Lut8,
 }
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Self; 3] = [Self::Fma, Self::Dot4, Self::Bitplane];
+    pub const ALL: [Self; 5] = [
+        Self::Fma,
+        Self::Dot4,
+        Self::Bitplane,
+        Self::Lut,
+        Self::Lut8,
+    ];
 
     /// The engine's name in kernel ids.
     pub const fn name(self) -> &'static str {
@@ -24,7 +34,16 @@ impl Engine {
             Self::Fma => "fma",
             Self::Dot4 => "dot4",
             Self::Bitplane => "bitplane",
+            Self::Lut => "lut",
+            Self::Lut8 => "lut8",
         }
+    }
+}
+
+impl Engine {
+    /// Whether it looks products up in tables.
+    pub(crate) const fn has_tables(self) -> bool {
+        matches!(self, Self::Lut | Self::Lut8)
     }
 }
 
@@ -138,4 +157,6 @@ kernels! {
     gemv_fma,
     gemv_dot4,
     gemv_bitplane,
+    gemv_lut,
+    gemv_lut8,
 }
