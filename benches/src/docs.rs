@@ -173,6 +173,18 @@ fn engines(page: &mut String) {
                 "as `dot4`",
                 "every plane of X and every plane of W: and, bit count; sums of equal p + q are shifted once",
             ),
+            Engine::Lut => (
+                "floats, up to 8 rows",
+                "integer codes of 1 to 4 bits with any scales",
+                "f32, bounded",
+                "every plane of W looks sums of four activations up in tables of f32; only where asked for",
+            ),
+            Engine::Lut8 => (
+                "as `lut`",
+                "as `lut`",
+                "f32, bounded; the tables are rounded",
+                "as `lut`, with tables of signed bytes under a scale a block; only where asked for",
+            ),
             _ => ("", "", "", "see the kernel's file"),
         };
         line!(

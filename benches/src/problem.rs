@@ -270,6 +270,7 @@ impl Precision {
             Self::new(MatrixFormat::F32, weight(E::INT8)?),
             Self::new(MatrixFormat::F32, q4_1),
             Self::new(MatrixFormat::F32, weight(E::INT2)?),
+            Self::new(MatrixFormat::F32, weight(E::BINARY)?),
             Self::integer(E::INT8, weight(E::INT8)?),
             Self::integer(E::INT8, q4_1),
             Self::integer(E::INT4, q4_1),

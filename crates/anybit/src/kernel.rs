@@ -20,13 +20,7 @@ pub enum Engine {
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Self; 5] = [
-        Self::Fma,
-        Self::Dot4,
-        Self::Bitplane,
-        Self::Lut,
-        Self::Lut8,
-    ];
+    pub const ALL: [Self; 5] = [Self::Fma, Self::Dot4, Self::Bitplane, Self::Lut, Self::Lut8];
 
     /// The engine's name in kernel ids.
     pub const fn name(self) -> &'static str {

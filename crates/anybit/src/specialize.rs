@@ -403,7 +403,7 @@ pub(crate) fn specialize(
 }
 
 /// Words of workgroup memory of a kernel with tables: those of the tables, where registers do not hold them, and of the
-/// sums that are joined, one after the other.
+/// sums that are joined after them.
 fn table_cells(engine: Engine, tile: &Tile, reduce: Reduce) -> u32 {
     let entries = match (engine, reduce) {
         (_, Reduce::Subgroup) => 0,
@@ -411,7 +411,7 @@ fn table_cells(engine: Engine, tile: &Tile, reduce: Reduce) -> u32 {
         (Engine::Lut8, _) => 2 * tile.thread_m,
         _ => 8 * tile.thread_m,
     };
-    tile.workgroup * entries.max(tile.thread_n)
+    tile.workgroup * entries.max(tile.thread_m * tile.thread_n)
 }
 
 /// Bytes of workgroup memory of a tiled kernel.

@@ -19,9 +19,8 @@
 const LUT_CLUSTER: u32 = 8u;
 // Clusters beside each other that have rows of their own.
 const LUT_ROW_SETS: u32 = WORKGROUP / (LUT_CLUSTER * LANES);
-// Invocations that have rows of their own, and outputs of each row of X that an invocation stores.
+// Invocations that have rows of their own.
 const LUT_ROWS: u32 = LUT_CLUSTER * LUT_ROW_SETS;
-const LUT_OUTPUTS: u32 = (LUT_ROWS * TILE_N + WORKGROUP - 1u) / WORKGROUP;
 const LUT_SIGN: u32 = 0x80000000u;
 
 var<workgroup> lut_cells: array<u32, CELLS>;
@@ -32,8 +31,8 @@ fn lut_lane(place: u32) -> u32 {
 
 // The first of the TILE_N rows of W of an invocation.
 fn lut_first_n(tile: Tile, place: u32) -> u32 {
-    let set = place / (LUT_CLUSTER * LANES);
-    return ((tile.n * LUT_ROW_SETS + set) * LUT_CLUSTER + place % LUT_CLUSTER) * TILE_N;
+    let row_set = place / (LUT_CLUSTER * LANES);
+    return ((tile.n * LUT_ROW_SETS + row_set) * LUT_CLUSTER + place % LUT_CLUSTER) * TILE_N;
 }
 
 // Activations past K count as 0, whatever lies there.
@@ -80,37 +79,32 @@ fn lut_value(looked_up: f32, sum: f32, scale: w_scl_t) -> f32 {
 
 // Joins the clusters' sums and stores them.
 fn lut_store(tile: Tile, place: u32, sums: array<f32, TILE_M * TILE_N>) {
+    workgroupBarrier();
     //#unroll
-    for (var m = 0u; m < TILE_M; m++) {
-        workgroupBarrier();
+    for (var i = 0u; i < TILE_M * TILE_N; i++) {
+        lut_cells[i * WORKGROUP + place] = bitcast<u32>(sums[i]);
+    }
+    workgroupBarrier();
+    for (var at = place; at < LUT_ROWS * TILE_M * TILE_N; at += WORKGROUP) {
+        let row = at % LUT_ROWS;
+        let i = at / LUT_ROWS;
+        let first = i * WORKGROUP + (row / LUT_CLUSTER) * LANES * LUT_CLUSTER + row % LUT_CLUSTER;
+        var part: array<f32, LANES>;
         //#unroll
-        for (var j = 0u; j < TILE_N; j++) {
-            lut_cells[j * WORKGROUP + place] = bitcast<u32>(sums[m * TILE_N + j]);
+        for (var l = 0u; l < LANES; l++) {
+            part[l] = bitcast<f32>(lut_cells[first + l * LUT_CLUSTER]);
         }
-        workgroupBarrier();
+        // Neighbours first, then neighbouring pairs.
         //#unroll
-        for (var i = 0u; i < LUT_OUTPUTS; i++) {
-            let at = place + i * WORKGROUP;
-            let row = at % LUT_ROWS;
-            let j = at / LUT_ROWS;
-            if (j < TILE_N) {
-                var part: array<f32, LANES>;
-                //#unroll
-                for (var l = 0u; l < LANES; l++) {
-                    let owner = ((row / LUT_CLUSTER) * LANES + l) * LUT_CLUSTER + row % LUT_CLUSTER;
-                    part[l] = bitcast<f32>(lut_cells[j * WORKGROUP + owner]);
+        for (var e = 1u; e <= LANES_LOG2; e++) {
+            //#unroll
+            for (var l = 0u; l < LANES / 2u; l++) {
+                if (l < (LANES >> e)) {
+                    part[l] = part[2u * l] + part[2u * l + 1u];
                 }
-                //#unroll
-                for (var e = 1u; e <= LANES_LOG2; e++) {
-                    //#unroll
-                    for (var l = 0u; l < LANES / 2u; l++) {
-                        if (l < (LANES >> e)) {
-                            part[l] = part[2u * l] + part[2u * l + 1u];
-                        }
-                    }
-                }
-                gemm_store(tile.batch, tile.m * TILE_M + m, (tile.n * LUT_ROWS + row) * TILE_N + j, part[0]);
             }
         }
+        let n = (tile.n * LUT_ROWS + row) * TILE_N + i % TILE_N;
+        gemm_store(tile.batch, tile.m * TILE_M + i / TILE_N, n, part[0]);
     }
 }

@@ -10,8 +10,6 @@
 
 const SETS_N: u32 = TILE_N / 4u;
 const SPANS: u32 = 32u / SPAN;
-// Halves of a block in a span.
-const HALVES: u32 = SPAN / 16u;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
@@ -63,32 +61,37 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
         tab_wait();
 
         var looked_up: array<f32, TILE_M * TILE_N * SPANS>;
-        // Not unrolled: the body is large enough.
+        // Neither planes nor halves are unrolled: the body is large enough.
         for (var plane = 0u; plane < W_BITS; plane++) {
+            var words: array<vec4<u32>, SETS_N>;
             //#unroll
             for (var set = 0u; set < SETS_N; set++) {
-                let words = bitplane_weight(plane, quad[set], inside);
-                let folded = lut_fold(words);
+                words[set] = bitplane_weight(plane, quad[set], inside);
+            }
+            for (var h = 0u; h < 2u; h++) {
                 //#unroll
-                for (var r = 0u; r < 4u; r++) {
+                for (var set = 0u; set < SETS_N; set++) {
+                    let bits = words[set] >> vec4<u32>(4u * h);
+                    let folded = lut_fold(bits);
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
+                        let own = select(table[2u * m], table[2u * m + 1u], h == 1u);
                         //#unroll
-                        for (var s = 0u; s < SPANS; s++) {
-                            var span = 0.0;
+                        for (var r = 0u; r < 4u; r++) {
+                            var half = 0.0;
                             //#unroll
-                            for (var h = HALVES * s; h < HALVES * (s + 1u); h++) {
-                                //#unroll
-                                for (var q = 0u; q < 4u; q++) {
-                                    let entry = tab_look(
-                                        8u * m + 4u * h + q, bitcast<u32>(table[2u * m + h][q]),
-                                        (folded[r] >> (8u * q + 4u * h)) & 7u, input,
-                                    );
-                                    let sign = (words[r] << (28u - 8u * q - 4u * h)) & LUT_SIGN;
-                                    span += bitcast<f32>(entry ^ sign);
-                                }
+                            for (var q = 0u; q < 4u; q++) {
+                                let entry = tab_look(
+                                    8u * m + 4u * h + q, bitcast<u32>(own[q]), (folded[r] >> (8u * q)) & 7u, input,
+                                );
+                                half += bitcast<f32>(entry ^ ((bits[r] << (28u - 8u * q)) & LUT_SIGN));
                             }
-                            looked_up[(m * TILE_N + 4u * set + r) * SPANS + s] += f32(1u << plane) * span;
+                            half *= f32(1u << plane);
+                            //#unroll
+                            for (var s = 0u; s < SPANS; s++) {
+                                looked_up[(m * TILE_N + 4u * set + r) * SPANS + s] +=
+                                    select(0.0, half, SPANS == 1u || h == s);
+                            }
                         }
                     }
                 }
@@ -111,15 +114,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
                 for (var r = 0u; r < 4u; r++) {
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
-                        let at = m * TILE_N + 4u * set + r;
                         if (GROUPED) {
                             var span_sum = half_sum[2u * m + s];
                             if (SPANS == 1u) {
                                 span_sum += half_sum[2u * m + 1u];
                             }
-                            acc[at] += lut_value(looked_up[at * SPANS + s], span_sum, w_scl_pick(scale, r));
+                            acc[m * TILE_N + 4u * set + r] += lut_value(looked_up[(m * TILE_N + 4u * set + r) * SPANS + s], span_sum, w_scl_pick(scale, r));
                         } else {
-                            acc[at] += looked_up[at * SPANS + s];
+                            acc[m * TILE_N + 4u * set + r] += looked_up[(m * TILE_N + 4u * set + r) * SPANS + s];
                         }
                     }
                 }
@@ -135,8 +137,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
             for (var r = 0u; r < 4u; r++) {
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
-                    let at = m * TILE_N + 4u * set + r;
-                    acc[at] = lut_value(acc[at], sum[m], w_scl_pick(scale, r));
+                    acc[m * TILE_N + 4u * set + r] = lut_value(acc[m * TILE_N + 4u * set + r], sum[m], w_scl_pick(scale, r));
                 }
             }
         }

@@ -11,8 +11,6 @@
 
 const SETS_N: u32 = TILE_N / 4u;
 const SPANS: u32 = 32u / SPAN;
-// Halves of a block in a span.
-const HALVES: u32 = SPAN / 16u;
 const LUT8_LARGEST: f32 = 127.0;
 // 2^-100, whose inverse times 127 f32 still holds.
 const LUT8_SMALLEST: f32 = 7.888609e-31;
@@ -90,34 +88,38 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
         tab_wait();
 
         var looked_up: array<i32, TILE_M * TILE_N * SPANS>;
-        // Not unrolled: the body is large enough.
+        // Neither planes nor halves are unrolled: the body is large enough.
         for (var plane = 0u; plane < W_BITS; plane++) {
+            var words: array<vec4<u32>, SETS_N>;
             //#unroll
             for (var set = 0u; set < SETS_N; set++) {
-                let words = bitplane_weight(plane, quad[set], inside);
-                let folded = lut_fold(words);
+                words[set] = bitplane_weight(plane, quad[set], inside);
+            }
+            for (var h = 0u; h < 2u; h++) {
                 //#unroll
-                for (var r = 0u; r < 4u; r++) {
+                for (var set = 0u; set < SETS_N; set++) {
+                    let bits = words[set] >> vec4<u32>(4u * h);
+                    let folded = lut_fold(bits);
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
+                        let own = select(table[2u * m], table[2u * m + 1u], h == 1u);
                         //#unroll
-                        for (var s = 0u; s < SPANS; s++) {
-                            var span = 0;
+                        for (var r = 0u; r < 4u; r++) {
+                            var half = 0;
                             //#unroll
-                            for (var h = HALVES * s; h < HALVES * (s + 1u); h++) {
-                                //#unroll
-                                for (var q = 0u; q < 4u; q++) {
-                                    let entries = tab_look(
-                                        2u * m + h, table[2u * m + h],
-                                        (folded[r] >> (8u * q + 4u * h)) & 7u, input,
-                                    );
-                                    let entry = bitcast<i32>(entries << (24u - 8u * q)) >> 24u;
-                                    // -1 where the sign is to change: -x = (x ^ -1) - -1.
-                                    let sign = bitcast<i32>(words[r] << (28u - 8u * q - 4u * h)) >> 31u;
-                                    span += (entry ^ sign) - sign;
-                                }
+                            for (var q = 0u; q < 4u; q++) {
+                                let entries = tab_look(2u * m + h, own, (folded[r] >> (8u * q)) & 7u, input);
+                                let entry = bitcast<i32>(entries << (24u - 8u * q)) >> 24u;
+                                // -1 where the sign is to change: -x = (x ^ -1) - -1.
+                                let sign = bitcast<i32>(bits[r] << (28u - 8u * q)) >> 31u;
+                                half += (entry ^ sign) - sign;
                             }
-                            looked_up[(m * TILE_N + 4u * set + r) * SPANS + s] += span << plane;
+                            half <<= plane;
+                            //#unroll
+                            for (var s = 0u; s < SPANS; s++) {
+                                looked_up[(m * TILE_N + 4u * set + r) * SPANS + s] +=
+                                    select(0, half, SPANS == 1u || h == s);
+                            }
                         }
                     }
                 }
@@ -140,16 +142,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
                 for (var r = 0u; r < 4u; r++) {
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
-                        let at = m * TILE_N + 4u * set + r;
-                        let value = f32(looked_up[at * SPANS + s]) * table_scale[m];
+                        let value = f32(looked_up[(m * TILE_N + 4u * set + r) * SPANS + s]) * table_scale[m];
                         if (GROUPED) {
                             var span_sum = half_sum[2u * m + s];
                             if (SPANS == 1u) {
                                 span_sum += half_sum[2u * m + 1u];
                             }
-                            acc[at] += lut_value(value, span_sum, w_scl_pick(scale, r));
+                            acc[m * TILE_N + 4u * set + r] += lut_value(value, span_sum, w_scl_pick(scale, r));
                         } else {
-                            acc[at] += value;
+                            acc[m * TILE_N + 4u * set + r] += value;
                         }
                     }
                 }
@@ -165,8 +166,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
             for (var r = 0u; r < 4u; r++) {
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
-                    let at = m * TILE_N + 4u * set + r;
-                    acc[at] = lut_value(acc[at], sum[m], w_scl_pick(scale, r));
+                    acc[m * TILE_N + 4u * set + r] = lut_value(acc[m * TILE_N + 4u * set + r], sum[m], w_scl_pick(scale, r));
                 }
             }
         }
