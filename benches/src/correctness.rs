@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use anybit::{OutputFormat, Values};
+use anybit::{Engine, OutputFormat, Values};
 use anybit_formats::{FormatError, PackedMatrix};
 use anybit_reference::bound::{self, ErrorModel};
 use anybit_reference::{Batches, exact, projection};
@@ -74,6 +74,31 @@ impl Reference {
     ) -> Result<Self, Error> {
         let shape = Shape::new(x.rows(), w.rows(), x.columns());
         Self::within(FULL_CHECK, shape, x, w, output)
+    }
+
+    /// The reference of an engine that looks sums up in tables, which errs in its own way; `None` for others. Every element
+    /// is compared: such engines are for few rows of X.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Reference`] for operands that have no such product.
+    pub(crate) fn of_tables(
+        engine: Engine,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+    ) -> Result<Option<Self>, Error> {
+        let model = ErrorModel::WGSL;
+        let (exact, bounds) = match engine {
+            Engine::Lut => (exact::gemm_f64(x, w)?, model.gemm_lut(x, w, Batches::ONE)?),
+            // Beside the product of the tables as they should be rounded.
+            Engine::Lut8 => model
+                .gemm_lut8(x, w, Batches::ONE)?
+                .into_iter()
+                .map(|output| (output.value, output.bound))
+                .unzip(),
+            _ => return Ok(None),
+        };
+        Ok(Some(Self::Values { exact, bounds }))
     }
 
     fn within(

@@ -188,6 +188,18 @@ fn engines(page: &mut String) {
                 "f32; products exact by L-Mul's rules, sums bounded",
                 "as `fma` with an emulated multiplication by integer addition; only if asked for",
             ),
+            Engine::Lut => (
+                "floats, up to 8 rows",
+                "integer codes of 1 to 4 bits with any scales",
+                "f32, bounded",
+                "every plane of W looks sums of four activations up in tables of f32; only where asked for",
+            ),
+            Engine::Lut8 => (
+                "as `lut`",
+                "as `lut`",
+                "f32, bounded; the tables are rounded",
+                "as `lut`, with tables of signed bytes under a scale a block; only where asked for",
+            ),
             _ => ("", "", "", "see the kernel's file"),
         };
         line!(

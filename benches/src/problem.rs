@@ -281,6 +281,7 @@ impl Precision {
             Self::new(MatrixFormat::F32, weight(E::INT2)?),
             Self::new(MatrixFormat::F32, weight(E::TERNARY)?),
             Self::integer(E::E4M3, weight(E::E4M3)?),
+            Self::new(MatrixFormat::F32, weight(E::BINARY)?),
             Self::integer(E::INT8, weight(E::INT8)?),
             Self::integer(E::INT8, q4_1),
             Self::integer(E::INT4, q4_1),

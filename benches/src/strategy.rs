@@ -1,6 +1,6 @@
 //! Strategies: which kernels are tried on a problem.
 
-use anybit::{Context, Error, Plan, PlanOptions, Problem, candidates};
+use anybit::{Context, Engine, Error, Plan, PlanOptions, Problem, candidates};
 
 /// How many kernels a problem is run with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,12 @@ impl Strategy {
         let mut kinds = vec![(first.engine(), first.skeleton())];
         let mut plans = vec![first];
         if self == Self::EveryKind {
-            let (others, _) = candidates(problem, context.caps(), &PlanOptions::default())?;
+            let (mut others, _) = candidates(problem, context.caps(), &PlanOptions::default())?;
+            // Tables are looked up only where that is asked for.
+            for engine in [Engine::Lut, Engine::Lut8] {
+                let options = PlanOptions::engine(engine);
+                others.extend(candidates(problem, context.caps(), &options)?.0);
+            }
             for other in others {
                 let kind = (other.engine, other.skeleton);
                 if !kinds.contains(&kind) {

@@ -28,6 +28,7 @@ modules! {
     "core/gemm",
     "core/integer",
     "core/l_mul",
+    "core/lut",
     "core/operand",
     "core/quantize",
     "core/round",
@@ -51,6 +52,8 @@ modules! {
     "kernel/gemv_bitplane",
     "kernel/gemv_dot4",
     "kernel/gemv_fma",
+    "kernel/gemv_lut",
+    "kernel/gemv_lut8",
     "kernel/l_mul",
     "kernel/quantize_groups",
     "kernel/quantize_rows",
@@ -69,6 +72,8 @@ modules! {
     "reduce/workgroup",
     "scale/affine",
     "scale/none",
+    "table/subgroup",
+    "table/workgroup",
 }
 
 /// A set of modules to link from.

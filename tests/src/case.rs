@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anybit::{Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates};
+use anybit::{Candidate, Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates};
 
 use crate::operand::Fill;
 
@@ -20,21 +20,27 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernels that can do a problem, as `candidates` lists them, and then those that only run if asked for by engine,
-    /// as they emulate something else.
+    /// The kernels that can do a problem, as `candidates` lists them, without those that the options rule out; then those
+    /// that must be asked for, as they emulate something or look sums up in tables.
     ///
     /// # Panics
     ///
     /// If the problem itself is refused.
     pub fn all_for(problem: &Problem, caps: &Caps, floor: bool) -> Vec<Self> {
-        let taken = |options: PlanOptions| {
-            let (accepted, _) = candidates(problem, caps, &options)
-                .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
-            accepted
-        };
-        taken(PlanOptions::default())
+        let (accepted, _) = candidates(problem, caps, &PlanOptions::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
+        let tables = [Engine::Lut, Engine::Lut8, Engine::LMul]
             .into_iter()
-            .chain(taken(PlanOptions::engine(Engine::LMul)))
+            .flat_map(|engine| {
+                let asked_for = candidates(problem, caps, &PlanOptions::engine(engine));
+                asked_for.map(|(accepted, _)| accepted).unwrap_or_default()
+            });
+        let tables: Vec<Candidate> = tables
+            .filter(|table| accepted.iter().all(|other| other.engine != table.engine))
+            .collect();
+        accepted
+            .into_iter()
+            .chain(tables)
             .map(|candidate| Self {
                 engine: candidate.engine,
                 skeleton: candidate.skeleton,

@@ -321,7 +321,8 @@ pub fn batches(problem: &Problem) -> Batches {
 }
 
 /// The right f64 outputs of a problem, exact but for the saturation of f16, and how far the float outputs of an engine may
-/// be from them; of the lmul engine, those of the multiplier that the formats ask for.
+/// be from them; of the lmul engine, those of the multiplier that the formats ask for; of the engine `lut8`, those from
+/// tables that are rounded as they should be.
 ///
 /// # Errors
 ///
@@ -340,6 +341,12 @@ pub fn reference(
     }
     let bounds = match engine {
         Engine::Fma => model.gemm_fma(x, w, batches),
+        Engine::Lut => model.gemm_lut(x, w, batches),
+        Engine::Lut8 => {
+            let outputs = model.gemm_lut8(x, w, batches);
+            let outputs = outputs.map_err(|error| error.to_string())?.into_iter();
+            return Ok(outputs.map(|output| (output.value, output.bound)).unzip());
+        }
         _ => {
             let accumulation = Accumulation::of(&problem.activation, &problem.weight);
             model.gemm_integer(x, w, batches, accumulation)

@@ -9,6 +9,10 @@
 //! A bound holds as long as no intermediate result overflows. It covers the error of the exact results of
 //! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
 
+mod lut;
+
+pub use lut::gemm_lut8_rounding;
+
 use anybit_formats::{
     AffineFormat, ElementFormat, LMul, MatrixFormat, PackedMatrix, QuantizeRowsOptions, ScaleRule,
     ScaleType, ZeroKind,
@@ -39,7 +43,7 @@ pub struct ErrorModel {
 }
 
 /// An exact value and the largest distance from it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Bounded {
     /// The exact value.
     pub value: f64,

@@ -30,9 +30,12 @@ mod gemv_bitplane;
 mod gemv_dot4;
 mod gemv_fma;
 mod gemv_lmul;
+mod gemv_lut;
+mod gemv_lut8;
 mod integer;
 mod l_mul;
 mod lmul;
+mod lut;
 mod quantize_groups;
 mod quantize_rows;
 mod reduce;
@@ -51,6 +54,8 @@ pub use gemv_bitplane::gemv_bitplane;
 pub use gemv_dot4::gemv_dot4;
 pub use gemv_fma::gemv_fma;
 pub use gemv_lmul::gemv_lmul;
+pub use gemv_lut::gemv_lut;
+pub use gemv_lut8::gemv_lut8;
 pub use l_mul::l_mul;
 pub use quantize_groups::{quantize_groups, quantize_groups_with};
 pub use quantize_rows::{quantize_rows, quantize_rows_with};
@@ -70,6 +75,8 @@ pub const KERNELS: &[&str] = &[
     "gemv_dot4",
     "gemv_fma",
     "gemv_lmul",
+    "gemv_lut",
+    "gemv_lut8",
     "l_mul",
     "quantize_groups",
     "quantize_rows",

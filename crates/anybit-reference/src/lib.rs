@@ -41,6 +41,7 @@ pub mod kernel;
 mod problem;
 pub mod projection;
 pub mod quantize;
+mod tables;
 
 pub use error::ReferenceError;
 pub use problem::{Batches, activations};

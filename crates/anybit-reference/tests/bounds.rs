@@ -5,7 +5,7 @@ mod common;
 use anybit_formats::{ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Zeros};
 use anybit_reference::bound::{
     Accumulation, ErrorModel, LARGEST_F16, f16_output, gemm_fma_bound, gemm_fma_bound_of,
-    gemm_integer_bound, scale_bound,
+    gemm_integer_bound, gemm_lut8_rounding, scale_bound,
 };
 use anybit_reference::{Batches, exact};
 use common::{Random, format, matrix};
@@ -183,6 +183,35 @@ fn bounds_are_not_idle() {
             "{x:?} {w:?}: bound {largest:e}, outputs {typical:e}"
         );
         assert!(largest > 0.0);
+    }
+}
+
+/// Those of looked-up sums too; of tables of bytes, beside their own product.
+#[test]
+fn bounds_of_tables_are_not_idle() {
+    for (x, w) in [("f32", "i4g32h"), ("f16", "u4g32hm"), ("f32", "b1rf")] {
+        let (x, w) = (uniform(x, 8, 1024, 1), uniform(w, 16, 1024, 2));
+        let typical = root_mean_square(&exact::gemm_f64(&x, &w).unwrap());
+        let largest = |bounds: Vec<f64>| bounds.into_iter().fold(0.0, f64::max);
+        let model = ErrorModel::WGSL;
+        let lut = largest(model.gemm_lut(&x, &w, Batches::ONE).unwrap());
+        let rounded = model.gemm_lut8(&x, &w, Batches::ONE).unwrap();
+        let lut8 = largest(rounded.iter().map(|output| output.bound).collect());
+        assert!(
+            lut > 0.0 && 50.0 * lut < typical,
+            "{w:?}: {lut:e} of {typical:e}"
+        );
+        assert!(
+            lut8 > 0.0 && 50.0 * lut8 < typical,
+            "{w:?}: {lut8:e} of {typical:e}"
+        );
+        // Rounding a table costs far more than f32 does, but stays a bound on it.
+        let rounding = gemm_lut8_rounding(&x, &w, Batches::ONE).unwrap();
+        let exact = exact::gemm_f64(&x, &w).unwrap();
+        for ((output, exact), rounding) in rounded.iter().zip(exact).zip(rounding) {
+            assert!((output.value - exact).abs() <= rounding);
+            assert!(rounding > lut8);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use anybit_formats::{
     MatrixFormat, PackedMatrix, ScaleType, ZeroKind, Zeros,
 };
 use anybit_reference::bound::{
-    Accumulation, ErrorModel, gemm_l_mul_bound, max_k_i32, max_k_i32_scaled,
+    Accumulation, ErrorModel, gemm_l_mul_bound, gemm_lut8_rounding, max_k_i32, max_k_i32_scaled,
 };
 use anybit_reference::kernel::{self, Tile};
 use anybit_reference::{Batches, ReferenceError, exact};
@@ -475,6 +475,116 @@ fn lmul_bounds_cover_operands_next_to_a_tie() {
         assert!((other - exact).abs() <= bound, "{other} {exact} {bound}");
     }
     assert!((0.125..0.13).contains(&bound), "{bound}");
+}
+
+const TABLE_PAIRS: &[(&str, &str)] = &[
+    ("f32", "i4g32h"),
+    ("f16", "u4g32hm"),
+    ("bf16", "u3g64fz"),
+    ("f32", "tf"),
+    ("f32", "b1rh"),
+    ("f16", "i2"),
+    ("f32", "u2g16hm"),
+    ("bf16", "b4rfz"),
+    ("f32", "i1g32e"),
+    ("f32", "u4g32sm"),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn twins_with_tables_are_within_their_bounds(
+        pair in 0..TABLE_PAIRS.len(),
+        m in 1..4_usize,
+        n in 1..6_usize,
+        size in 1..300_usize,
+        lanes_log2 in 0..6_u32,
+        seed: u64,
+    ) {
+        let (x, w) = TABLE_PAIRS[pair];
+        let (x, w) = (format(x), format(w));
+        let k = columns(x, w, size);
+        let (x, w) = (matrix(x, m, k, seed), matrix(w, n, k, seed ^ 1));
+        let exact = exact::gemm_f64(&x, &w).unwrap();
+        let model = ErrorModel::NEAREST;
+        let tile = Tile::of(&x, &w).with_lanes(1 << lanes_log2);
+        let grouped = Tile { accumulation: Accumulation::Grouped, ..tile };
+        let bound = model.gemm_lut(&x, &w, Batches::ONE).unwrap();
+        let (rounded, rounded_bound): (Vec<f64>, Vec<f64>) = model
+            .gemm_lut8(&x, &w, Batches::ONE)
+            .unwrap()
+            .into_iter()
+            .map(|output| (output.value, output.bound))
+            .unzip();
+        let rounding = gemm_lut8_rounding(&x, &w, Batches::ONE).unwrap();
+        for (index, ((rounded, exact), rounding)) in rounded.iter().zip(&exact).zip(&rounding).enumerate() {
+            // Beside f64's own rounding.
+            prop_assert!(
+                (rounded - exact).abs() <= rounding * (1.0 + 1e-9) + 1e-300,
+                "output {index}: {rounded:e} is farther than {rounding:e} from {exact:e}"
+            );
+        }
+        for tile in [tile, grouped] {
+            let y = kernel::gemv_lut(&x, &w, Batches::ONE, tile).unwrap();
+            assert_within("gemv_lut", &y, &exact, &bound);
+            let y = kernel::gemv_lut8(&x, &w, Batches::ONE, tile).unwrap();
+            assert_within("gemv_lut8", &y, &rounded, &rounded_bound);
+        }
+    }
+}
+
+/// Tables of bytes lose what is too small for their scale, and nothing else.
+#[test]
+fn tables_of_bytes_are_zero_for_the_smallest_activations() {
+    let w = matrix(format("i2"), 5, 64, 3);
+    for (size, kept) in [(1e-31, false), (1e-25, true)] {
+        let mut values = [0.0; 64];
+        values[40] = size;
+        let x = PackedMatrix::from_f32(anybit_formats::FloatFormat::F32, 1, 64, &values).unwrap();
+        let y = kernel::gemv_lut8(&x, &w, Batches::ONE, Tile::of(&x, &w)).unwrap();
+        let exact = exact::gemm_f64(&x, &w).unwrap();
+        for (y, exact) in y.into_iter().zip(exact) {
+            // What is not looked up is the half that every two's complement integer has.
+            let expected = if kept { exact } else { -0.5 * f64::from(size) };
+            assert!(
+                (f64::from(y) - expected).abs() <= 1e-5 * f64::from(size),
+                "{y:e} {exact:e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn tables_refuse_what_they_cannot_look_up() {
+    let x = matrix(format("f32"), 2, 64, 1);
+    let run = |w: &str, tile: fn(Tile) -> Tile| {
+        let w = matrix(format(w), 3, 64, 2);
+        kernel::gemv_lut(&x, &w, Batches::ONE, tile(Tile::of(&x, &w)))
+    };
+    let same = |tile| tile;
+    assert!(run("i4g32h", same).is_ok());
+    assert!(matches!(
+        run("e2m1g32e", same),
+        Err(ReferenceError::NotCodes { .. })
+    ));
+    assert!(matches!(
+        run("f32", same),
+        Err(ReferenceError::NotCodes { .. })
+    ));
+    let lanes = |tile: Tile| tile.with_lanes(3);
+    assert!(matches!(
+        run("i4g32h", lanes),
+        Err(ReferenceError::Constant { .. })
+    ));
+    let whole = |tile| Tile {
+        accumulation: Accumulation::Whole,
+        ..tile
+    };
+    assert!(matches!(
+        run("i4g32h", whole),
+        Err(ReferenceError::Grouped { .. })
+    ));
 }
 
 #[test]

@@ -44,6 +44,38 @@ fn apmm_products() {
     assert_eq!(of(E::BIPOLAR2, E::INT2), 4);
 }
 
+/// T-MAC, arXiv:2407.00088: the planes of w look up 10 and 6, and the tables of bytes have the scale 6.5 / 127.
+#[test]
+fn t_mac_products() {
+    // Columns 0, 4, 8 and 12 are a group.
+    let spread = |values: [f32; 4]| {
+        let mut row = vec![0.0; 16];
+        for (i, value) in values.into_iter().enumerate() {
+            row[4 * i] = value;
+        }
+        row
+    };
+    let x = anybit_reference::activations(&spread([1.0, -2.0, 3.0, 0.5]), 16).unwrap();
+    let w: Vec<i32> = spread([-2.0, 1.0, 0.0, -1.0])
+        .iter()
+        .map(|&w| w as i32)
+        .collect();
+    let w = integers(ElementFormat::INT2, 16, &w);
+    let tile = Tile::of(&x, &w);
+    assert_eq!(exact::gemm_f64(&x, &w).unwrap(), [-4.5]);
+    assert_eq!(
+        kernel::gemv_lut(&x, &w, Batches::ONE, tile).unwrap(),
+        [-4.5]
+    );
+    // ½·T[10] + T[6] − ½·Σ x with T[10] = −107 and T[6] = −10 in units of the scale.
+    let rounded = kernel::gemv_lut8(&x, &w, Batches::ONE, tile).unwrap()[0];
+    let expected = (-0.5 * 107.0 - 10.0) * 6.5 / 127.0 - 0.5 * 2.5;
+    assert!(
+        (f64::from(rounded) - expected).abs() < 1e-6,
+        "{rounded} {expected}"
+    );
+}
+
 /// Bipolar from unsigned sums: 4 Σuu − 2(2^q − 1) Σu_w − 2(2^p − 1) Σu_x + K (2^p − 1)(2^q − 1).
 #[test]
 fn apmm_bipolar_from_unsigned() {

@@ -15,11 +15,22 @@ pub enum Engine {
     Bitplane,
     /// [L-Mul](anybit_formats::LMul) in place of f32 multiplication: an emulation, taken only if asked for.
     LMul,
+    /// Planes look sums of four activations up in tables of f32.
+    Lut,
+    /// The same with tables of signed bytes. The tables are rounded, so this engine is taken only where it is asked for.
+    Lut8,
 }
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Self; 4] = [Self::Fma, Self::Dot4, Self::Bitplane, Self::LMul];
+    pub const ALL: [Self; 6] = [
+        Self::Fma,
+        Self::Dot4,
+        Self::Bitplane,
+        Self::Lut,
+        Self::Lut8,
+        Self::LMul,
+    ];
 
     /// The engine's name in kernel ids.
     pub const fn name(self) -> &'static str {
@@ -28,12 +39,21 @@ impl Engine {
             Self::Dot4 => "dot4",
             Self::Bitplane => "bitplane",
             Self::LMul => "lmul",
+            Self::Lut => "lut",
+            Self::Lut8 => "lut8",
         }
     }
 
     /// Whether it multiplies floats, decoded or as they are, and not integers.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::Fma | Self::LMul)
+    }
+}
+
+impl Engine {
+    /// Whether it looks products up in tables.
+    pub(crate) const fn has_tables(self) -> bool {
+        matches!(self, Self::Lut | Self::Lut8)
     }
 }
 
@@ -150,4 +170,6 @@ kernels! {
     gemv_dot4,
     gemv_bitplane,
     gemv_lmul,
+    gemv_lut,
+    gemv_lut8,
 }

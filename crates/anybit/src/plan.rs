@@ -18,6 +18,11 @@ const UNROLL_LIMIT: u32 = 2048;
 /// Operations of decoding, by [`decode_cost`], that an invocation may unroll: trees of selects for eight rows of a codebook
 /// took a driver 20 seconds to compile.
 const DECODE_LIMIT: f64 = 3200.0;
+/// Invocations that share tables of looked-up sums: `LUT_CLUSTER` of core/lut.wgsl.
+const TABLE_CLUSTER: u32 = 8;
+
+/// The widest weights that are looked up plane by plane.
+const TABLE_BITS: u32 = 4;
 
 /// Restrictions on a plan. The default leaves the choice to the planner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -126,6 +131,10 @@ pub enum Reason {
     Integers,
     /// It emulates another multiplication than f32's. It takes operands if asked for by engine or id.
     Emulation,
+    /// Multiply-adds are as fast or faster on such a device. It takes the problem if asked for by engine or id.
+    Tables,
+    /// Its tables are rounded, so that it is taken only if asked for by engine or id.
+    RoundedTables,
     /// The tile would unroll into too much code for such operands.
     Unroll,
     /// Batches of such a number of rows do not start on whole groups of four rows.
@@ -169,6 +178,13 @@ impl fmt::Display for Reason {
                 formatter,
                 "emulates another multiplication, which it does only if asked for by engine or id"
             ),
+            Self::Tables => write!(
+                formatter,
+                "leaves such products to multiply-adds on this device, unless it is asked for"
+            ),
+            Self::RoundedTables => {
+                write!(formatter, "rounds its tables, so it must be asked for")
+            }
             Self::Unroll => write!(formatter, "unrolls into too much code for these formats"),
             Self::BatchRows(rows) => {
                 write!(
@@ -326,8 +342,14 @@ pub fn candidates(
     let mut refused = Vec::new();
     for &row in KERNELS {
         for tile in row.tiles {
+            // Teams, or the clusters that share tables, lie inside subgroups.
+            let lanes = if row.engine.has_tables() {
+                TABLE_CLUSTER
+            } else {
+                tile.lanes
+            };
             let reduce = match caps.subgroup {
-                Some((smallest, _)) if smallest >= tile.lanes => Reduce::Subgroup,
+                Some((smallest, _)) if smallest >= lanes => Reduce::Subgroup,
                 _ => Reduce::Workgroup,
             };
             match consider(row, tile, reduce, problem, caps, options) {
@@ -358,7 +380,7 @@ pub fn plan(problem: &Problem, caps: &Caps, options: &PlanOptions) -> Result<Pla
             contract: problem.contract(),
             refusals,
         })?;
-    if !candidate.engine.is_float() {
+    if matches!(candidate.engine, Engine::Dot4 | Engine::Bitplane) {
         check_accumulator(problem)?;
     }
     let plan = Plan {
@@ -511,6 +533,14 @@ fn supports(
         if exact && !asked {
             return Err(Reason::Integers);
         }
+    } else if row.engine.has_tables() {
+        supports_tables(row.engine, problem)?;
+        if options.engine.is_none() && options.kernel.is_none() {
+            return Err(match row.engine {
+                Engine::Lut8 => Reason::RoundedTables,
+                _ => Reason::Tables,
+            });
+        }
     } else {
         let takes = |element: ElementFormat| match row.engine {
             Engine::Dot4 => element.lift_unit().is_some(),
@@ -574,6 +604,22 @@ fn supports(
     Ok(())
 }
 
+/// Whether sums of the activations can be looked up by the planes of the weights.
+fn supports_tables(engine: Engine, problem: &Problem) -> Result<(), Reason> {
+    debug_assert!(engine.has_tables());
+    if problem.output == OutputFormat::I32 {
+        return Err(Reason::Output(problem.output));
+    }
+    if !matches!(problem.activation.element(), ElementFormat::Float(_)) {
+        return Err(Reason::Activation(problem.activation));
+    }
+    let weight = problem.weight.element();
+    if weight.affine().is_none() || weight.bits() > TABLE_BITS {
+        return Err(Reason::Weight(problem.weight));
+    }
+    Ok(())
+}
+
 /// Kernels that read four rows at once need batches to start on such four.
 fn check_batch_rows(rows: usize, batch: Batch, broadcast: bool) -> Result<(), Reason> {
     if batch.count > 1 && !broadcast && !rows.is_multiple_of(WEIGHT_INTERLEAVE as usize) {
@@ -592,6 +638,7 @@ struct Rates {
     multiply_add: f64,
     dot4: f64,
     plane: f64,
+    shuffle: f64,
     /// Invocations that the device wants in flight.
     invocations: f64,
 }
@@ -607,6 +654,7 @@ const fn rates(class: DeviceClass) -> Rates {
             multiply_add: 1.0,
             dot4: 4.0,
             plane: 3.0,
+            shuffle: 5.0,
             invocations: 64.0,
         },
         DeviceClass::Gpu => Rates {
@@ -617,15 +665,19 @@ const fn rates(class: DeviceClass) -> Rates {
             multiply_add: 1.0,
             dot4: 1.2,
             plane: 3.0,
+            shuffle: 4.0,
             invocations: 16384.0,
         },
     }
 }
 
+/// Operations that find an entry of a table and add it, besides the look-up itself.
+const LOOK_UP_OPERATIONS: f64 = 5.0;
+
 /// Operations that make 32 codes ready for an engine.
 fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
     match (engine, element) {
-        (Engine::Bitplane, _) | (_, ElementFormat::Float(_)) => 0.0,
+        (Engine::Bitplane | Engine::Lut | Engine::Lut8, _) | (_, ElementFormat::Float(_)) => 0.0,
         (Engine::Fma | Engine::LMul, ElementFormat::Minifloat(_)) => 320.0,
         (Engine::Fma | Engine::LMul, ElementFormat::Codebook(_)) => 600.0,
         (Engine::Fma | Engine::LMul, _) => 64.0,
@@ -656,6 +708,15 @@ fn cost(
         Engine::LMul => 32.0 * 13.0 * rates.multiply_add,
         Engine::Dot4 => 8.0 * rates.dot4,
         Engine::Bitplane => activation_bits * weight_bits * rates.plane,
+        Engine::Lut | Engine::Lut8 => {
+            // Eight lookups a plane, and an entry of each of eight tables for all rows of W of an invocation.
+            let look_up = match reduce {
+                Reduce::Subgroup => rates.shuffle,
+                Reduce::Workgroup => rates.workgroup_load,
+            };
+            8.0 * weight_bits * (look_up + LOOK_UP_OPERATIONS * rates.multiply_add)
+                + 64.0 * rates.multiply_add / thread_n
+        }
     };
     let decode = decode_cost(row.engine, problem.weight.element());
     let activation_decode = decode_cost(row.engine, problem.activation.element());
@@ -672,6 +733,7 @@ fn cost(
                 Engine::Fma | Engine::LMul => 32.0,
                 Engine::Dot4 => 8.0,
                 Engine::Bitplane => activation_bits.max(weight_bits),
+                Engine::Lut | Engine::Lut8 => 0.0,
             };
             arithmetic +=
                 (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;

@@ -67,7 +67,9 @@ impl Specialization {
 pub(crate) fn layouts(row: &KernelRow, problem: &Problem) -> (DeviceLayout, DeviceLayout) {
     let layout = |format: &MatrixFormat, interleave| DeviceLayout {
         pieces: match (row.engine, format.element()) {
-            (Engine::Bitplane, ElementFormat::Affine(_)) => PieceLayout::Planes,
+            (Engine::Bitplane | Engine::Lut | Engine::Lut8, ElementFormat::Affine(_)) => {
+                PieceLayout::Planes
+            }
             _ => PieceLayout::Pieces,
         },
         interleave: if format.element().has_codes() {
@@ -291,13 +293,15 @@ pub(crate) fn specialize(
         OutputFormat::I32 => "output/i32",
     };
     let mut slots = vec![("weight_scale", weight.scale), ("output", output)];
-    if row.engine != Engine::Bitplane {
+    if matches!(row.engine, Engine::Fma | Engine::Dot4) {
         slots.push(("weight_codes", weight.codes));
     }
     if !(row.engine == Engine::Bitplane && row.skeleton == Skeleton::Tiled) {
         slots.push(("activation_codes", activation.codes));
     }
-    slots.push(("activation_scale", activation.scale));
+    if !row.engine.has_tables() {
+        slots.push(("activation_scale", activation.scale));
+    }
     match row.engine {
         Engine::Fma | Engine::LMul => {
             let product = match row.engine {
@@ -316,8 +320,12 @@ pub(crate) fn specialize(
             slots.push(("activation_lift", activation_lift));
         }
         Engine::Bitplane => {}
+        Engine::Lut | Engine::Lut8 => {
+            slots.push(("activation_format", activation.format));
+            slots.push(("activation_ahead", activation.ahead));
+        }
     }
-    if !row.engine.is_float() {
+    if matches!(row.engine, Engine::Dot4 | Engine::Bitplane) {
         slots.push((
             "accumulate",
             match (problem.output, grouped) {
@@ -354,14 +362,27 @@ pub(crate) fn specialize(
                 .constant_u32("WORKGROUP", tile.workgroup)
                 .constant_u32("LANES", tile.lanes)
                 .constant_u32("LANES_LOG2", log2(tile.lanes));
-            slots.push((
-                "reduce",
-                match reduce {
-                    Reduce::Subgroup => "reduce/subgroup",
-                    Reduce::Workgroup => "reduce/workgroup",
-                },
-            ));
-            if !row.engine.is_float() {
+            if row.engine.has_tables() {
+                let cells = table_cells(row.engine, tile, reduce);
+                header = header.constant_u32("CELLS", cells);
+                memory = 4 * cells;
+                slots.push((
+                    "table",
+                    match reduce {
+                        Reduce::Subgroup => "table/subgroup",
+                        Reduce::Workgroup => "table/workgroup",
+                    },
+                ));
+            } else {
+                slots.push((
+                    "reduce",
+                    match reduce {
+                        Reduce::Subgroup => "reduce/subgroup",
+                        Reduce::Workgroup => "reduce/workgroup",
+                    },
+                ));
+            }
+            if matches!(row.engine, Engine::Dot4 | Engine::Bitplane) {
                 slots.push((
                     "team_sum",
                     if grouped && problem.output != OutputFormat::I32 {
@@ -371,10 +392,10 @@ pub(crate) fn specialize(
                     },
                 ));
             }
-            if reduce == Reduce::Workgroup {
-                memory = 8 * tile.workgroup;
-            } else {
+            if reduce == Reduce::Subgroup {
                 variant = "_subgroup";
+            } else if !row.engine.has_tables() {
+                memory = 8 * tile.workgroup;
             }
             format!(
                 "{}x{}x{}_t{}",
@@ -403,6 +424,18 @@ pub(crate) fn specialize(
     }
 }
 
+/// Words of workgroup memory of a kernel with tables: those of the tables, where registers do not hold them, and of the
+/// sums that are joined after them.
+fn table_cells(engine: Engine, tile: &Tile, reduce: Reduce) -> u32 {
+    let entries = match (engine, reduce) {
+        (_, Reduce::Subgroup) => 0,
+        // An entry of eight tables for each row of X.
+        (Engine::Lut8, _) => 2 * tile.thread_m,
+        _ => 8 * tile.thread_m,
+    };
+    tile.workgroup * entries.max(tile.thread_m * tile.thread_n)
+}
+
 /// Bytes of workgroup memory of a tiled kernel.
 fn tiled_memory(engine: Engine, tile: &Tile, span: u32, problem: &Problem) -> u32 {
     let bits = |format: &MatrixFormat| format.element().bits();
@@ -410,6 +443,7 @@ fn tiled_memory(engine: Engine, tile: &Tile, span: u32, problem: &Problem) -> u3
         Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
         // Bytes of both tiles; a Span of 16 bytes, a scale of 12 and a sum of 4 for each row and span.
         Engine::Dot4 => tile.k * (tile.m + tile.n) + (tile.k / span) * 16 * (tile.m + tile.n),
+        Engine::Lut | Engine::Lut8 => 0,
         Engine::Bitplane => {
             (tile.k / 8) * (bits(&problem.activation) * tile.m + bits(&problem.weight) * tile.n)
         }

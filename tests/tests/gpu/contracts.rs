@@ -114,7 +114,9 @@ fn check_shapes(
 /// is a class of its own.
 fn classes(rig: &mut Rig, engine: Engine) -> Vec<Vec<Kernel>> {
     let sample = match engine {
-        Engine::Fma | Engine::LMul => Problem::new((1, 64, 128), format("f32"), format("u2f")),
+        Engine::Fma | Engine::LMul | Engine::Lut | Engine::Lut8 => {
+            Problem::new((1, 64, 128), format("f32"), format("u2f"))
+        }
         _ => Problem::new((1, 64, 128), format("u2f"), format("u2f")),
     };
     let classes = rig.classes(&sample, engine);
@@ -189,6 +191,45 @@ fn fma_of_codes_stays_within_the_bounds() {
             );
         }
     });
+}
+
+/// Floats with integers of up to four bits in every encoding under all scales, by tables.
+fn check_tables(test: &str, engine: Engine) {
+    on_each_adapter(test, |rig| {
+        let classes = classes(rig, engine);
+        let caps = rig.best().caps().clone();
+        let activations = ["f32", "f16", "bf16"].map(format);
+        let [_, rest @ ..] = operand_levels();
+        let levels: Vec<usize> = [classes.len(), activations.len(), 4]
+            .into_iter()
+            .chain(rest)
+            .collect();
+        for (turn, row) in pairwise(&levels, |_| true).iter().enumerate() {
+            let mut coded_levels = row[2..].to_vec();
+            // Without `full`, a level stands for two widths.
+            let turn_of_width = coded_levels[0] % 2;
+            if !full() {
+                coded_levels[0] /= 2;
+            }
+            let weight = coded(&coded_levels, turn_of_width);
+            let activation = activations[row[1]];
+            let problem = Problem::new((1, 64, 384), activation, weight);
+            let able = |kernel: &Kernel| kernel.id(&problem, &caps).is_some();
+            let class: Vec<Kernel> = classes[row[0]].iter().copied().filter(able).collect();
+            let kernel = Kernel::in_turn(&class, turn);
+            check_shapes(rig, kernel, activation, weight, turn as u64);
+        }
+    });
+}
+
+#[test]
+fn lut_stays_within_the_bounds() {
+    check_tables("lut_stays_within_the_bounds", Engine::Lut);
+}
+
+#[test]
+fn lut8_stays_within_the_bounds() {
+    check_tables("lut8_stays_within_the_bounds", Engine::Lut8);
 }
 
 #[test]

@@ -23,7 +23,7 @@ struct Mutation {
     output: OutputFormat,
 }
 
-use Engine::{Bitplane, Dot4, Fma, LMul};
+use Engine::{Bitplane, Dot4, Fma, LMul, Lut, Lut8};
 use OutputFormat::{F16, F32, I32};
 use Skeleton::{Gemv, Tiled};
 
@@ -73,6 +73,15 @@ const MUTATIONS: &[Mutation] = mutations! {
     "L-Mul leaves out its offset": "core/l_mul", "a + b + vec4<u32>(offset)" => "a + b", LMul Gemv "f32" "f32" F32;
     "L-Mul does not round its operands": "product/l_mul", "l_mul_round(bitcast<vec4<u32>>(values))" => "bitcast<vec4<u32>>(values)", LMul Tiled "bf16" "e4m3rf" F32;
     "L-Mul takes the sign of one operand": "core/l_mul", "(x ^ y) & vec4<u32>(L_MUL_SIGN)" => "x & vec4<u32>(L_MUL_SIGN)", LMul Tiled "f16" "i4" F32;
+    "the mirrored half of a table keeps its sign": "kernel/gemv_lut", "& LUT_SIGN));" => "& 0u));", Lut Gemv "f32" "i2rf" F32;
+    "planes that are looked up have the same weight": "kernel/gemv_lut", "f32(1u << plane)" => "1.0", Lut Gemv "f16" "u3g32fz" F32;
+    "the mirrored half of a table is not folded": "core/lut", "* 7u" => "* 0u", Lut Gemv "f32" "b4g32hm" F32;
+    "what all bits add is one half off": "core/lut", "2 * weight.offset" => "2 * weight.offset + 1", Lut Gemv "bf16" "i4rh" F32;
+    "a cluster's sum is left out": "core/lut", "e <= LANES_LOG2" => "e < LANES_LOG2", Lut Gemv "f32" "tf" F32;
+    "tables are shared with the wrong cluster": "table/workgroup", "(input.local & ~7u)" => "(input.local & 7u)", Lut Gemv "f32" "u1g32h" F32;
+    "a table is scaled by the smallest sum": "kernel/gemv_lut8", "sizes = max(" => "sizes = min(", Lut8 Gemv "f32" "i2rf" F32;
+    "codes of a table are rounded down": "kernel/gemv_lut8", "round(entries" => "floor(entries", Lut8 Gemv "f32" "i4g32h" F32;
+    "the mirrored half of a table of bytes is one off": "kernel/gemv_lut8", "(entry ^ sign) - sign" => "(entry ^ sign)", Lut8 Gemv "f16" "u4rhz" F32;
     "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
 };
 

@@ -260,6 +260,75 @@ fn ids_name_the_multiplier() {
     assert_eq!(fma.l_mul(), None);
 }
 
+/// Tables are for few rows of floats with integers of few bits, and only where they are asked for.
+#[test]
+fn tables_are_asked_for() {
+    for caps in devices() {
+        let problem = |m, x: &str, w: &str| Problem::new((m, 64, 96), format(x), format(w));
+        let usual = problem(1, "f16", "i2g32h");
+        let (accepted, refused) =
+            candidates(&usual, &caps, &PlanOptions::default()).expect("a problem");
+        let tables = [Engine::Lut, Engine::Lut8];
+        assert!(
+            accepted
+                .iter()
+                .all(|candidate| !tables.contains(&candidate.engine))
+        );
+        for reason in [Reason::Tables, Reason::RoundedTables] {
+            assert!(
+                refused.iter().any(|refusal| refusal.reason == reason),
+                "{refused:?}"
+            );
+        }
+        for engine in tables {
+            let asked_for = |problem: &Problem| plan(problem, &caps, &PlanOptions::engine(engine));
+            for bits in 1..=4 {
+                for m in [1, 8] {
+                    let plan =
+                        asked_for(&problem(m, "f32", &format!("u{bits}g16hm"))).expect("a plan");
+                    assert!(plan.id().contains(&format!("__{engine}_")), "{}", plan.id());
+                    let again =
+                        anybit::plan(plan.problem(), &caps, &PlanOptions::kernel(plan.id()));
+                    assert_eq!(again.expect("the same plan").id(), plan.id());
+                    let shuffles = caps.subgroup.is_some_and(|(smallest, _)| smallest >= 8);
+                    assert_eq!(plan.specialization().subgroup, shuffles);
+                }
+            }
+            let reason = |problem: &Problem| match asked_for(problem) {
+                Err(anybit::Error::Unsupported { refusals, .. }) => refusals
+                    .into_iter()
+                    .map(|refusal| refusal.reason)
+                    .find(|reason| *reason != Reason::Options),
+                _ => None,
+            };
+            assert_eq!(
+                reason(&problem(9, "f32", "i2g32h")),
+                Some(Reason::Rows { limit: 8 })
+            );
+            for weight in ["i5g32h", "e2m1g32e", "nf4g32f", "f32"] {
+                let refused = reason(&problem(1, "f32", weight));
+                assert_eq!(refused, Some(Reason::Weight(format(weight))));
+            }
+            for activation in ["i8rf", "e4m3rf"] {
+                let refused = reason(&problem(1, activation, "i2g32h"));
+                assert_eq!(refused, Some(Reason::Activation(format(activation))));
+            }
+            let integers = problem(1, "f32", "i2").with_output(OutputFormat::I32);
+            assert_eq!(reason(&integers), Some(Reason::Output(OutputFormat::I32)));
+            let batch = Batch {
+                count: 2,
+                ..Batch::ONE
+            };
+            let ragged = Problem {
+                n: 63,
+                ..usual.clone()
+            }
+            .with_batch(batch);
+            assert_eq!(reason(&ragged), Some(Reason::BatchRows(63)));
+        }
+    }
+}
+
 fn any_format() -> impl Strategy<Value = MatrixFormat> {
     let scales = [
         "", "f", "h", "rf", "rh", "rfz", "g16f", "g32h", "g32hm", "g64fz", "g96h", "g32e", "g16k",

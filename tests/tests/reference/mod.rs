@@ -123,6 +123,20 @@ fn l_mul_twins_stay_within_the_bounds() {
     check_bounded(Engine::LMul, &pairs, &twins);
 }
 
+#[test]
+fn twins_with_tables_stay_within_the_bounds() {
+    let pairs = [
+        ("f32", "u4g32hm"),
+        ("bf16", "i3g16fz"),
+        ("f16", "tf"),
+        ("f32", "b1rh"),
+    ];
+    let lut: [(&str, Twin<f32>); 1] = twins! { gemv_lut };
+    check_bounded(Engine::Lut, &pairs, &lut);
+    let lut8: [(&str, Twin<f32>); 1] = twins! { gemv_lut8 };
+    check_bounded(Engine::Lut8, &pairs, &lut8);
+}
+
 fn check_bounded(engine: Engine, pairs: &[(&str, &str)], twins: &[(&str, Twin<f32>)]) {
     for (x, w) in pairs {
         for shape in SHAPES {

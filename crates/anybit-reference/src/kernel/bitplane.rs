@@ -21,7 +21,7 @@ impl Bitplane {
 }
 
 /// The plane words of a block; those of bits that the codes have not are 0.
-fn planes(codes: &[u8; 32]) -> Words {
+pub(super) fn planes(codes: &[u8; 32]) -> Words {
     std::array::from_fn(|plane| {
         let bits = (0..).zip(codes);
         bits.fold(0, |word, (index, &code)| {

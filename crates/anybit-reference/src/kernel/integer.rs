@@ -77,7 +77,7 @@ impl Scale {
     }
 
     /// The scale of the columns from `first_k` on; past the end, that of the last column.
-    fn at(matrix: &PackedMatrix, row: usize, first_k: usize) -> Self {
+    pub(super) fn at(matrix: &PackedMatrix, row: usize, first_k: usize) -> Self {
         let columns = matrix.columns();
         let last = columns.saturating_sub(1);
         let group_len = matrix.format().group_len(columns).max(1);
