@@ -16,35 +16,34 @@ fn lift_value(value: f32) -> u32 {
     return (bitcast<u32>(i32(value * operand().lift)) & 0xffu) * BYTES_ONE;
 }
 
-fn lift_entry(entry: u32) -> u32 {
-    return lift_value(operand().table[entry / 4u][entry % 4u]);
-}
-
 fn lift_pick(a: u32, b: u32, mask: u32) -> u32 {
     return a ^ ((a ^ b) & mask);
 }
 
-fn lift_four(entry: u32, bytes: u32) -> u32 {
+fn lift_four(values: vec4<f32>, bytes: u32) -> u32 {
     let low = lift_mask(bytes);
     return lift_pick(
-        lift_pick(lift_entry(entry), lift_entry(entry + 1u), low),
-        lift_pick(lift_entry(entry + 2u), lift_entry(entry + 3u), low),
+        lift_pick(lift_value(values.x), lift_value(values.y), low),
+        lift_pick(lift_value(values.z), lift_value(values.w), low),
         lift_mask(bytes >> 1u),
     );
 }
 
-fn lift_eight(entry: u32, bytes: u32) -> u32 {
-    return lift_pick(lift_four(entry, bytes), lift_four(entry + 4u, bytes), lift_mask(bytes >> 2u));
+fn lift_eight(first: vec4<f32>, second: vec4<f32>, bytes: u32) -> u32 {
+    return lift_pick(lift_four(first, bytes), lift_four(second, bytes), lift_mask(bytes >> 2u));
 }
 
 fn lift_bytes(bytes: u32, choice: i32) -> u32 {
     var value: u32;
     if (BITS <= 2u) {
-        value = lift_four(0u, bytes);
-    } else if (BITS == 3u) {
-        value = lift_eight(0u, bytes);
+        value = lift_four(operand().table[0], bytes);
     } else {
-        value = lift_pick(lift_eight(0u, bytes), lift_eight(8u, bytes), lift_mask(bytes >> 3u));
+        value = lift_eight(operand().table[0], operand().table[1], bytes);
+    }
+    if (BITS == 4u) {
+        value = lift_pick(
+            value, lift_eight(operand().table[2], operand().table[3], bytes), lift_mask(bytes >> 3u),
+        );
     }
     if (ZERO == LIFT_CHOICE) {
         // 0xff where the code is the one that the group chooses for: all bits of the difference are 0.

@@ -333,7 +333,7 @@ fn check_bare(
     let wrong = (0..values.len()).find(|&index| {
         let expected = value_of(expected[index]);
         let same = found[index] == expected.to_bits();
-        !same && !(expected.is_nan() && f32::from_bits(found[index]).is_nan())
+        !(same || expected.is_nan() && f32::from_bits(found[index]).is_nan())
     });
     rig.note(match wrong {
         None => Ok(()),
