@@ -7,6 +7,8 @@
 //! - [`MatrixFormat`] adds how the numbers are scaled: per tensor, row or group, by scales of one
 //!   or two levels, with or without a zero point.
 //! - [`PackedMatrix`] is a matrix in such a format, on the host.
+//! - [`PackedMatrix::nested`] is an `int8` matrix read at fewer bits, by truncation or Double Rounding
+//!   ([`Nesting`]).
 //! - [`quantize()`] makes one from `f32` values; [`quantize::rule`] holds the rule for a single
 //!   group.
 //! - [`DeviceLayout`] and [`Sections`] say where each bit stands in the two word arrays that
@@ -44,6 +46,7 @@ mod error;
 mod format;
 pub mod layout;
 mod matrix_format;
+mod nested;
 mod packed;
 mod parallel;
 pub mod quantize;
@@ -54,11 +57,12 @@ pub use format::affine::{AffineFormat, Encoding};
 pub use format::codebook::{Choice, CodebookFormat};
 pub use format::float::FloatFormat;
 pub use format::minifloat::{MinifloatFormat, SpecialValues};
-pub use layout::{DeviceLayout, PieceLayout, Sections, SumLayout};
+pub use layout::{CarryPlane, DeviceLayout, PieceLayout, Sections, SumLayout};
 pub use matrix_format::{
     Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, SecondLevel,
     ZeroKind,
 };
+pub use nested::{Nesting, double_round, truncate};
 pub use packed::{DeviceImage, PackedMatrix, SideData, Zeros};
 pub use quantize::{
     Calibration, Overflow, QuantizeOptions, Rounding, ScaleRule, quantize, quantize_with,
