@@ -55,6 +55,7 @@ modules! {
     "lift/affine_weight",
     "lift/codebook",
     "lift/minifloat",
+    "lift/nested_weight",
     "output/f32",
     "output/i32",
     "reduce/subgroup",

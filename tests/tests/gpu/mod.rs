@@ -4,6 +4,7 @@ mod contracts;
 mod decode;
 mod exact;
 mod mutation;
+mod nested;
 mod quantize;
 mod shapes;
 mod transfer;

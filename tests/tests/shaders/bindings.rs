@@ -6,7 +6,7 @@ use anybit_tests::shader::{Bound, Shader, features};
 use naga::back::glsl::Version;
 use naga::back::hlsl::ShaderModel;
 
-use super::every::{Text, decoders, gemms, quantizers};
+use super::every::{Text, decoders, gemms, nested_gemms, quantizers};
 
 /// How many problems a failing test prints.
 const SHOWN: usize = 8;
@@ -111,7 +111,9 @@ fn gemm_shaders() {
         Bound::Read,
         Bound::Write,
     ];
-    check_all("GEMM shaders", &gemms(), |text| {
+    let mut texts = gemms();
+    texts.extend(nested_gemms());
+    check_all("GEMM shaders", &texts, |text| {
         check(text, Some(params), &bindings)
     });
 }
