@@ -1,7 +1,7 @@
 // Operands of the bitplane engine: words of one bit of 32 codes.
 //
-// Reads W_CARRY: 1 where plane 0 of the weights is a carry plane, a second bit of weight 1, and the others follow it. So
-// plane p has the weight 2^(max(p, W_CARRY) - W_CARRY).
+// Reads W_CARRY: 1 where a carry plane follows the planes of the weights, a second bit of weight 1. So plane p has the
+// weight 2^(p % W_BITS).
 //#import core/gemm
 
 // Planes that a weight is read from.
@@ -15,8 +15,8 @@ fn bitplane_activation(plane: u32, quad: u32, block: u32) -> vec4<u32> {
 
 fn bitplane_weight(plane: u32, quad: u32, block: u32) -> vec4<u32> {
     let operand = params.weight;
-    var start = operand.pieces.x + (max(plane, W_CARRY) - W_CARRY) * operand.pieces.y;
-    if (W_CARRY == 1u && plane == 0u) {
+    var start = operand.pieces.x + plane * operand.pieces.y;
+    if (W_CARRY == 1u && plane == W_BITS) {
         start = operand.pieces.z;
     }
     return w_codes[start / 4u + quad * operand.blocks + block];

@@ -72,7 +72,7 @@ fn main(
                     //#unroll
                     for (var p = 0u; p < W_PLANES; p++) {
                         let word = w[W_PLANES * (n / 4u) + p][n % 4u] & bitplane_mask(s);
-                        codes[n] += i32(countOneBits(word) << (max(p, W_CARRY) - W_CARRY));
+                        codes[n] += i32(countOneBits(word) << (p % W_BITS));
                     }
                     weight_codes[n] += codes[n];
                 }
@@ -118,7 +118,7 @@ fn main(
                             let word = w[W_PLANES * (n / 4u) + p][n % 4u];
                             //#unroll
                             for (var q = 0u; q < A_BITS; q++) {
-                                power[max(p, W_CARRY) - W_CARRY + q] += countOneBits(word & y[q]);
+                                power[p % W_BITS + q] += countOneBits(word & y[q]);
                             }
                         }
                         var sum = 0u;

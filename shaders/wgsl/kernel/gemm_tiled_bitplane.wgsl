@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         //#unroll
                         for (var p = 0u; p < W_PLANES; p++) {
                             let word = w[(n / 4u) * W_PLANES + p][n % 4u] & bitplane_mask(s);
-                            codes[n] += i32(countOneBits(word) << (max(p, W_CARRY) - W_CARRY));
+                            codes[n] += i32(countOneBits(word) << (p % W_BITS));
                         }
                         weight_codes[n] += codes[n];
                     }
@@ -126,7 +126,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                                 let word = w[(n / 4u) * W_PLANES + p][n % 4u];
                                 //#unroll
                                 for (var q = 0u; q < A_BITS; q++) {
-                                    power[max(p, W_CARRY) - W_CARRY + q] += countOneBits(word & x[q][r]);
+                                    power[p % W_BITS + q] += countOneBits(word & x[q][r]);
                                 }
                             }
                             var sum = 0u;

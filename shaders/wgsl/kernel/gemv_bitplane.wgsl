@@ -75,9 +75,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                     if (WEIGHT_SUMS) {
                         //#unroll
                         for (var plane = 0u; plane < W_PLANES; plane++) {
-                            codes += i32(
-                                countOneBits(w[plane][r] & bitplane_mask(s)) << (max(plane, W_CARRY) - W_CARRY),
-                            );
+                            codes += i32(countOneBits(w[plane][r] & bitplane_mask(s)) << (plane % W_BITS));
                         }
                         weight_codes[4u * set + r] += codes;
                     }
@@ -89,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                             let word = w[p][r] & bitplane_mask(s);
                             //#unroll
                             for (var q = 0u; q < A_BITS; q++) {
-                                power[max(p, W_CARRY) - W_CARRY + q] += countOneBits(word & x[A_BITS * m + q]);
+                                power[p % W_BITS + q] += countOneBits(word & x[A_BITS * m + q]);
                             }
                         }
                         var sum = 0u;

@@ -84,11 +84,11 @@ const MUTATIONS: &[Mutation] = mutations! {
     "the activation's offset is one off": "core/integer", "span.offset *" => "(span.offset + 1) *", Dot4 Tiled "b8" "i4" I32;
     "what 8-bit weights lost is not added back": "lift/affine_weight", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
     "the weight's offset is one off": "core/integer", "var offset = weight.offset;" => "var offset = weight.offset + 1;", Bitplane Tiled "i3" "i2" I32;
-    "planes have the wrong weight": "kernel/gemv_bitplane", "- W_CARRY + q]" => "- W_CARRY]", Bitplane Gemv "u3" "u2" I32;
+    "planes have the wrong weight": "kernel/gemv_bitplane", "power[p % W_BITS + q]" => "power[p % W_BITS]", Bitplane Gemv "u3" "u2" I32;
     "the lowest planes are taken for the top": "core/bitplane", "start = operand.pieces.x" => "start = 0u", Bitplane Tiled "i3" "i8>truncated4" I32;
     "the carry plane is not found": "core/bitplane", "start = operand.pieces.z" => "start = operand.pieces.x", Bitplane Gemv "i3" "i8>rounded4" I32;
-    "the carry has the weight of the next plane": "kernel/gemm_tiled_bitplane", "power[max(p, W_CARRY) - W_CARRY + q]" => "power[min(p, W_BITS - 1u) + q]", Bitplane Tiled "u2" "i8>rounded3" I32;
-    "sums of weights take the carry for a plane": "kernel/gemv_bitplane", "<< (max(plane, W_CARRY) - W_CARRY)" => "<< plane", Bitplane Gemv "b3rf" "i8rf>rounded4" F32;
+    "the carry has the weight of the next plane": "kernel/gemm_tiled_bitplane", "power[p % W_BITS + q]" => "power[p * (W_BITS - 1u) / W_BITS + q]", Bitplane Tiled "u2" "i8>rounded3" I32;
+    "sums of weights take the carry for a plane": "kernel/gemv_bitplane", "<< (plane % W_BITS)" => "<< plane", Bitplane Gemv "b3rf" "i8rf>rounded4" F32;
     "ties go up": "lift/nested_weight", "+ LIFT_HALF + (kept & BYTES_ONE)" => "+ LIFT_HALF + BYTES_ONE", Dot4 Tiled "i8" "i8>rounded6" I32;
     "the largest code wraps": "lift/nested_weight", "rounded - ((rounded >> KEPT) & BYTES_ONE)" => "rounded & LIFT_KEPT_MASK", Dot4 Gemv "i8rf" "i8g32h>rounded4" F32;
     "truncation keeps the low bits": "lift/nested_weight", "(bytes >> LIFT_DROPPED) & LIFT_KEPT_MASK" => "bytes & LIFT_KEPT_MASK", Dot4 Gemv "u8rf" "i8rf>truncated2" F32;
