@@ -78,7 +78,7 @@ pub(crate) const fn carry_bytes(word: u32, bits: u32) -> u32 {
 
 /// Refuses widths that an `int8` code is not read at.
 pub(crate) fn check_bits(bits: u8) -> Result<(), FormatError> {
-    if bits < 2 || bits > STORED_BITS {
+    if !(2..=STORED_BITS).contains(&bits) {
         return Err(FormatError::NestedBits { bits });
     }
     Ok(())

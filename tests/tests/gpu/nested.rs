@@ -93,7 +93,7 @@ fn check_width(
 ) {
     let read = stored.nested(bits).expect("int8");
     let problem = Problem::new(shape, activation, read).with_output(output);
-    let mut context = if turn % 2 == 0 {
+    let mut context = if turn.is_multiple_of(2) {
         rig.best()
     } else {
         rig.floor()
@@ -108,7 +108,7 @@ fn check_width(
     let options = PlanOptions::kernel(id).with_nesting(nesting);
     let plan = plan(&problem, context.caps(), &options).expect("a candidate");
     rig.note_pipeline(plan.specialization(), turn % 2 == 1);
-    context = if turn % 2 == 0 {
+    context = if turn.is_multiple_of(2) {
         rig.best()
     } else {
         rig.floor()

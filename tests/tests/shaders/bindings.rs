@@ -100,8 +100,7 @@ fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), Str
     }
 }
 
-#[test]
-fn gemm_shaders() {
+fn check_gemms(what: &str, texts: &[Text]) {
     let params = GEMM_PARAMS_BYTES as u32;
     let bindings = [
         Bound::Uniform(params),
@@ -111,11 +110,17 @@ fn gemm_shaders() {
         Bound::Read,
         Bound::Write,
     ];
-    let mut texts = gemms();
-    texts.extend(nested_gemms());
-    check_all("GEMM shaders", &texts, |text| {
-        check(text, Some(params), &bindings)
-    });
+    check_all(what, texts, |text| check(text, Some(params), &bindings));
+}
+
+#[test]
+fn gemm_shaders() {
+    check_gemms("GEMM shaders", &gemms());
+}
+
+#[test]
+fn nested_gemm_shaders() {
+    check_gemms("GEMM shaders of nested weights", &nested_gemms());
 }
 
 #[test]
