@@ -3,7 +3,7 @@
 use anybit::{Caps, OutputFormat, PlanOptions, Problem, Specialization, candidates};
 use anybit::{decode_specialization, quantize_specialization};
 use anybit_formats::layout::{PieceLayout, SumLayout};
-use anybit_formats::{DeviceLayout, Granularity, MatrixFormat};
+use anybit_formats::{DeviceLayout, Granularity, MatrixFormat, Nesting};
 
 use crate::Error;
 
@@ -106,9 +106,16 @@ fn gemm_kernels(
     };
     let k = 32 * group(&activation).saturating_mul(group(&weight));
     let problem = Problem::new((m, 64, k), activation, weight).with_output(output);
+    let nestings = Nesting::ALL.map(|nesting| PlanOptions::default().with_nesting(nesting));
     all_caps()
         .iter()
-        .filter_map(|caps| candidates(&problem, caps, &PlanOptions::default()).ok())
+        .flat_map(|caps| {
+            let problem = &problem;
+            [PlanOptions::default()]
+                .into_iter()
+                .chain(nestings.clone())
+                .filter_map(move |options| candidates(problem, caps, &options).ok())
+        })
         .flat_map(|(accepted, _)| accepted)
         .map(|candidate| candidate.specialization)
         .collect()
@@ -147,6 +154,7 @@ mod tests {
             "gemm_f32_f32_f32",
             "gemm_i8rf_u4g32hm_f32",
             "gemv_b1rf_b1g32h_f32",
+            "gemm_i8rf_i4g32h_f32",
         ];
         let mut found = 0;
         for contract in contracts {

@@ -61,6 +61,7 @@ modules! {
     "lift/affine_weight",
     "lift/codebook",
     "lift/minifloat",
+    "lift/nested_weight",
     "output/f16",
     "output/f32",
     "output/i32",

@@ -4,14 +4,15 @@
 use anybit::{Context, Engine, Plan, Values, wgpu};
 use anybit_formats::{
     AffineFormat, DeviceImage, DeviceLayout, ElementFormat, Encoding, Granularity, MatrixFormat,
-    PackedMatrix, Zeros,
+    Nesting, PackedMatrix, PieceLayout, Zeros,
 };
 use naga::{Module, TypeInner};
 
 use crate::rig::buffer_of;
 use crate::shader::Shader;
 
-/// Y = X · Wᵀ by the shader `wgsl`, made for `plan`: one batch, no chunks. Activations of dot4 have 8 bits.
+/// Y = X · Wᵀ by the shader `wgsl`, made for `plan`: one batch, no chunks. Activations of dot4 have 8 bits. Where the plan
+/// reads weights at fewer bits than they are stored in, `w` is the stored matrix.
 ///
 /// # Errors
 ///
@@ -34,7 +35,13 @@ pub fn multiply(
     let tiles = [m.div_ceil(tile.m), n.div_ceil(tile.n)];
     let stride = n.next_multiple_of(8);
     let activation = x.to_device(&plan.activation_layout())?;
-    let weight = w.to_device(&plan.weight_layout())?;
+    let bits = problem.weight.element().bits();
+    let planes = plan.weight_layout().pieces == PieceLayout::Planes;
+    let widths = match plan.nesting() {
+        Some(Nesting::DoubleRounding) if planes => vec![bits as u8],
+        _ => Vec::new(),
+    };
+    let weight = w.to_device_with_carries(&plan.weight_layout(), &widths)?;
 
     let mut params = Params::new(&shader.module);
     for (name, value) in [
@@ -61,13 +68,27 @@ pub fn multiply(
             );
             centre = 128;
         }
-        for format in [x.format(), w.format()] {
+        for format in [&problem.activation, &problem.weight] {
             fold *= format.element().lift_unit().expect("dot4 lifts it");
         }
     }
     params.set("fold", fold.to_bits());
     params.operand("activation", x, &activation, centre);
     params.operand("weight", w, &weight, 0);
+    if plan.nesting().is_some() {
+        let pieces = &weight.sections.pieces;
+        if planes {
+            let carry = weight.sections.carries.first();
+            params.set("weight.pieces.0", pieces[8 - bits as usize]);
+            params.set("weight.pieces.1", pieces[1]);
+            params.set("weight.pieces.2", carry.map_or(0, |carry| carry.offset));
+        }
+        // Value = 2^(8 - bits) (u - 2^(bits - 1)) in units of the stored scales.
+        let scaled = problem.output == anybit::OutputFormat::F32 && w.format().scales().is_some();
+        let unit = if scaled { 1 << (8 - bits) } else { 1 };
+        params.set("weight.multiplier", unit);
+        params.set("weight.offset", (unit << (bits - 1)).wrapping_neg());
+    }
 
     let output_words = (m * stride) as usize * problem.output.bytes() / 4;
     let output = buffer_of(context, (0..output_words).map(|_| 0));

@@ -1,6 +1,8 @@
 //! What can be wrong with a format, a shape or the data.
 
-use crate::{Calibration, ElementFormat, MatrixFormat, ScaleLayout, ScaleType, ZeroKind};
+use crate::{
+    Calibration, ElementFormat, MatrixFormat, PieceLayout, ScaleLayout, ScaleType, ZeroKind,
+};
 
 /// Why a format, a layout or a matrix was refused. Rows, columns and groups count from 0.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -205,6 +207,34 @@ pub enum FormatError {
     NotCodes {
         /// The float format.
         element: ElementFormat,
+    },
+    /// An `int8` matrix is read at 2 to 8 bits, and has carry planes for 2 to 7.
+    #[error("an int8 matrix is read at 2 to 8 bits (with a carry plane, 2 to 7), not {bits}")]
+    NestedBits {
+        /// The bits asked for.
+        bits: u8,
+    },
+    /// Only two's-complement integers of 8 bits without zero points are read at fewer bits.
+    #[error(
+        "{format} cannot be read at fewer bits; use int8 (two's complement) without integer zero points"
+    )]
+    NestedFormat {
+        /// The format of the matrix.
+        format: MatrixFormat,
+    },
+    /// Carry planes go with planes.
+    #[error(
+        "carry planes were asked for with {pieces:?}; they are read with planes, so use PieceLayout::Planes"
+    )]
+    CarryLayout {
+        /// The layout asked for.
+        pieces: PieceLayout,
+    },
+    /// A width is named twice where carry planes are listed.
+    #[error("a carry plane for {bits} bits is asked for twice; name each width once")]
+    CarryTwice {
+        /// The width.
+        bits: u8,
     },
     /// 16-bit floats were given for a format of another width.
     #[error("{element} does not take 16 bits; use from_f32")]

@@ -3,6 +3,7 @@
 //! A matrix on the device is two word arrays. *Codes* holds one stream for each piece of the codes.
 //! *Side* holds the scales, the zeros and the code sums.
 
+use crate::nested::{STORED_BITS, check_bits};
 use crate::{ElementFormat, FormatError, Granularity, MatrixFormat, ScaleLayout, ZeroKind};
 
 /// Columns a block: rows are padded with code 0 to whole blocks.
@@ -190,6 +191,16 @@ pub const fn sum_block(format: &MatrixFormat) -> usize {
     }
 }
 
+/// A plane of an `int8` matrix beside its 8: one bit a code, which says whether Double Rounding to so many bits makes it
+/// one more than truncation does. See [`Nesting`](crate::Nesting).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CarryPlane {
+    /// The width that it serves, 2 to 7.
+    pub bits: u8,
+    /// Offset in the codes array of its stream.
+    pub offset: u32,
+}
+
 /// Word offsets of the streams and sections of a matrix on the device.
 ///
 /// A section that the format or the layout has not is at offset 0, and so is an empty one at the
@@ -198,6 +209,8 @@ pub const fn sum_block(format: &MatrixFormat) -> usize {
 pub struct Sections {
     /// Offset in the codes array of each piece's stream, low bits first.
     pub pieces: Vec<u32>,
+    /// The carry planes, after the pieces, in the order asked for.
+    pub carries: Vec<CarryPlane>,
     /// Words of the codes array.
     pub codes_words: usize,
     /// Offset in the side array of the scales.
@@ -304,6 +317,7 @@ impl Sections {
         }
         Ok(Self {
             pieces,
+            carries: Vec::new(),
             codes_words: codes.finish()?,
             scales,
             zeros,
@@ -317,6 +331,54 @@ impl Sections {
 }
 
 impl Sections {
+    /// The sections of a matrix in planes that also has carry planes for these widths. All else is where
+    /// [`new`](Self::new) puts it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new); if there are widths, [`FormatError::NestedBits`] for one that is not 2 to 7 and
+    /// [`FormatError::CarryTwice`] for one that comes again, [`FormatError::NestedFormat`] unless the matrix is one of
+    /// `int8` without zero points, and [`FormatError::CarryLayout`] unless it is in planes.
+    pub fn with_carries(
+        format: &MatrixFormat,
+        rows: usize,
+        columns: usize,
+        layout: &DeviceLayout,
+        widths: &[u8],
+    ) -> Result<Self, FormatError> {
+        let mut sections = Self::new(format, rows, columns, layout)?;
+        let Some(last) = sections.pieces.last() else {
+            return Ok(sections);
+        };
+        let words = padded_rows(rows, layout.interleave) as u128 * row_words(1, columns) as u128;
+        let mut codes = Cursor {
+            rows,
+            columns,
+            what: "the codes array",
+            // Of planes, the last is as long as a carry plane.
+            end: (u128::from(*last) + words).try_into().unwrap_or(u32::MAX),
+        };
+        for (index, &bits) in widths.iter().enumerate() {
+            check_bits(bits)?;
+            format.nested(bits)?;
+            if bits == STORED_BITS {
+                return Err(FormatError::NestedBits { bits });
+            }
+            if layout.pieces != PieceLayout::Planes {
+                return Err(FormatError::CarryLayout {
+                    pieces: layout.pieces,
+                });
+            }
+            if widths.iter().take(index).any(|&other| other == bits) {
+                return Err(FormatError::CarryTwice { bits });
+            }
+            let offset = codes.section(words)?;
+            sections.carries.push(CarryPlane { bits, offset });
+            sections.codes_words = codes.finish()?;
+        }
+        Ok(sections)
+    }
+
     /// Writes the table of a codebook, if the element is one that keeps it here.
     pub fn store_table(&self, element: ElementFormat, side: &mut [u32]) {
         if let ElementFormat::Codebook(codebook) = element {

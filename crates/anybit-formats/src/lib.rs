@@ -7,6 +7,8 @@
 //! - [`MatrixFormat`] adds how the numbers are scaled: per tensor, row or group, by scales of one
 //!   or two levels, with or without a zero point.
 //! - [`PackedMatrix`] is a matrix in such a format, on the host.
+//! - [`PackedMatrix::nested`] is an `int8` matrix read at fewer bits, by truncation or Double Rounding
+//!   ([`Nesting`]).
 //! - [`quantize()`] makes one from `f32` values; [`quantize::rule`] holds the rule for a single
 //!   group.
 //! - [`complex`] and [`dynamic_fixed_point`] hold composites: matrices whose products are products of several parts, which
@@ -49,6 +51,7 @@ mod format;
 mod l_mul;
 pub mod layout;
 mod matrix_format;
+mod nested;
 mod packed;
 mod parallel;
 pub mod quantize;
@@ -60,11 +63,12 @@ pub use format::codebook::{Choice, CodebookFormat};
 pub use format::float::FloatFormat;
 pub use format::minifloat::{MinifloatFormat, SpecialValues};
 pub use l_mul::{LMul, LMulReading};
-pub use layout::{DeviceLayout, PieceLayout, Sections, SumLayout};
+pub use layout::{CarryPlane, DeviceLayout, PieceLayout, Sections, SumLayout};
 pub use matrix_format::{
     Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, SecondLevel,
     ZeroKind,
 };
+pub use nested::{Nesting, double_round, truncate};
 pub use packed::{
     DeviceImage, PackedMatrix, SideData, Zeros, pack_ternary5, ternary5_bytes, unpack_ternary5,
 };

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod block;
+mod nested;
 mod side;
 mod ternary;
 

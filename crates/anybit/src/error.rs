@@ -1,6 +1,6 @@
 //! What can go wrong, and what to do about it.
 
-use anybit_formats::{DeviceLayout, ElementFormat, FormatError, MatrixFormat};
+use anybit_formats::{DeviceLayout, ElementFormat, FormatError, MatrixFormat, Nesting};
 use anybit_shaders::LinkError;
 
 use crate::plan::Refusal;
@@ -67,6 +67,36 @@ pub enum Error {
         expected: DeviceLayout,
         /// The operand's layout.
         actual: DeviceLayout,
+    },
+    /// The weights are read at fewer bits than they are stored in, and the plan is for others, or the reverse. Plan with
+    /// [`PlanOptions::with_weight`](crate::PlanOptions::with_weight).
+    #[error(
+        "the plan takes {}, the weights are {}; plan with PlanOptions::with_weight", nesting(*expected), nesting(*actual)
+    )]
+    NestingMismatch {
+        /// How the plan reads weights at fewer bits; none if they are stored as they are read.
+        expected: Option<Nesting>,
+        /// How the weights are to be read.
+        actual: Option<Nesting>,
+    },
+    /// An int8 matrix in planes has no carry plane for the width. Upload it with one
+    /// ([`Context::upload_with_carries`](crate::Context::upload_with_carries)), or use truncation.
+    #[error(
+        "the matrix has no carry plane for {bits} bits, only for {stored:?}; upload it with one, or use truncation"
+    )]
+    CarryPlane {
+        /// The width asked for.
+        bits: u8,
+        /// The widths that it has carry planes for.
+        stored: Vec<u8>,
+    },
+    /// A matrix read at fewer bits than it is stored in can only be the weights of a product. Use the stored matrix.
+    #[error(
+        "{what}: a matrix that is read at fewer bits than it is stored in can only be the weights of a product; use the stored matrix"
+    )]
+    Nested {
+        /// Which operand.
+        what: &'static str,
     },
     /// An output of another kind than the plan writes.
     #[error("the plan writes {expected}, the output holds {actual}")]
@@ -164,6 +194,13 @@ pub enum Error {
         /// What the driver or wgpu said.
         reason: String,
     },
+}
+
+fn nesting(nesting: Option<Nesting>) -> String {
+    match nesting {
+        None => "weights of the width they are stored in".to_owned(),
+        Some(nesting) => format!("int8 weights at fewer bits by {nesting:?}"),
+    }
 }
 
 fn list(refusals: &[Refusal]) -> String {

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use anybit_formats::layout::{padded_rows, piece_widths, row_words};
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, Sections,
+    DeviceLayout, ElementFormat, FloatFormat, FormatError, MatrixFormat, Nesting, PackedMatrix,
+    PieceLayout, Sections,
 };
 
 use half::f16;
@@ -29,6 +31,10 @@ pub struct DeviceMatrix {
     pub(crate) columns: usize,
     pub(crate) layout: DeviceLayout,
     pub(crate) chunks: Vec<Chunk>,
+    /// Widths that the matrix as stored has carry planes for.
+    carries: Vec<u8>,
+    /// The format as stored and how it is read, if `format` is narrower.
+    pub(crate) nested: Option<(MatrixFormat, Nesting)>,
 }
 
 /// Consecutive rows in one buffer: codes first, then side data.
@@ -92,6 +98,95 @@ impl DeviceMatrix {
     /// Bytes that it takes on the device.
     pub fn bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.side.end).sum()
+    }
+
+    /// Bytes of codes that a product reads, each counted once: of a matrix that is [nested](Self::nested), those of the
+    /// planes that it looks at, which are l/8 of the stored codes by truncation to l bits and (l + 1)/8 with a carry plane.
+    pub fn code_bytes_read(&self) -> u64 {
+        let stored = self.nested.map_or(self.format, |(stored, _)| stored);
+        if !stored.element().has_codes() {
+            return self
+                .chunks
+                .iter()
+                .map(|chunk| chunk.codes.end - chunk.codes.start)
+                .sum();
+        }
+        let bits = match (self.nested, self.layout.pieces) {
+            (Some((_, nesting)), PieceLayout::Planes) => {
+                self.format.element().bits() + u32::from(nesting == Nesting::DoubleRounding)
+            }
+            _ => piece_widths(stored.element(), self.layout.pieces)
+                .iter()
+                .sum(),
+        };
+        self.chunks
+            .iter()
+            .map(|chunk| {
+                let rows = padded_rows(chunk.rows.len(), self.layout.interleave) as u64;
+                4 * rows * row_words(bits, self.columns) as u64
+            })
+            .sum()
+    }
+
+    /// [`code_bytes_read`](Self::code_bytes_read) with the scales and all else beside the codes.
+    pub fn bytes_read(&self) -> u64 {
+        let side = self
+            .chunks
+            .iter()
+            .map(|chunk| chunk.side.end - chunk.side.start);
+        self.code_bytes_read() + side.sum::<u64>()
+    }
+
+    /// How it is read, if at fewer bits than it is stored in.
+    pub fn nesting(&self) -> Option<Nesting> {
+        self.nested.map(|(_, nesting)| nesting)
+    }
+
+    /// The widths that it has carry planes for.
+    pub fn carry_widths(&self) -> &[u8] {
+        &self.carries
+    }
+
+    /// This `int8` matrix as weights of `bits` bits: the same buffers, of which products read what that width needs. It
+    /// equals [`PackedMatrix::nested`] of the stored matrix, with `int{bits}` as its format. 8 bits are the matrix itself.
+    ///
+    /// In planes ([`PieceLayout::Planes`], the engine `bitplane`), truncation reads the top planes and Double Rounding a carry
+    /// plane with them; in pieces (the engine `dot4`), both read all bytes. Plan with
+    /// [`PlanOptions::with_weight`](crate::PlanOptions::with_weight).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`] with [`FormatError::NestedBits`] unless `bits` is 2 to 8, and with [`FormatError::NestedFormat`] unless
+    /// the matrix is one of `int8` without zero points; [`Error::CarryPlane`] for Double Rounding in planes without a carry
+    /// plane for the width; [`Error::Nested`] for a matrix that is nested already, since Double Rounding does not compose.
+    pub fn nested(&self, bits: u8, nesting: Nesting) -> Result<Self> {
+        self.check_stored("the matrix to nest")?;
+        let format = self.format.nested(bits)?;
+        if format == self.format {
+            return Ok(self.clone());
+        }
+        if nesting == Nesting::DoubleRounding
+            && self.layout.pieces == PieceLayout::Planes
+            && !self.carries.contains(&bits)
+        {
+            return Err(Error::CarryPlane {
+                bits,
+                stored: self.carries.clone(),
+            });
+        }
+        Ok(Self {
+            format,
+            nested: Some((self.format, nesting)),
+            ..self.clone()
+        })
+    }
+
+    /// Refuses nested matrices, for what reads or writes codes as they are stored.
+    pub(crate) fn check_stored(&self, what: &'static str) -> Result<()> {
+        match self.nested {
+            None => Ok(()),
+            Some(_) => Err(Error::Nested { what }),
+        }
     }
 
     /// [`from_buffer_as`](Self::from_buffer_as) of f32.
@@ -183,6 +278,8 @@ impl DeviceMatrix {
             columns,
             layout: DeviceLayout::ROW_MAJOR,
             chunks,
+            carries: Vec::new(),
+            nested: None,
         })
     }
 }
@@ -196,13 +293,30 @@ impl Context {
     /// [`Error::BindingTooLarge`] if not even a few rows fit a binding; [`Error::OutOfMemory`]; [`Error::Format`] for
     /// a layout that the format cannot have.
     pub fn upload(&self, matrix: &PackedMatrix, layout: &DeviceLayout) -> Result<DeviceMatrix> {
-        let mut device =
-            self.allocate(*matrix.format(), matrix.rows(), matrix.columns(), layout)?;
-        for chunk in &mut device.chunks {
+        self.upload_with_carries(matrix, layout, &[])
+    }
+
+    /// [`upload`](Self::upload) of an `int8` matrix in planes with a carry plane, an eighth of its codes, for each of these
+    /// widths: those at which it can be read by Double Rounding ([`DeviceMatrix::nested`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`upload`](Self::upload), and of [`Sections::with_carries`].
+    pub fn upload_with_carries(
+        &self,
+        matrix: &PackedMatrix,
+        layout: &DeviceLayout,
+        widths: &[u8],
+    ) -> Result<DeviceMatrix> {
+        let shape = (matrix.rows(), matrix.columns());
+        let device = self.allocate_with_carries(*matrix.format(), shape, layout, widths)?;
+        for chunk in &device.chunks {
             let image = if chunk.rows == (0..matrix.rows()) {
-                matrix.to_device(layout)?
+                matrix.to_device_with_carries(layout, widths)?
             } else {
-                matrix.row_range(chunk.rows.clone())?.to_device(layout)?
+                matrix
+                    .row_range(chunk.rows.clone())?
+                    .to_device_with_carries(layout, widths)?
             };
             self.write(&chunk.buffer, chunk.codes.start, &image.codes)?;
             self.write(&chunk.buffer, chunk.side.start, &image.side)?;
@@ -244,11 +358,22 @@ impl Context {
         columns: usize,
         layout: &DeviceLayout,
     ) -> Result<DeviceMatrix> {
+        self.allocate_with_carries(format, (rows, columns), layout, &[])
+    }
+
+    fn allocate_with_carries(
+        &self,
+        format: MatrixFormat,
+        (rows, columns): (usize, usize),
+        layout: &DeviceLayout,
+        widths: &[u8],
+    ) -> Result<DeviceMatrix> {
+        let sections = |rows| Sections::with_carries(&format, rows, columns, layout, widths);
         // Checks format, shape and layout together.
-        Sections::new(&format, 0, columns, layout)?;
+        sections(0)?;
         let mut chunks = Vec::new();
         if rows > 0 && columns > 0 {
-            let per_chunk = self.rows_per_chunk(&format, rows, columns, layout)?;
+            let per_chunk = self.rows_per_chunk(rows, sections)?;
             let row_words = match format.element() {
                 ElementFormat::Float(_) => {
                     let words = columns.div_ceil(BLOCK) * format.element().bits() as usize;
@@ -263,7 +388,7 @@ impl Context {
             let mut first = 0;
             while first < rows {
                 let range = first..(first + per_chunk).min(rows);
-                let sections = Sections::new(&format, range.len(), columns, layout)?;
+                let sections = sections(range.len())?;
                 let (codes, side) = chunk_ranges(&sections);
                 let buffer = self.buffer("a matrix", side.end, STORAGE)?;
                 if format.element().codebook().is_some() {
@@ -289,20 +414,20 @@ impl Context {
             columns,
             layout: *layout,
             chunks,
+            carries: widths.to_vec(),
+            nested: None,
         })
     }
 
     /// The most rows, a multiple of 32 unless it is all, whose bindings and buffer stay within the device's limits.
     fn rows_per_chunk(
         &self,
-        format: &MatrixFormat,
         rows: usize,
-        columns: usize,
-        layout: &DeviceLayout,
+        sections: impl Fn(usize) -> Result<Sections, FormatError>,
     ) -> Result<usize> {
         let caps = &self.inner.caps;
         let sizes = |rows: usize| -> Option<(u64, u64)> {
-            let sections = Sections::new(format, rows, columns, layout).ok()?;
+            let sections = sections(rows).ok()?;
             let (codes, side) = chunk_ranges(&sections);
             Some((codes.end.max(side.end - side.start), side.end))
         };
@@ -334,7 +459,7 @@ impl Context {
         Ok(low * BLOCK)
     }
 
-    /// Reads a matrix back.
+    /// Reads a matrix back; of a nested one, the numbers that it stands for.
     ///
     /// # Errors
     ///
@@ -351,12 +476,27 @@ impl Context {
     ///
     /// Those of [`download`](Self::download).
     pub async fn download_async(&self, matrix: &DeviceMatrix) -> Result<PackedMatrix> {
+        match matrix.nested {
+            None => self.download_stored(matrix, matrix.format).await,
+            Some((stored, nesting)) => {
+                let bits = matrix.format.element().bits() as u8;
+                let stored = self.download_stored(matrix, stored).await?;
+                Ok(stored.nested(bits, nesting)?)
+            }
+        }
+    }
+
+    /// Reads back the matrix as it is stored, in `format`. Carry planes follow from it, and stay.
+    async fn download_stored(
+        &self,
+        matrix: &DeviceMatrix,
+        format: MatrixFormat,
+    ) -> Result<PackedMatrix> {
         if matrix.chunks.is_empty() {
             // A matrix without elements may still have rows, with scales of zero.
-            let sections =
-                Sections::new(&matrix.format, matrix.rows, matrix.columns, &matrix.layout)?;
+            let sections = Sections::new(&format, matrix.rows, matrix.columns, &matrix.layout)?;
             return Ok(PackedMatrix::from_device(
-                matrix.format,
+                format,
                 matrix.rows,
                 matrix.columns,
                 &matrix.layout,
@@ -366,14 +506,17 @@ impl Context {
         }
         let mut parts = Vec::new();
         for chunk in &matrix.chunks {
+            let words = Sections::new(&format, chunk.rows.len(), matrix.columns, &matrix.layout)?
+                .codes_words as u64;
+            let codes = chunk.codes.start..chunk.codes.end.min(chunk.codes.start + 4 * words);
             let (codes, side) = self.submit(|encoder| {
-                let codes = self.copy_out(encoder, &chunk.buffer, chunk.codes.clone())?;
+                let codes = self.copy_out(encoder, &chunk.buffer, codes)?;
                 let side = self.copy_out(encoder, &chunk.buffer, chunk.side.clone())?;
                 Ok((codes, side))
             })?;
             let (codes, side) = (codes.read().await?, side.read().await?);
             parts.push(PackedMatrix::from_device(
-                matrix.format,
+                format,
                 chunk.rows.len(),
                 matrix.columns,
                 &matrix.layout,
@@ -383,11 +526,7 @@ impl Context {
         }
         match parts.len() {
             1 => Ok(parts.swap_remove(0)),
-            _ => Ok(PackedMatrix::concat_rows(
-                matrix.format,
-                matrix.columns,
-                &parts,
-            )?),
+            _ => Ok(PackedMatrix::concat_rows(format, matrix.columns, &parts)?),
         }
     }
 
@@ -476,6 +615,8 @@ impl OutputMatrix {
                 columns: self.columns,
                 layout: DeviceLayout::ROW_MAJOR,
                 chunks: Vec::new(),
+                carries: Vec::new(),
+                nested: None,
             }),
         }
     }

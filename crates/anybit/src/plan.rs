@@ -2,14 +2,17 @@
 
 use std::fmt;
 
-use anybit_formats::{DeviceLayout, ElementFormat, LMul, MatrixFormat, ZeroKind};
+use anybit_formats::{
+    DeviceLayout, ElementFormat, Encoding, LMul, MatrixFormat, Nesting, SumLayout, ZeroKind,
+};
 
 use crate::caps::{Caps, DeviceClass};
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
+use crate::matrix::DeviceMatrix;
 use crate::problem::{Batch, OutputFormat, Problem};
 use crate::specialize::{
-    Reduce, Specialization, WEIGHT_INTERLEAVE, group_of, layouts, span, specialize,
+    Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, layouts, span, specialize,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -34,6 +37,9 @@ pub struct PlanOptions {
     pub skeleton: Option<Skeleton>,
     /// Only kernels that read weights in this layout: that of a matrix on the device already.
     pub weight_layout: Option<DeviceLayout>,
+    /// Only kernels that read the weights, whose format is then `int2` to `int7`, out of a matrix of `int8` on the device
+    /// ([`DeviceMatrix::nested`]). Weights of `int8` are read as they are.
+    pub nesting: Option<Nesting>,
     /// Only the kernel of this id.
     pub kernel: Option<String>,
     /// The multiplier of the kernels of [`Engine::LMul`], those asked for by id too; by default [`LMul::of`] the operands'
@@ -72,6 +78,25 @@ impl PlanOptions {
         self.weight_layout = Some(layout);
         self
     }
+
+    /// The same, only with kernels that read the weights out of a matrix of `int8`, in this way.
+    #[must_use]
+    pub fn with_nesting(mut self, nesting: Nesting) -> Self {
+        self.nesting = Some(nesting);
+        self
+    }
+
+    /// The same, only with kernels that read these weights as they lie on the device, [nested](DeviceMatrix::nested) ones
+    /// included. Their format is for the problem to say.
+    #[must_use]
+    pub fn with_weight(mut self, weight: &DeviceMatrix) -> Self {
+        self.nesting = weight.nesting();
+        // Sums are extra: no kernel reads them.
+        self.with_weight_layout(DeviceLayout {
+            sums: SumLayout::None,
+            ..weight.layout()
+        })
+    }
 }
 
 /// Why a kernel was not taken.
@@ -99,6 +124,8 @@ pub enum Reason {
     Activation(MatrixFormat),
     /// It does not take such weights.
     Weight(MatrixFormat),
+    /// It does not read such weights out of wider ones.
+    Nested(MatrixFormat),
     /// It does not make such output from these operands.
     Output(OutputFormat),
     /// It is for fewer rows of X.
@@ -147,6 +174,12 @@ impl fmt::Display for Reason {
             Self::Options => write!(formatter, "ruled out by the options"),
             Self::Activation(format) => write!(formatter, "does not take {format} activations"),
             Self::Weight(format) => write!(formatter, "does not take {format} weights"),
+            Self::Nested(format) => {
+                write!(
+                    formatter,
+                    "does not read {format} weights out of int8 ones; that takes int2 to int7 and dot4 or bitplane"
+                )
+            }
             Self::Output(output) => {
                 write!(formatter, "does not make {output} output of these operands")
             }
@@ -212,6 +245,7 @@ pub struct Candidate {
     l_mul: LMul,
     activation_layout: DeviceLayout,
     weight_layout: DeviceLayout,
+    nesting: Option<Nesting>,
 }
 
 /// How a problem is done on a device: one kernel, and the layouts it reads.
@@ -266,6 +300,11 @@ impl Plan {
     /// The layout in which the kernel reads weights.
     pub fn weight_layout(&self) -> DeviceLayout {
         self.candidate.weight_layout
+    }
+
+    /// How the kernel reads weights at fewer bits than the 8 that they are stored in, if it does.
+    pub fn nesting(&self) -> Option<Nesting> {
+        self.candidate.nesting
     }
 
     /// Workgroups for a stretch of `n` rows of W: (tiles along M, tiles along N, grid).
@@ -381,7 +420,7 @@ pub fn plan(problem: &Problem, caps: &Caps, options: &PlanOptions) -> Result<Pla
             refusals,
         })?;
     if matches!(candidate.engine, Engine::Dot4 | Engine::Bitplane) {
-        check_accumulator(problem)?;
+        check_accumulator(problem, candidate.nesting)?;
     }
     let plan = Plan {
         problem: problem.clone(),
@@ -427,10 +466,15 @@ fn check_sizes(problem: &Problem) -> Result<()> {
     Ok(())
 }
 
-fn check_accumulator(problem: &Problem) -> Result<()> {
+fn check_accumulator(problem: &Problem, nesting: Option<Nesting>) -> Result<()> {
     let zeros = problem.activation.zero_kind() == ZeroKind::Integer
         || problem.weight.zero_kind() == ZeroKind::Integer;
-    let (activation, weight) = (problem.activation.element(), problem.weight.element());
+    let (activation, mut weight) = (problem.activation.element(), problem.weight.element());
+    // Under scales, nested integers are in units of the stored ones, and as large.
+    if nesting.is_some() && problem.output == OutputFormat::F32 && problem.weight.scales().is_some()
+    {
+        weight = ElementFormat::INT8;
+    }
     let Some(max_k) = max_k(activation, weight, zeros) else {
         return Ok(());
     };
@@ -465,7 +509,11 @@ fn consider(
     {
         return Err(Reason::Options);
     }
-    supports(row, tile, problem, options)?;
+    // Weights of 8 bits are read as they are stored.
+    let nesting = options
+        .nesting
+        .filter(|_| problem.weight.element() != ElementFormat::INT8);
+    supports(row, tile, problem, options, nesting)?;
 
     let (activation_layout, weight_layout) = layouts(row, problem);
     if options
@@ -486,7 +534,7 @@ fn consider(
     let l_mul = options
         .l_mul
         .unwrap_or_else(|| LMul::of(problem.activation.element(), problem.weight.element()));
-    let specialization = specialize(row, tile, reduce, problem, l_mul);
+    let specialization = specialize(row, tile, reduce, problem, nesting, l_mul);
     if options
         .kernel
         .as_ref()
@@ -501,7 +549,7 @@ fn consider(
         });
     }
     Ok(Candidate {
-        cost: cost(row, tile, reduce, problem, caps.class),
+        cost: cost(row, tile, reduce, problem, nesting, caps.class),
         specialization,
         engine: row.engine,
         skeleton: row.skeleton,
@@ -509,7 +557,17 @@ fn consider(
         l_mul,
         activation_layout,
         weight_layout,
+        nesting,
     })
+}
+
+/// Whether the weights can be read out of a matrix of `int8`.
+fn nests(weight: &MatrixFormat) -> bool {
+    let narrower = |bits| matches!(bits, 2..=7);
+    weight.zero_kind() != ZeroKind::Integer
+        && weight.element().affine().is_some_and(|affine| {
+            affine.encoding() == Encoding::TwosComplement && narrower(affine.bits())
+        })
 }
 
 /// Whether a row's arithmetic can do the problem at all.
@@ -518,7 +576,11 @@ fn supports(
     tile: &Tile,
     problem: &Problem,
     options: &PlanOptions,
+    nesting: Option<Nesting>,
 ) -> Result<(), Reason> {
+    if nesting.is_some() && (row.engine == Engine::Fma || !nests(&problem.weight)) {
+        return Err(Reason::Nested(problem.weight));
+    }
     let (activation, weight) = (problem.activation.element(), problem.weight.element());
     let affine = activation.affine().is_some() && weight.affine().is_some();
     let asked = options.engine.is_some() || options.kernel.is_some();
@@ -567,7 +629,8 @@ fn supports(
         if problem.output == OutputFormat::I32 && (grouped || minimum) {
             return Err(Reason::Output(problem.output));
         }
-        let products = activation.bits() * weight.bits() * (32 / span(problem));
+        let weight_planes = weight.bits() + carry_planes(row.engine, nesting);
+        let products = activation.bits() * weight_planes * (32 / span(problem));
         if row.engine == Engine::Bitplane && tile.thread_m * tile.thread_n * products > UNROLL_LIMIT
         {
             return Err(Reason::Unroll);
@@ -693,11 +756,17 @@ fn cost(
     tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
+    nesting: Option<Nesting>,
     class: DeviceClass,
 ) -> f64 {
     let rates = rates(class);
     let bits = |format: &MatrixFormat| f64::from(format.element().bits());
-    let (activation_bits, weight_bits) = (bits(&problem.activation), bits(&problem.weight));
+    let activation_bits = bits(&problem.activation);
+    let weight_bits = match (row.engine, nesting) {
+        // All of the stored bytes.
+        (Engine::Dot4, Some(_)) => 8.0,
+        _ => bits(&problem.weight) + f64::from(carry_planes(row.engine, nesting)),
+    };
     let blocks = (problem.k as f64 / 32.0).max(1.0);
     let (thread_m, thread_n) = (f64::from(tile.thread_m), f64::from(tile.thread_n));
 
@@ -718,7 +787,11 @@ fn cost(
                 + 64.0 * rates.multiply_add / thread_n
         }
     };
-    let decode = decode_cost(row.engine, problem.weight.element());
+    let mut decode = decode_cost(row.engine, problem.weight.element());
+    if row.engine == Engine::Dot4 && nesting == Some(Nesting::DoubleRounding) {
+        // Some ten operations for four codes.
+        decode += 80.0;
+    }
     let activation_decode = decode_cost(row.engine, problem.activation.element());
     let scales = if group_of(&problem.weight) == 0 {
         0.0

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anybit_formats::{AffineFormat, ElementFormat, Granularity, MatrixFormat};
+use anybit_formats::{AffineFormat, ElementFormat, Granularity, MatrixFormat, PieceLayout};
 use bytemuck::{Pod, Zeroable};
 
 use crate::context::{Context, resolve_now};
@@ -13,6 +13,7 @@ use crate::matrix::Values;
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingRead};
 use crate::pipeline::{Binding, GEMM_BINDINGS, Pipeline};
 use crate::plan::Plan;
+use crate::problem::OutputFormat;
 use crate::specialize::{Specialization, centre};
 
 /// `Operand` of core/operand.wgsl.
@@ -104,6 +105,31 @@ impl OperandParams {
         };
         params.element(format.element(), centre);
         params
+    }
+
+    /// Where the planes of a nested matrix begin, and its units: the integers of its scales, which are those of the 8 stored
+    /// bits, are 2^(8 − l) times as large as those of l bits.
+    fn nest(&mut self, matrix: &DeviceMatrix, chunk: &Chunk, output: OutputFormat) {
+        let Some((stored, _)) = matrix.nested else {
+            return;
+        };
+        let bits = matrix.format.element().bits();
+        let dropped = stored.element().bits() - bits;
+        if matrix.layout.pieces == PieceLayout::Planes {
+            let sections = &chunk.sections;
+            let plane = |index: u32| sections.pieces.get(index as usize).copied().unwrap_or(0);
+            let carry = sections
+                .carries
+                .iter()
+                .find(|carry| u32::from(carry.bits) == bits)
+                .map_or(0, |carry| carry.offset);
+            // The first plane of 8 begins at 0.
+            self.pieces = [plane(dropped), plane(1), carry, 0];
+        }
+        if output == OutputFormat::F32 && stored.scales().is_some() {
+            self.multiplier <<= dropped;
+            self.offset <<= dropped;
+        }
     }
 
     /// What the codes of an element stand for.
@@ -222,7 +248,7 @@ impl Context {
     /// # Errors
     ///
     /// [`Error::ShapeMismatch`], [`Error::FormatMismatch`], [`Error::LayoutMismatch`], [`Error::OutputMismatch`] for
-    /// operands that are not the plan's; [`Error::Aliased`] if the output is also an input;
+    /// [`Error::NestingMismatch`] and [`Error::Nested`] for operands that are not the plan's; [`Error::Aliased`] if the output is also an input;
     /// [`Error::BindingTooLarge`] for activations over the binding limit; [`Error::Pipeline`].
     pub fn prepare(&self, plan: &Plan, operands: Operands<'_>) -> Result<Prepared> {
         let problem = plan.problem();
@@ -245,6 +271,13 @@ impl Context {
             &problem.weight,
             plan.weight_layout(),
         )?;
+        activation.check_stored("the activations")?;
+        if weight.nesting() != plan.nesting() {
+            return Err(Error::NestingMismatch {
+                expected: plan.nesting(),
+                actual: weight.nesting(),
+            });
+        }
         let expected = (problem.output_rows(), problem.n);
         if (output.rows, output.columns) != expected {
             return Err(Error::ShapeMismatch {
@@ -320,6 +353,14 @@ impl Context {
                 chunk.rows.len()
             };
             let (tiles_m, tiles_n, grid) = plan.grid(n)?;
+            let mut weight_params = OperandParams::new(
+                &problem.weight,
+                problem.k,
+                chunk,
+                batch_rows(problem.n, problem.batch.broadcast_weight),
+                centre,
+            );
+            weight_params.nest(weight, chunk, problem.output);
             let params = GemmParams {
                 m: problem.m as u32,
                 n: n as u32,
@@ -343,13 +384,7 @@ impl Context {
                     batch_rows(problem.m, problem.batch.broadcast_activation),
                     centre,
                 ),
-                weight: OperandParams::new(
-                    &problem.weight,
-                    problem.k,
-                    chunk,
-                    batch_rows(problem.n, problem.batch.broadcast_weight),
-                    centre,
-                ),
+                weight: weight_params,
             };
             let bindings = [
                 activation_chunk.codes_binding(),

@@ -414,7 +414,7 @@ impl Context {
     /// # Errors
     ///
     /// [`Error::Unsupported`] as [`quantize_specialization`]; [`Error::FormatMismatch`] if the input is not f32;
-    /// [`Error::ShapeMismatch`]; [`Error::Aliased`]; [`Error::BindingTooLarge`].
+    /// [`Error::ShapeMismatch`]; [`Error::Aliased`]; [`Error::BindingTooLarge`]; [`Error::Nested`].
     pub fn prepare_quantize(
         &self,
         input: &DeviceMatrix,
@@ -438,6 +438,7 @@ impl Context {
         output: &DeviceMatrix,
         options: &QuantizeRowsOptions,
     ) -> Result<PreparedQuantize> {
+        output.check_stored("the quantised matrix")?;
         let plan = quantize_plan(
             &output.format,
             &output.layout,
@@ -543,8 +544,9 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`]; [`Error::OutputMismatch`]; [`Error::Aliased`].
+    /// [`Error::ShapeMismatch`]; [`Error::OutputMismatch`]; [`Error::Aliased`]; [`Error::Nested`].
     pub fn prepare_decode(&self, matrix: &DeviceMatrix, output: &OutputMatrix) -> Result<Prepared> {
+        matrix.check_stored("the matrix to decode")?;
         let specialization = decode_specialization(&matrix.format, &matrix.layout);
         if (matrix.rows, matrix.columns) != (output.rows, output.columns) {
             return Err(Error::ShapeMismatch {

@@ -2,7 +2,7 @@
 
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FloatFormat, Granularity, LMul,
-    LMulReading, MatrixFormat, PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind,
+    LMulReading, MatrixFormat, Nesting, PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind,
     layout::piece_widths,
 };
 use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
@@ -257,6 +257,22 @@ pub(crate) fn span(problem: &Problem) -> u32 {
     }
 }
 
+/// Planes that the bitplane engine reads beside those of the codes.
+pub(crate) fn carry_planes(engine: Engine, nesting: Option<Nesting>) -> u32 {
+    u32::from(engine == Engine::Bitplane && nesting == Some(Nesting::DoubleRounding))
+}
+
+/// What a kernel's id says of weights that are read out of wider ones; nothing where the shader is that of weights as they
+/// are stored.
+fn nesting_name(engine: Engine, nesting: Option<Nesting>) -> &'static str {
+    match (engine, nesting) {
+        (Engine::Bitplane, Some(Nesting::DoubleRounding)) => "_carry",
+        (Engine::Dot4, Some(Nesting::DoubleRounding)) => "_rounded",
+        (Engine::Dot4, Some(Nesting::Truncation)) => "_truncated",
+        _ => "",
+    }
+}
+
 /// The constants of core/l_mul.wgsl.
 pub(crate) fn l_mul_constants(header: Header, l_mul: LMul) -> Header {
     header
@@ -272,12 +288,30 @@ pub(crate) fn specialize(
     tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
+    nesting: Option<Nesting>,
     l_mul: LMul,
 ) -> Specialization {
     let (activation_layout, weight_layout) = layouts(row, problem);
     let header = Header::new();
     let (header, activation) = operand(header, "A_", &problem.activation, &activation_layout);
-    let (header, weight) = operand(header, "W_", &problem.weight, &weight_layout);
+    let (header, weight) = match (row.engine, nesting) {
+        (Engine::Dot4, Some(nesting)) => {
+            // The codes lie as those of 8 bits do, since they are.
+            let stored = MatrixFormat::new(ElementFormat::INT8, problem.weight.scales());
+            let stored = stored.unwrap_or(problem.weight);
+            let (header, mut weight) = operand(header, "W_", &stored, &weight_layout);
+            weight.lifts = Some(["lift/nested_weight"; 2]);
+            let header = header
+                .constant_u32("W_KEPT", problem.weight.element().bits())
+                .constant_bool("W_ROUND", nesting == Nesting::DoubleRounding);
+            (header, weight)
+        }
+        _ => operand(header, "W_", &problem.weight, &weight_layout),
+    };
+    let header = match row.engine {
+        Engine::Bitplane => header.constant_u32("W_CARRY", carry_planes(row.engine, nesting)),
+        _ => header,
+    };
 
     let grouped = group_of(&problem.weight) != 0 || group_of(&problem.activation) != 0;
     let span = span(problem);
@@ -346,7 +380,8 @@ pub(crate) fn specialize(
                 .constant_u32("TILE_K", tile.k)
                 .constant_u32("THREAD_M", tile.thread_m)
                 .constant_u32("THREAD_N", tile.thread_n);
-            memory = tiled_memory(row.engine, tile, span, problem);
+            let carry = carry_planes(row.engine, nesting);
+            memory = tiled_memory(row.engine, tile, span, problem, carry);
             format!("{}x{}x{}", tile.m, tile.n, tile.k)
         }
         Skeleton::Subgroup => {
@@ -406,7 +441,11 @@ pub(crate) fn specialize(
             )
         }
     };
-    let mut id = format!("{}__{engine}_{shape}{variant}", problem.contract());
+    let mut id = format!(
+        "{}__{engine}_{shape}{}{variant}",
+        problem.contract(),
+        nesting_name(row.engine, nesting)
+    );
     if row.engine == Engine::LMul {
         header = l_mul_constants(header, l_mul);
         id = format!("{id}_{l_mul}");
@@ -437,7 +476,13 @@ fn table_cells(engine: Engine, tile: &Tile, reduce: Reduce) -> u32 {
 }
 
 /// Bytes of workgroup memory of a tiled kernel.
-fn tiled_memory(engine: Engine, tile: &Tile, span: u32, problem: &Problem) -> u32 {
+fn tiled_memory(
+    engine: Engine,
+    tile: &Tile,
+    span: u32,
+    problem: &Problem,
+    carry_planes: u32,
+) -> u32 {
     let bits = |format: &MatrixFormat| format.element().bits();
     match engine {
         Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
@@ -445,7 +490,8 @@ fn tiled_memory(engine: Engine, tile: &Tile, span: u32, problem: &Problem) -> u3
         Engine::Dot4 => tile.k * (tile.m + tile.n) + (tile.k / span) * 16 * (tile.m + tile.n),
         Engine::Lut | Engine::Lut8 => 0,
         Engine::Bitplane => {
-            (tile.k / 8) * (bits(&problem.activation) * tile.m + bits(&problem.weight) * tile.n)
+            let weight_planes = bits(&problem.weight) + carry_planes;
+            (tile.k / 8) * (bits(&problem.activation) * tile.m + weight_planes * tile.n)
         }
     }
 }

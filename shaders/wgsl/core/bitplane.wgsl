@@ -1,5 +1,11 @@
 // Operands of the bitplane engine: words of one bit of 32 codes.
+//
+// Reads W_CARRY: 1 where a carry plane follows the planes of the weights, a second bit of weight 1. So plane p has the
+// weight 2^(p % W_BITS).
 //#import core/gemm
+
+// Planes that a weight is read from.
+const W_PLANES: u32 = W_BITS + W_CARRY;
 
 // Plane words of four neighbouring rows; rows alternate in fours in the streams.
 fn bitplane_activation(plane: u32, quad: u32, block: u32) -> vec4<u32> {
@@ -9,7 +15,11 @@ fn bitplane_activation(plane: u32, quad: u32, block: u32) -> vec4<u32> {
 
 fn bitplane_weight(plane: u32, quad: u32, block: u32) -> vec4<u32> {
     let operand = params.weight;
-    return w_codes[(operand.pieces.x + plane * operand.pieces.y) / 4u + quad * operand.blocks + block];
+    var start = operand.pieces.x + plane * operand.pieces.y;
+    if (W_CARRY == 1u && plane == W_BITS) {
+        start = operand.pieces.z;
+    }
+    return w_codes[start / 4u + quad * operand.blocks + block];
 }
 
 // The bits of a word that belong to span s of a block.

@@ -1,7 +1,8 @@
 // Where one operand's streams lie. Offsets are in words; codes and side data have their own offsets.
 
 struct Operand {
-    // First word of each piece's stream. A plane layout uses x for the first plane and y for the distance to the next.
+    // First word of each piece's stream. A plane layout uses x for the first plane, y for the distance to the
+    // next and z for a carry plane.
     pieces: vec4<u32>,
     // Rows of the whole, batched matrix.
     rows: u32,

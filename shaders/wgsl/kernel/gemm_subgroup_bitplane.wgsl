@@ -44,13 +44,13 @@ fn main(
                 x[A_BITS * i + q] = a_fmt_plane(q, row, block);
             }
         }
-        var w: array<vec4<u32>, SETS_N * W_BITS>;
+        var w: array<vec4<u32>, SETS_N * W_PLANES>;
         //#unroll
         for (var j = 0u; j < SETS_N; j++) {
             let quad = gemm_weight_quad(tile.batch, first_n + 4u * j) / 4u;
             //#unroll
-            for (var p = 0u; p < W_BITS; p++) {
-                w[W_BITS * j + p] = bitplane_weight(p, quad, block);
+            for (var p = 0u; p < W_PLANES; p++) {
+                w[W_PLANES * j + p] = bitplane_weight(p, quad, block);
             }
         }
         //#unroll
@@ -70,8 +70,9 @@ fn main(
             for (var n = 0u; n < TILE_N; n++) {
                 if (WEIGHT_SUMS) {
                     //#unroll
-                    for (var p = 0u; p < W_BITS; p++) {
-                        codes[n] += i32(countOneBits(w[W_BITS * (n / 4u) + p][n % 4u] & bitplane_mask(s)) << p);
+                    for (var p = 0u; p < W_PLANES; p++) {
+                        let word = w[W_PLANES * (n / 4u) + p][n % 4u] & bitplane_mask(s);
+                        codes[n] += i32(countOneBits(word) << (p % W_BITS));
                     }
                     weight_codes[n] += codes[n];
                 }
@@ -113,10 +114,11 @@ fn main(
                     for (var n = 0u; n < TILE_N; n++) {
                         var power: array<u32, POWERS>;
                         //#unroll
-                        for (var p = 0u; p < W_BITS; p++) {
+                        for (var p = 0u; p < W_PLANES; p++) {
+                            let word = w[W_PLANES * (n / 4u) + p][n % 4u];
                             //#unroll
                             for (var q = 0u; q < A_BITS; q++) {
-                                power[p + q] += countOneBits(w[W_BITS * (n / 4u) + p][n % 4u] & y[q]);
+                                power[p % W_BITS + q] += countOneBits(word & y[q]);
                             }
                         }
                         var sum = 0u;

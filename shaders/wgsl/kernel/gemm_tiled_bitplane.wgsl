@@ -22,7 +22,7 @@ const SPANS: u32 = 32u / SPAN;
 const POWERS: u32 = A_BITS + W_BITS - 1u;
 
 var<workgroup> tile_x: array<vec4<u32>, TILE_BLOCKS * A_BITS * VECTORS_M>;
-var<workgroup> tile_w: array<vec4<u32>, TILE_BLOCKS * W_BITS * VECTORS_N>;
+var<workgroup> tile_w: array<vec4<u32>, TILE_BLOCKS * W_PLANES * VECTORS_N>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -51,25 +51,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             tile_x[(i * A_BITS + plane) * VECTORS_M + vector] = word;
         }
-        for (var item = local; item < TILE_BLOCKS * W_BITS * VECTORS_N; item += WORKGROUP) {
+        for (var item = local; item < TILE_BLOCKS * W_PLANES * VECTORS_N; item += WORKGROUP) {
             let i = item % TILE_BLOCKS;
-            let plane = (item / TILE_BLOCKS) % W_BITS;
-            let vector = item / (TILE_BLOCKS * W_BITS);
+            let plane = (item / TILE_BLOCKS) % W_PLANES;
+            let vector = item / (TILE_BLOCKS * W_PLANES);
             var word = vec4<u32>(0u);
             if (first_block + i < blocks) {
                 let quad = gemm_weight_row(tile.batch, first_n + 4u * vector) / 4u;
                 word = bitplane_weight(plane, quad, first_block + i);
             }
-            tile_w[(i * W_BITS + plane) * VECTORS_N + vector] = word;
+            tile_w[(i * W_PLANES + plane) * VECTORS_N + vector] = word;
         }
         workgroupBarrier();
         for (var b = 0u; b < min(TILE_BLOCKS, blocks - first_block); b++) {
-            var w: array<vec4<u32>, SETS_N * W_BITS>;
+            var w: array<vec4<u32>, SETS_N * W_PLANES>;
             //#unroll
             for (var j = 0u; j < SETS_N; j++) {
                 //#unroll
-                for (var p = 0u; p < W_BITS; p++) {
-                    w[j * W_BITS + p] = tile_w[(b * W_BITS + p) * VECTORS_N + thread_n + THREADS_N * j];
+                for (var p = 0u; p < W_PLANES; p++) {
+                    w[j * W_PLANES + p] = tile_w[(b * W_PLANES + p) * VECTORS_N + thread_n + THREADS_N * j];
                 }
             }
             //#unroll
@@ -81,8 +81,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 for (var n = 0u; n < THREAD_N; n++) {
                     if (WEIGHT_SUMS) {
                         //#unroll
-                        for (var p = 0u; p < W_BITS; p++) {
-                            codes[n] += i32(countOneBits(w[(n / 4u) * W_BITS + p][n % 4u] & bitplane_mask(s)) << p);
+                        for (var p = 0u; p < W_PLANES; p++) {
+                            let word = w[(n / 4u) * W_PLANES + p][n % 4u] & bitplane_mask(s);
+                            codes[n] += i32(countOneBits(word) << (p % W_BITS));
                         }
                         weight_codes[n] += codes[n];
                     }
@@ -121,10 +122,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         for (var n = 0u; n < THREAD_N; n++) {
                             var power: array<u32, POWERS>;
                             //#unroll
-                            for (var p = 0u; p < W_BITS; p++) {
+                            for (var p = 0u; p < W_PLANES; p++) {
+                                let word = w[(n / 4u) * W_PLANES + p][n % 4u];
                                 //#unroll
                                 for (var q = 0u; q < A_BITS; q++) {
-                                    power[p + q] += countOneBits(w[(n / 4u) * W_BITS + p][n % 4u] & x[q][r]);
+                                    power[p % W_BITS + q] += countOneBits(word & x[q][r]);
                                 }
                             }
                             var sum = 0u;

@@ -58,9 +58,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         //#unroll
         for (var set = 0u; set < SETS_N; set++) {
             let quad = gemm_weight_quad(tile.batch, first_n + 4u * set) / 4u;
-            var w: array<vec4<u32>, W_BITS>;
+            var w: array<vec4<u32>, W_PLANES>;
             //#unroll
-            for (var plane = 0u; plane < W_BITS; plane++) {
+            for (var plane = 0u; plane < W_PLANES; plane++) {
                 w[plane] = bitplane_weight(plane, quad, block);
             }
             //#unroll
@@ -74,8 +74,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                     var codes = 0;
                     if (WEIGHT_SUMS) {
                         //#unroll
-                        for (var plane = 0u; plane < W_BITS; plane++) {
-                            codes += i32(countOneBits(w[plane][r] & bitplane_mask(s)) << plane);
+                        for (var plane = 0u; plane < W_PLANES; plane++) {
+                            codes += i32(countOneBits(w[plane][r] & bitplane_mask(s)) << (plane % W_BITS));
                         }
                         weight_codes[4u * set + r] += codes;
                     }
@@ -83,10 +83,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                     for (var m = 0u; m < TILE_M; m++) {
                         var power: array<u32, POWERS>;
                         //#unroll
-                        for (var p = 0u; p < W_BITS; p++) {
+                        for (var p = 0u; p < W_PLANES; p++) {
+                            let word = w[p][r] & bitplane_mask(s);
                             //#unroll
                             for (var q = 0u; q < A_BITS; q++) {
-                                power[p + q] += countOneBits(w[p][r] & x[A_BITS * m + q] & bitplane_mask(s));
+                                power[p % W_BITS + q] += countOneBits(word & x[A_BITS * m + q]);
                             }
                         }
                         var sum = 0u;

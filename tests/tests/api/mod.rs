@@ -2,4 +2,5 @@
 
 mod errors;
 mod lost;
+mod nested;
 mod stranger;

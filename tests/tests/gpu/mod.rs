@@ -6,6 +6,7 @@ mod decode;
 mod exact;
 mod l_mul;
 mod mutation;
+mod nested;
 mod outputs;
 mod quantize;
 mod shapes;

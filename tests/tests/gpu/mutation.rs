@@ -1,7 +1,7 @@
 //! The comparisons bite: shaders that are wrong on purpose fail them.
 
 use anybit::{Context, Engine, OutputFormat, Plan, PlanOptions, Problem, Skeleton, Values};
-use anybit_formats::PackedMatrix;
+use anybit_formats::{MatrixFormat, Nesting, PackedMatrix};
 use anybit_reference::exact;
 use anybit_shaders::Modules;
 use anybit_tests::compare::{self, Wrong};
@@ -9,6 +9,24 @@ use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
 use anybit_tests::raw;
 use anybit_tests::rig::{on_each_adapter, reference};
+
+/// The format of weights as they are stored, and how they are read at fewer bits: `i8>rounded4` is `i8` at 4 bits by Double
+/// Rounding.
+fn weight(name: &str) -> (MatrixFormat, Option<(u8, Nesting)>) {
+    let Some((stored, nested)) = name.split_once('>') else {
+        return (format(name), None);
+    };
+    let (way, bits) = nested.split_at(nested.len() - 1);
+    let nesting = match way {
+        "truncated" => Nesting::Truncation,
+        "rounded" => Nesting::DoubleRounding,
+        _ => panic!("{name} is no way to read weights"),
+    };
+    let bits = bits
+        .parse()
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    (format(stored), Some((bits, nesting)))
+}
 
 /// One change of a module's text, and a kernel that must suffer from it.
 struct Mutation {
@@ -66,7 +84,7 @@ const MUTATIONS: &[Mutation] = mutations! {
     "the activation's offset is one off": "core/integer", "span.offset *" => "(span.offset + 1) *", Dot4 Tiled "b8" "i4" I32;
     "what 8-bit weights lost is not added back": "lift/affine_weight", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
     "the weight's offset is one off": "core/integer", "var offset = weight.offset;" => "var offset = weight.offset + 1;", Bitplane Tiled "i3" "i2" I32;
-    "planes have the wrong weight": "kernel/gemv_bitplane", "power[p + q]" => "power[p]", Bitplane Gemv "u3" "u2" I32;
+    "planes have the wrong weight": "kernel/gemv_bitplane", "power[p % W_BITS + q]" => "power[p % W_BITS]", Bitplane Gemv "u3" "u2" I32;
     "two f16 change places": "output/f16", "vec2<f32>(first, select(0.0, second, both))" => "vec2<f32>(select(0.0, second, both), first)", Dot4 Tiled "i8rf" "i4rf" F16;
     "f16 outputs lie a word too far": "output/f16", "index / 2u" => "index / 2u + 1u", Fma Gemv "f32" "f32" F16;
     "the second of two outputs is stored twice": "output/f32", "output[index] = first" => "output[index] = second", Fma Tiled "f32" "f32" F32;
@@ -82,6 +100,13 @@ const MUTATIONS: &[Mutation] = mutations! {
     "a table is scaled by the smallest sum": "kernel/gemv_lut8", "sizes = max(" => "sizes = min(", Lut8 Gemv "f32" "i2rf" F32;
     "codes of a table are rounded down": "kernel/gemv_lut8", "round(entries" => "floor(entries", Lut8 Gemv "f32" "i4g32h" F32;
     "the mirrored half of a table of bytes is one off": "kernel/gemv_lut8", "(entry ^ sign) - sign" => "(entry ^ sign)", Lut8 Gemv "f16" "u4rhz" F32;
+    "the lowest planes are taken for the top": "core/bitplane", "start = operand.pieces.x" => "start = 0u", Bitplane Tiled "i3" "i8>truncated4" I32;
+    "the carry plane is not found": "core/bitplane", "start = operand.pieces.z" => "start = operand.pieces.x", Bitplane Gemv "i3" "i8>rounded4" I32;
+    "the carry has the weight of the next plane": "kernel/gemm_tiled_bitplane", "power[p % W_BITS + q]" => "power[p * (W_BITS - 1u) / W_BITS + q]", Bitplane Tiled "u2" "i8>rounded3" I32;
+    "sums of weights take the carry for a plane": "kernel/gemv_bitplane", "<< (plane % W_BITS)" => "<< plane", Bitplane Gemv "b3rf" "i8rf>rounded4" F32;
+    "ties go up": "lift/nested_weight", "+ LIFT_HALF + (kept & BYTES_ONE)" => "+ LIFT_HALF + BYTES_ONE", Dot4 Tiled "i8" "i8>rounded6" I32;
+    "the largest code wraps": "lift/nested_weight", "rounded - ((rounded >> KEPT) & BYTES_ONE)" => "rounded & LIFT_KEPT_MASK", Dot4 Gemv "i8rf" "i8g32h>rounded4" F32;
+    "truncation keeps the low bits": "lift/nested_weight", "(bytes >> LIFT_DROPPED) & LIFT_KEPT_MASK" => "bytes & LIFT_KEPT_MASK", Dot4 Gemv "u8rf" "i8rf>truncated2" F32;
     "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
 };
 
@@ -101,7 +126,12 @@ fn compare(
     }
 }
 
-fn run(context: &Context, plan: &Plan, modules: &Modules<'_>) -> Result<Option<Wrong>, String> {
+fn run(
+    context: &Context,
+    plan: &Plan,
+    stored: &MatrixFormat,
+    modules: &Modules<'_>,
+) -> Result<Option<Wrong>, String> {
     let problem = plan.problem();
     let mut random = Random::new(0xb17e);
     let x = operand(
@@ -110,18 +140,17 @@ fn run(context: &Context, plan: &Plan, modules: &Modules<'_>) -> Result<Option<W
         Fill::Random,
         &mut random,
     );
-    let w = operand(
-        &problem.weight,
-        (problem.n, problem.k),
-        Fill::Random,
-        &mut random,
-    );
+    let mut w = operand(stored, (problem.n, problem.k), Fill::Random, &mut random);
     let linked = plan
         .specialization()
         .link_from(modules)
         .map_err(|error| error.to_string())?;
     let found =
         raw::multiply(context, plan, &linked.wgsl, &x, &w).map_err(|error| error.to_string())?;
+    if let Some(nesting) = plan.nesting() {
+        let bits = problem.weight.element().bits() as u8;
+        w = w.nested(bits, nesting).map_err(|error| error.to_string())?;
+    }
     Ok(compare(problem, plan.engine(), &x, &w, found))
 }
 
@@ -132,9 +161,15 @@ fn wrong_shaders_are_caught() {
             let grouped = mutation.weight.contains('g');
             // Two-level scales have more than one second level.
             let shape = (5, 33, if grouped { 352 } else { 75 });
-            let problem = Problem::new(shape, format(mutation.activation), format(mutation.weight))
-                .with_output(mutation.output);
+            let (stored, nested) = weight(mutation.weight);
+            let read = match nested {
+                None => stored,
+                Some((bits, _)) => stored.nested(bits).expect("int8"),
+            };
+            let problem =
+                Problem::new(shape, format(mutation.activation), read).with_output(mutation.output);
             let mut options = PlanOptions::engine(mutation.engine);
+            options.nesting = nested.map(|(_, nesting)| nesting);
             options.skeleton = Some(mutation.skeleton);
             // Without subgroups, so that every adapter runs the same kernels.
             let context = rig.floor();
@@ -151,12 +186,12 @@ fn wrong_shaders_are_caught() {
             );
             let what = format!("{}: {}", plan.id(), mutation.what);
             // The unchanged shader is right, also without anybit's host code.
-            match run(&context, &plan, &modules) {
+            match run(&context, &plan, &stored, &modules) {
                 Ok(wrong) => rig.note_wrong(plan.id(), wrong),
                 Err(error) => rig.note(Err(format!("{}: {error}", plan.id()))),
             }
             let mutated = modules.with(mutation.module, text.replace(mutation.from, mutation.to));
-            rig.note(match run(&context, &plan, &mutated) {
+            rig.note(match run(&context, &plan, &stored, &mutated) {
                 Ok(Some(_)) => Ok(()),
                 Ok(None) => Err(format!("{what}: not noticed")),
                 Err(error) => Err(format!("{what}: {error}")),

@@ -6,7 +6,7 @@ use anybit_tests::shader::{Bound, Shader, features};
 use naga::back::glsl::Version;
 use naga::back::hlsl::ShaderModel;
 
-use super::every::{Text, decoders, gemms, l_muls, quantizers};
+use super::every::{Text, decoders, gemms, l_muls, nested_gemms, quantizers};
 
 /// How many problems a failing test prints.
 const SHOWN: usize = 8;
@@ -100,8 +100,7 @@ fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), Str
     }
 }
 
-#[test]
-fn gemm_shaders() {
+fn check_gemms(what: &str, texts: &[Text]) {
     let params = GEMM_PARAMS_BYTES as u32;
     let bindings = [
         Bound::Uniform(params),
@@ -111,9 +110,17 @@ fn gemm_shaders() {
         Bound::Read,
         Bound::Write,
     ];
-    check_all("GEMM shaders", &gemms(), |text| {
-        check(text, Some(params), &bindings)
-    });
+    check_all(what, texts, |text| check(text, Some(params), &bindings));
+}
+
+#[test]
+fn gemm_shaders() {
+    check_gemms("GEMM shaders", &gemms());
+}
+
+#[test]
+fn nested_gemm_shaders() {
+    check_gemms("GEMM shaders of nested weights", &nested_gemms());
 }
 
 #[test]

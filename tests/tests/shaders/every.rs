@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use anybit::{
-    Caps, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Specialization, Tile, candidates,
-    decode_specialization, l_mul_specialization, quantize_specialization,
+    Caps, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Specialization, Tile,
+    candidates, decode_specialization, l_mul_specialization, quantize_specialization,
     quantize_specialization_with,
 };
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, LMul, LMulReading,
-    MatrixFormat, Overflow, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout, ScaleRule,
-    ScaleType, SumLayout, ZeroKind,
+    MatrixFormat, Nesting, Overflow, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout,
+    ScaleRule, ScaleType, SumLayout, ZeroKind,
 };
 use anybit_tests::cover::pairwise;
 
@@ -163,6 +163,53 @@ pub(super) fn gemms() -> Vec<Text> {
     levels.push(elements.len());
     levels.extend(scales);
     levels.extend([3, devices.len()]);
+    let mut texts = Texts::default();
+    for row in pairwise(&levels, |row| find(row).is_some()) {
+        texts.add(find(&row).expect("the row is allowed"));
+    }
+    texts.into_vec()
+}
+
+/// The GEMM shaders that read weights at fewer bits than they are stored in: each two of kernel with tile, width, way, scales,
+/// output, and device.
+pub(super) fn nested_gemms() -> Vec<Text> {
+    let devices = devices();
+    let kernels: Vec<(&KernelRow, Tile)> = KERNELS
+        .iter()
+        .filter(|row| row.engine != Engine::Fma)
+        .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
+        .collect();
+    let formats = [
+        ("i8", "i8"),
+        ("i8rf", "i8rfm"),
+        ("b3rf", "i8g16h"),
+        ("u2g32f", "i8g32h"),
+    ];
+    let find = |row: &[usize]| {
+        let (kernel, tile) = kernels[row[0]];
+        let (activation, stored) = formats[row[3]];
+        let stored: MatrixFormat = stored.parse().ok()?;
+        let problem = Problem::new(
+            (8, 96, 384),
+            activation.parse().ok()?,
+            stored.nested(2 + row[1] as u8).ok()?,
+        )
+        .with_output([OutputFormat::F32, OutputFormat::I32][row[4]]);
+        let options = PlanOptions::engine(kernel.engine).with_nesting(Nesting::ALL[row[2]]);
+        let (accepted, _) = candidates(&problem, &devices[row[5]], &options).ok()?;
+        let found = accepted
+            .into_iter()
+            .find(|candidate| candidate.skeleton == kernel.skeleton && candidate.tile == tile);
+        Some(found?.specialization)
+    };
+    let levels = [
+        kernels.len(),
+        6,
+        Nesting::ALL.len(),
+        formats.len(),
+        2,
+        devices.len(),
+    ];
     let mut texts = Texts::default();
     for row in pairwise(&levels, |row| find(row).is_some()) {
         texts.add(find(&row).expect("the row is allowed"));

@@ -77,6 +77,13 @@ impl Block {
         }
     }
 
+    /// The word of the plane that has a bit of each code: `bits` gives that of four codes at once, as 0 or 1 a byte.
+    #[inline]
+    pub(super) fn plane_of(&self, bits: impl Fn(u32) -> u32) -> u32 {
+        let words = self.0.iter().zip(0_u32..);
+        words.fold(0, |plane, (&word, t)| plane | bits(word) << t)
+    }
+
     /// Sums of the first and the last 16 codes.
     #[inline]
     pub(super) fn half_sums(&self) -> [u32; 2] {
