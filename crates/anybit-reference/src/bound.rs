@@ -350,6 +350,9 @@ pub const LARGEST_F16: f64 = 65_504.0;
 /// The smallest normal f16, 2⁻¹⁴: what is smaller may become 0.
 const SMALLEST_F16: f64 = 6.103_515_625e-5;
 
+/// The smallest subnormal f16, 2⁻²⁴, which is the step between subnormals.
+const STEP_F16: f64 = SMALLEST_F16 * UNIT_F16;
+
 /// The distance from 1 to the next f16.
 const UNIT_F16: f64 = 9.765_625e-4;
 
@@ -366,13 +369,16 @@ pub fn f16_output(exact: f64, bound: f64) -> Bounded {
     };
     // What is an f16 already stays, unless it is subnormal.
     let is_f16 = low == high && (value / UNIT_F16) % power_below(largest) == 0.0;
-    let rounding = if smallest >= SMALLEST_F16 && is_f16 {
+    let rounding = if largest == 0.0 || smallest >= SMALLEST_F16 && is_f16 {
         0.0
-    } else if smallest >= SMALLEST_F16 {
-        UNIT_F16 * power_below(largest)
     } else {
-        // A value that is flushed loses itself, a larger one a step.
-        largest.min(SMALLEST_F16).max(UNIT_F16 * largest)
+        let step = (UNIT_F16 * power_below(largest)).max(STEP_F16);
+        if smallest >= SMALLEST_F16 {
+            step
+        } else {
+            // A value that is flushed loses itself, another a step.
+            step.max(largest.min(SMALLEST_F16))
+        }
     };
     Bounded {
         value,

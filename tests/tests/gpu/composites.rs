@@ -9,6 +9,7 @@ use anybit_formats::{
 };
 use anybit_reference::exact;
 use anybit_tests::compare;
+use anybit_tests::full;
 use anybit_tests::operand::{Fill, operand};
 use anybit_tests::random::Random;
 use anybit_tests::rig::{multiply, on_each_adapter, reference};
@@ -276,6 +277,10 @@ fn blocks_of_any_width_share_exponents() {
                     .collect();
                 assert_eq!(w.decode(), shared, "{name}");
 
+                // Half of the pairs, with every width and every block.
+                if !full() && (bits + block.ilog2()) % 2 != 0 {
+                    continue;
+                }
                 let context = rig.best();
                 let decoded = || -> Result<Vec<f32>, anybit::Error> {
                     let matrix = context.upload(&w, &DeviceLayout::ROW_MAJOR)?;
@@ -287,8 +292,8 @@ fn blocks_of_any_width_share_exponents() {
                     Err(error) => rig.note(Err(format!("{name}: {error}"))),
                     Ok(found) => rig.note_wrong(&name, compare::equal(&found, &shared)),
                 }
-                // Each block size and each width meets one product, exact to the bound.
-                if (bits + block / 16) % 4 != 0 {
+                // Each width meets one product.
+                if !full() && (bits / 2 + block.ilog2() / 2) % 2 != 0 {
                     continue;
                 }
                 let x = operand(&format, (3, columns), Fill::Random, &mut random);

@@ -16,7 +16,7 @@ use anybit_tests::rig::{buffer_of, on_each_adapter, reference};
 #[test]
 fn every_tile_writes_f16() {
     on_each_adapter("every_tile_writes_f16", |rig| {
-        let contracts = [("f32", "i4g32h"), ("i8rf", "u3rhz")];
+        let contracts = [("f32", "i4g32h"), ("u3rf", "u2rhz")];
         for (index, (x, w)) in contracts.into_iter().enumerate() {
             for (step, (m, n)) in [(1, 69), (7, 70), (35, 67)].into_iter().enumerate() {
                 let problem =
