@@ -169,7 +169,7 @@ impl UnitComplexMatrix {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Length`] for another number of codes; [`FormatError::InvalidCode`] for a code above 3;
+    /// [`FormatError::Length`] for another number of codes; [`FormatError::CodeTooLarge`] for a code above 3;
     /// [`FormatError::NonFinite`] for a scale that is not finite.
     pub fn from_codes(
         rows: usize,
