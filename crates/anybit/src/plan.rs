@@ -578,7 +578,8 @@ fn supports(
     options: &PlanOptions,
     nesting: Option<Nesting>,
 ) -> Result<(), Reason> {
-    if nesting.is_some() && (row.engine == Engine::Fma || !nests(&problem.weight)) {
+    let reads_nested = matches!(row.engine, Engine::Dot4 | Engine::Bitplane);
+    if nesting.is_some() && !(reads_nested && nests(&problem.weight)) {
         return Err(Reason::Nested(problem.weight));
     }
     let (activation, weight) = (problem.activation.element(), problem.weight.element());

@@ -133,7 +133,8 @@ impl Rule {
                     rule.order[place / 8] |= u32::from(code) << (4 * (place % 8));
                 }
                 for (entry, &end) in rule.ends.iter_mut().zip(ends) {
-                    *entry = end;
+                    // Zero without a sign, since the shader compares bits.
+                    *entry = end + 0.0;
                 }
             }
             _ => {}

@@ -309,7 +309,9 @@ pub(crate) fn specialize(
         _ => operand(header, "W_", &problem.weight, &weight_layout),
     };
     let header = match row.engine {
-        Engine::Bitplane => header.constant_u32("W_CARRY", carry_planes(row.engine, nesting)),
+        Engine::Bitplane | Engine::Lut | Engine::Lut8 => {
+            header.constant_u32("W_CARRY", carry_planes(row.engine, nesting))
+        }
         _ => header,
     };
 
@@ -327,7 +329,7 @@ pub(crate) fn specialize(
         OutputFormat::I32 => "output/i32",
     };
     let mut slots = vec![("weight_scale", weight.scale), ("output", output)];
-    if matches!(row.engine, Engine::Fma | Engine::Dot4) {
+    if row.engine != Engine::Bitplane && !row.engine.has_tables() {
         slots.push(("weight_codes", weight.codes));
     }
     if !(row.engine == Engine::Bitplane && row.skeleton == Skeleton::Tiled) {

@@ -77,7 +77,28 @@ fn lut_value(looked_up: f32, sum: f32, scale: w_scl_t) -> f32 {
     return value;
 }
 
-// Joins the clusters' sums and stores them.
+// The clusters' sums number i of a row, joined.
+fn lut_joined(row: u32, i: u32) -> f32 {
+    let first = i * WORKGROUP + (row / LUT_CLUSTER) * LANES * LUT_CLUSTER + row % LUT_CLUSTER;
+    var part: array<f32, LANES>;
+    //#unroll
+    for (var l = 0u; l < LANES; l++) {
+        part[l] = bitcast<f32>(lut_cells[first + l * LUT_CLUSTER]);
+    }
+    // Neighbours first, then neighbouring pairs.
+    //#unroll
+    for (var e = 1u; e <= LANES_LOG2; e++) {
+        //#unroll
+        for (var l = 0u; l < LANES / 2u; l++) {
+            if (l < (LANES >> e)) {
+                part[l] = part[2u * l] + part[2u * l + 1u];
+            }
+        }
+    }
+    return part[0];
+}
+
+// Joins the clusters' sums and stores them, two neighbouring columns at a time; TILE_N is even.
 fn lut_store(tile: Tile, place: u32, sums: array<f32, TILE_M * TILE_N>) {
     workgroupBarrier();
     //#unroll
@@ -85,26 +106,10 @@ fn lut_store(tile: Tile, place: u32, sums: array<f32, TILE_M * TILE_N>) {
         lut_cells[i * WORKGROUP + place] = bitcast<u32>(sums[i]);
     }
     workgroupBarrier();
-    for (var at = place; at < LUT_ROWS * TILE_M * TILE_N; at += WORKGROUP) {
+    for (var at = place; at < LUT_ROWS * TILE_M * TILE_N / 2u; at += WORKGROUP) {
         let row = at % LUT_ROWS;
-        let i = at / LUT_ROWS;
-        let first = i * WORKGROUP + (row / LUT_CLUSTER) * LANES * LUT_CLUSTER + row % LUT_CLUSTER;
-        var part: array<f32, LANES>;
-        //#unroll
-        for (var l = 0u; l < LANES; l++) {
-            part[l] = bitcast<f32>(lut_cells[first + l * LUT_CLUSTER]);
-        }
-        // Neighbours first, then neighbouring pairs.
-        //#unroll
-        for (var e = 1u; e <= LANES_LOG2; e++) {
-            //#unroll
-            for (var l = 0u; l < LANES / 2u; l++) {
-                if (l < (LANES >> e)) {
-                    part[l] = part[2u * l] + part[2u * l + 1u];
-                }
-            }
-        }
+        let i = 2u * (at / LUT_ROWS);
         let n = (tile.n * LUT_ROWS + row) * TILE_N + i % TILE_N;
-        gemm_store(tile.batch, tile.m * TILE_M + i / TILE_N, n, part[0]);
+        gemm_store_pair(tile.batch, tile.m * TILE_M + i / TILE_N, n, lut_joined(row, i), lut_joined(row, i + 1u));
     }
 }

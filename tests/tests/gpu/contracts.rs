@@ -420,7 +420,7 @@ fn usual_contracts_stay_within_the_bounds() {
             pairs.push((format!("i{bits}rf"), format!("i{bits}g32h")));
         }
         for (index, (x, w)) in pairs.iter().enumerate() {
-            for (turn, (m, n, k)) in [(1, 70, 192), (7, 33, 384), (33, 65, 192)]
+            for (turn, (m, n, k)) in [(1, 70, 256), (7, 33, 384), (33, 65, 256)]
                 .into_iter()
                 .enumerate()
             {

@@ -154,7 +154,9 @@ fn compare(
                         values[index]
                     )));
                 }
-                other += usize::from(code != given);
+                // Subnormal values, which may be taken for 0, have rows of their own.
+                let normal = values[index].abs() >= f32::MIN_POSITIVE;
+                other += usize::from(code != given && normal);
             }
         }
     }
@@ -182,7 +184,7 @@ fn check(
         .and_then(|(matrix, inverses)| compare(&values, &matrix, &inverses, options, &what))
         .and_then(|other| {
             // What WGSL allows beyond rounding to nearest is rare even where an adapter uses it.
-            match other * 100 <= values.len() {
+            match other * 50 <= values.len() {
                 true => Ok(()),
                 false => Err(format!(
                     "{what}: {other} codes are not those of the nearest value"
