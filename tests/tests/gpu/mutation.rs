@@ -70,7 +70,7 @@ const MUTATIONS: &[Mutation] = mutations! {
     "f16 values change places": "format/f16", "words[2u * t]" => "words[2u * t + 1u]", Fma Gemv "f32" "f16" F32;
     "subnormal minifloats keep their leading one": "format/minifloat", "subnormal = magnitude < vec4<u32>(1u << mantissa)" => "subnormal = magnitude > vec4<u32>(0xffu)", Fma Gemv "f32" "e4m3rf" F32;
     "the sign of minifloats is lost": "format/minifloat", "vec4<u32>(0x80000000u)" => "vec4<u32>(0u)", Fma Tiled "e2m1rf" "f32" F32;
-    "a level of the tree picks the wrong side": "format/codebook", "(code & vec4<u32>(2u)) != vec4<u32>(0u)" => "(code & vec4<u32>(2u)) == vec4<u32>(0u)", Fma Gemv "f32" "nf4g32f" F32;
+    "a level of the tree picks the wrong side": "format/codebook", "fmt_bit(bytes, 1u)" => "fmt_bit(bytes, 0u)", Fma Gemv "f32" "nf4g32f" F32;
     "a large table is read an entry too far": "format/codebook_large", "+ code" => "+ code + 1u", Fma Gemv "f32" "power5rf" F32;
     "lifted minifloats forget the second doubling": "lift/minifloat", "value += value & middle & lift_mask(low);" => "", Dot4 Tiled "i8rf" "e2m3rh" F32;
     "lifted codes of a table are swapped": "lift/codebook", "lift_mask(bytes >> 1u)" => "lift_mask(bytes)", Dot4 Gemv "i8rf" "iq4nlg32f" F32;
