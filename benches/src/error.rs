@@ -21,7 +21,7 @@ pub(crate) enum Error {
     Model {
         path: PathBuf,
         #[source]
-        source: ImportError,
+        source: Box<ImportError>,
     },
     #[error(
         "the model {} has no matrix of block 0 that can be read ({} tensors, none named `blk.0.*` of a known type)",

@@ -31,9 +31,9 @@ const TEXT: &str = "When the old lighthouse keeper climbed the stairs that eveni
 ///
 /// [`Error::Model`]; [`Error::NoBlock`] if there is nothing to run.
 pub(crate) fn workloads(path: &Path) -> Result<Vec<Workload>, Error> {
-    let failed = |source| Error::Model {
+    let failed = |source: ImportError| Error::Model {
         path: path.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let file = GgufFile::open(path).map_err(failed)?;
     let embeddings = embeddings(&file).map_err(failed)?;

@@ -335,25 +335,25 @@ pub fn reference(
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
     let batches = batches(problem);
     let model = ErrorModel::WGSL;
-    if engine == Engine::LMul {
-        let l_mul = LMul::of(x.format().element(), w.format().element());
-        return l_mul_reference(problem, l_mul, x, w);
-    }
-    let bounds = match engine {
-        Engine::Fma => model.gemm_fma(x, w, batches),
-        Engine::Lut => model.gemm_lut(x, w, batches),
-        Engine::Lut8 => {
-            let outputs = model.gemm_lut8(x, w, batches);
-            let outputs = outputs.map_err(|error| error.to_string())?.into_iter();
-            return Ok(outputs.map(|output| (output.value, output.bound)).unzip());
+    let text = |error: anybit_reference::ReferenceError| error.to_string();
+    let exact = || exact::gemm_f64_batched(x, w, batches).map_err(text);
+    let (expected, bounds): (Vec<f64>, Vec<f64>) = match engine {
+        Engine::LMul => {
+            let l_mul = LMul::of(x.format().element(), w.format().element());
+            l_mul_reference(problem, l_mul, x, w)?
         }
+        Engine::Lut8 => {
+            let outputs = model.gemm_lut8(x, w, batches).map_err(text)?.into_iter();
+            outputs.map(|output| (output.value, output.bound)).unzip()
+        }
+        Engine::Fma => (exact()?, model.gemm_fma(x, w, batches).map_err(text)?),
+        Engine::Lut => (exact()?, model.gemm_lut(x, w, batches).map_err(text)?),
         _ => {
             let accumulation = Accumulation::of(&problem.activation, &problem.weight);
-            model.gemm_integer(x, w, batches, accumulation)
+            let bounds = model.gemm_integer(x, w, batches, accumulation);
+            (exact()?, bounds.map_err(text)?)
         }
     };
-    let expected = exact::gemm_f64_batched(x, w, batches).map_err(|error| error.to_string())?;
-    let bounds = bounds.map_err(|error| error.to_string())?;
     if problem.output != OutputFormat::F16 {
         return Ok((expected, bounds));
     }

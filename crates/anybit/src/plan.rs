@@ -18,9 +18,10 @@ use crate::specialize::{
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
 const UNROLL_LIMIT: u32 = 2048;
 
-/// Operations of decoding, by [`decode_cost`], that an invocation may unroll: trees of selects for eight rows of a codebook
-/// took a driver 20 seconds to compile.
+/// Operations of decoding, by [`decode_cost`], that an invocation may unroll, for the same reason: eight rows of a codebook
+/// with one of minifloats.
 const DECODE_LIMIT: f64 = 5200.0;
+
 /// Invocations that share tables of looked-up sums: `LUT_CLUSTER` of core/lut.wgsl.
 const TABLE_CLUSTER: u32 = 8;
 

@@ -95,7 +95,7 @@ const MUTATIONS: &[Mutation] = mutations! {
     "planes that are looked up have the same weight": "kernel/gemv_lut", "f32(1u << plane)" => "1.0", Lut Gemv "f16" "u3g32fz" F32;
     "the mirrored half of a table is not folded": "core/lut", "* 7u" => "* 0u", Lut Gemv "f32" "b4g32hm" F32;
     "what all bits add is one half off": "core/lut", "2 * weight.offset" => "2 * weight.offset + 1", Lut Gemv "bf16" "i4rh" F32;
-    "a cluster's sum is left out": "core/lut", "e <= LANES_LOG2" => "e < LANES_LOG2", Lut Gemv "f32" "tf" F32;
+    "a cluster's sum is left out": "core/lut", "e <= LANES_LOG2" => "e < LANES_LOG2", Lut Gemv "f32" "tg32f" F32;
     "tables are shared with the wrong cluster": "table/workgroup", "(input.local & ~7u)" => "(input.local & 7u)", Lut Gemv "f32" "u1g32h" F32;
     "a table is scaled by the smallest sum": "kernel/gemv_lut8", "sizes = max(" => "sizes = min(", Lut8 Gemv "f32" "i2rf" F32;
     "codes of a table are rounded down": "kernel/gemv_lut8", "round(entries" => "floor(entries", Lut8 Gemv "f32" "i4g32h" F32;
