@@ -367,7 +367,7 @@ pub fn reference(
         .unzip())
 }
 
-/// [`reference`] of a multiplier of the lmul engine.
+/// [`reference()`] of a multiplier of the lmul engine.
 ///
 /// # Errors
 ///
