@@ -538,6 +538,9 @@ codebooks! {
     /// A sign bit and a power of two: ±1 to ±128.
     SHIFT4 "shift4" = signed_powers_of_two::<16>(), DENSE_SHIFT;
 
+    /// A sign bit and a power of two: ±1 to ±32768.
+    SHIFT5 "shift5" = signed_powers_of_two::<32>(), DENSE_SHIFT;
+
     /// The non-linear 4-bit integers of llama.cpp's IQ4_NL and IQ4_XS, −127 to 113.
     IQ4NL "iq4nl" = NON_LINEAR, "llama.cpp";
 }
