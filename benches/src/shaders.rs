@@ -188,7 +188,7 @@ mod tests {
             "",
             "gemm",
             "gemm_i9_i4_f32__dot4",
-            "gemm_f32_f32_f16",
+            "gemm_f32_f32_f64",
             "conv_f32_f32_f32__x",
         ] {
             assert!(

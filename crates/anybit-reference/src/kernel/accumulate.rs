@@ -19,6 +19,8 @@ pub struct Constants {
     pub activation_grouped: bool,
     /// `W_ZERO == 2`: the weights have minima.
     pub weight_minimum: bool,
+    /// What the units of lifted operands multiply to: a power of two.
+    pub fold: f32,
 }
 
 /// An accumulate slot.
@@ -70,11 +72,12 @@ impl Accumulate for Grouped {
     }
 
     fn finish(self, sum: f32, _: i32, total: &Span, _: &Scale) -> f32 {
-        if self.0.activation_grouped {
+        let scaled = if self.0.activation_grouped {
             sum
         } else {
             sum * total.scale
-        }
+        };
+        scaled * self.0.fold
     }
 }
 
@@ -121,7 +124,7 @@ impl Accumulate for WholeF32 {
         if self.0.weight_minimum {
             value += total.integers as f32 * scale.minimum;
         }
-        value * total.scale
+        value * total.scale * self.0.fold
     }
 }
 

@@ -169,6 +169,11 @@ fn coefficients(matrix: &PackedMatrix) -> Result<[i32; 2], ReferenceError> {
     Ok([multiplier, offset])
 }
 
+/// What an operand's integers are worth.
+fn unit(matrix: &PackedMatrix) -> f32 {
+    matrix.format().element().lift_unit().unwrap_or(1.0)
+}
+
 /// An integer kernel whose lanes take turns at the blocks of K.
 pub(super) fn gemm<E: Engine, O: Output>(
     x: &PackedMatrix,
@@ -191,6 +196,7 @@ pub(super) fn gemm<E: Engine, O: Output>(
         weight,
         activation_grouped: is_grouped(x.format()),
         weight_minimum: w.format().zero_kind() == ZeroKind::Minimum,
+        fold: unit(x) * unit(w),
     };
     let integer = Integer {
         x,
