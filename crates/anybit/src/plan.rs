@@ -159,7 +159,7 @@ pub enum Reason {
     Integers,
     /// It emulates another multiplication than f32's. It takes operands if asked for by engine or id.
     Emulation,
-    /// Multiply-adds are as fast or faster on such a device. It takes the problem if asked for by engine or id.
+    /// The cost model does not weigh tables against multiply-adds yet. It takes the problem if asked for by engine or id.
     Tables,
     /// Its tables are rounded, so that it is taken only if asked for by engine or id.
     RoundedTables,
