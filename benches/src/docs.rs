@@ -115,7 +115,7 @@ fn kernels(page: &mut String) {
     line!(
         page,
         "Row kernels: `quantize_rows` and `quantize_groups` (f32 into packed codes with a scale a row or a \
-                 group, in any layout), `decode` (any packed matrix to f32). They run everywhere.\n"
+                 group, in any layout), `decode` (any packed matrix to f32), `l_mul` (two f32 matrices, element by element). They run everywhere.\n"
     );
 }
 
@@ -183,7 +183,7 @@ fn engines(page: &mut String) {
                 "every plane of X and every plane of W: and, bit count; sums of equal p + q are shifted once",
             ),
             Engine::LMul => (
-                "as `fma`, and all codes",
+                "as `fma`",
                 "as `fma`",
                 "f32; products exact by L-Mul's rules, sums bounded",
                 "as `fma` with an emulated multiplication by integer addition; only if asked for",
