@@ -515,9 +515,9 @@ proptest! {
             .unzip();
         let rounding = gemm_lut8_rounding(&x, &w, Batches::ONE).unwrap();
         for (index, ((rounded, exact), rounding)) in rounded.iter().zip(&exact).zip(&rounding).enumerate() {
-            // Beside f64's own rounding.
+            // Beside f64's own rounding, which is left where scales are zero: a small part of what f32's may be.
             prop_assert!(
-                (rounded - exact).abs() <= rounding * (1.0 + 1e-9) + 1e-300,
+                (rounded - exact).abs() <= rounding * (1.0 + 1e-9) + 1e-5 * bound[index],
                 "output {index}: {rounded:e} is farther than {rounding:e} from {exact:e}"
             );
         }
