@@ -229,7 +229,7 @@ impl Context {
             self.inner.pipelines.get(
                 &self.inner.device,
                 plan.specialization(),
-                crate::pipeline::GEMM_BINDINGS,
+                crate::pipeline::gemm_bindings(plan.problem().residual),
             )?;
         }
         Ok(())

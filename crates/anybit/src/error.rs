@@ -106,6 +106,26 @@ pub enum Error {
         /// What the output holds.
         actual: crate::OutputFormat,
     },
+    /// A residual where the plan has none, or none where it has one. Plan with
+    /// [`Problem::with_residual`](crate::Problem::with_residual) exactly where one is given.
+    #[error(
+        "the plan {} a residual; plan with Problem::with_residual exactly where one is given",
+        if *expected { "adds" } else { "does not add" }
+    )]
+    Residual {
+        /// Whether the plan adds one.
+        expected: bool,
+    },
+    /// A parameter of a kernel is out of its range.
+    #[error("{what} is {value}: it must be {expected}")]
+    Parameter {
+        /// Which parameter.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
     /// A matrix or a part of it does not fit a binding. Request larger limits with [`wanted_limits`](crate::wanted_limits)
     /// or split the matrix along its rows.
     #[error("{what}: {bytes} bytes are more than the device's limit of {limit} bytes a binding")]

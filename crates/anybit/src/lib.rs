@@ -58,32 +58,42 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod attention;
+mod cache;
 mod caps;
 mod context;
 mod error;
 mod kernel;
 mod matrix;
+mod model_kernels;
 mod pipeline;
 mod plan;
 mod prepare;
 mod problem;
 mod readback;
 mod row_kernels;
+mod row_source;
+mod sequence;
 mod specialize;
 
 pub use anybit_formats as formats;
+pub use attention::{Attention, HeadNorm, Pairing, Rotary, RotaryTable};
+pub use cache::{KvCache, KvFormat, KvShape};
 pub use caps::{Caps, DeviceClass, wanted_features, wanted_limits};
 pub use context::{Context, ContextOptions, adapters};
 pub use error::{Error, Result};
 pub use half;
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
+pub use model_kernels::model_specializations;
 pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan};
-pub use prepare::{GEMM_PARAMS_BYTES, Operands, Prepared};
+pub use prepare::{Epilogue, GEMM_PARAMS_BYTES, Operands, Prepared};
 pub use problem::{Batch, OutputFormat, Problem};
 pub use row_kernels::{
     PreparedQuantize, decode_specialization, l_mul_specialization, quantize_specialization,
     quantize_specialization_with,
 };
+pub use row_source::{Gate, RowSource};
+pub use sequence::{PendingToken, Sampling, Sequence};
 pub use specialize::Specialization;
 pub use wgpu;

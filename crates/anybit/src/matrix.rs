@@ -324,7 +324,7 @@ impl Context {
         Ok(device)
     }
 
-    fn write(&self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
         let queue = &self.inner.queue;
         self.guard(|_| {
             if cfg!(target_endian = "little") {
@@ -663,6 +663,42 @@ impl OutputMatrix {
     pub(crate) fn bytes(&self) -> Range<u64> {
         let row = self.format.bytes() as u64 * u64::from(self.row_stride);
         self.offset..self.offset + self.rows as u64 * row
+    }
+
+    /// The whole of it as a binding; none if it is empty.
+    pub(crate) fn binding(&self) -> Option<wgpu::BufferBinding<'_>> {
+        let bytes = self.bytes();
+        self.buffer.as_ref().map(|buffer| binding(buffer, &bytes))
+    }
+
+    /// Whether another output has this one's shape, format and stride, in another buffer.
+    pub(crate) fn check_like(&self, what: &'static str, other: &Self) -> Result<()> {
+        if (self.rows, self.columns) != (other.rows, other.columns) {
+            return Err(Error::ShapeMismatch {
+                what,
+                expected: (self.rows, self.columns),
+                actual: (other.rows, other.columns),
+            });
+        }
+        if self.format != other.format {
+            return Err(Error::OutputMismatch {
+                expected: self.format,
+                actual: other.format,
+            });
+        }
+        if self.row_stride != other.row_stride {
+            return Err(Error::Buffer {
+                what,
+                problem: format!(
+                    "its rows are {} elements apart, those of the output {}",
+                    other.row_stride, self.row_stride
+                ),
+            });
+        }
+        if self.buffer.is_some() && self.buffer == other.buffer {
+            return Err(Error::Aliased { what });
+        }
+        Ok(())
     }
 
     /// The M×N elements out of those of the padded rows.

@@ -24,6 +24,26 @@ pub(crate) const GEMM_BINDINGS: &[Binding] = &[
     Binding::Read,
     Binding::Write,
 ];
+/// The same with a residual at the end.
+pub(crate) const GEMM_RESIDUAL_BINDINGS: &[Binding] = &[
+    Binding::Uniform,
+    Binding::Read,
+    Binding::Read,
+    Binding::Read,
+    Binding::Read,
+    Binding::Write,
+    Binding::Read,
+];
+
+/// The bindings of a problem's kernels.
+pub(crate) const fn gemm_bindings(residual: bool) -> &'static [Binding] {
+    if residual {
+        GEMM_RESIDUAL_BINDINGS
+    } else {
+        GEMM_BINDINGS
+    }
+}
+
 /// Parameters, input, codes, side data, inverses.
 pub(crate) const QUANTIZE_BINDINGS: &[Binding] = &[
     Binding::Uniform,

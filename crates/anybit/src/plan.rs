@@ -46,6 +46,9 @@ pub struct PlanOptions {
     /// The multiplier of the kernels of [`Engine::LMul`], those asked for by id too; by default [`LMul::of`] the operands'
     /// elements. It asks for no engine by itself.
     pub l_mul: Option<LMul>,
+    /// The kernel for one row of X, whatever their number, so that on one adapter a row's result does not depend on what is
+    /// computed with it.
+    pub deterministic: bool,
 }
 
 impl PlanOptions {
@@ -71,6 +74,13 @@ impl PlanOptions {
             kernel: Some(id.into()),
             ..Self::default()
         }
+    }
+
+    /// The same with the kernel for one row of X, whatever their number ([`deterministic`](Self::deterministic)).
+    #[must_use]
+    pub fn with_deterministic(mut self, deterministic: bool) -> Self {
+        self.deterministic = deterministic;
+        self
     }
 
     /// The same, only with kernels that read weights in this layout.
@@ -378,6 +388,16 @@ pub fn candidates(
     options: &PlanOptions,
 ) -> Result<(Vec<Candidate>, Vec<Refusal>)> {
     check_sizes(problem)?;
+    let one_row;
+    let problem = if options.deterministic && problem.m > 1 {
+        one_row = Problem {
+            m: 1,
+            ..problem.clone()
+        };
+        &one_row
+    } else {
+        problem
+    };
     let mut accepted = Vec::new();
     let mut refused = Vec::new();
     for &row in KERNELS {
@@ -588,6 +608,9 @@ fn supports(
     let asked = options.engine.is_some() || options.kernel.is_some();
     if row.engine == Engine::LMul && !asked {
         return Err(Reason::Emulation);
+    }
+    if problem.residual && problem.output != OutputFormat::F32 {
+        return Err(Reason::Output(problem.output));
     }
     if row.engine.is_float() {
         if problem.output == OutputFormat::I32 {

@@ -11,9 +11,9 @@ use crate::kernel::Engine;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Values;
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingRead};
-use crate::pipeline::{Binding, GEMM_BINDINGS, Pipeline};
+use crate::pipeline::{Binding, Pipeline, gemm_bindings};
 use crate::plan::Plan;
-use crate::problem::OutputFormat;
+use crate::problem::{OutputFormat, Problem};
 use crate::specialize::{Specialization, centre};
 
 /// `Operand` of core/operand.wgsl.
@@ -188,6 +188,24 @@ pub struct Operands<'a> {
     pub output: &'a OutputMatrix,
 }
 
+/// What a GEMM does to its product before it writes it.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Epilogue<'a> {
+    /// R of [`Problem::with_residual`](crate::Problem::with_residual): an f32 matrix of the output's shape and row stride, in
+    /// another buffer.
+    pub residual: Option<&'a OutputMatrix>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Adds a residual.
+    pub fn residual(residual: &'a OutputMatrix) -> Self {
+        Self {
+            residual: Some(residual),
+        }
+    }
+}
+
 /// One dispatch: pipeline, bind group, grid.
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatch {
@@ -251,6 +269,22 @@ impl Context {
     /// [`Error::NestingMismatch`] and [`Error::Nested`] for operands that are not the plan's; [`Error::Aliased`] if the output is also an input;
     /// [`Error::BindingTooLarge`] for activations over the binding limit; [`Error::Pipeline`].
     pub fn prepare(&self, plan: &Plan, operands: Operands<'_>) -> Result<Prepared> {
+        self.prepare_with(plan, operands, &Epilogue::default())
+    }
+
+    /// [`prepare`](Self::prepare) with what the plan's problem has beside its operands.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`prepare`](Self::prepare); [`Error::Residual`] if there is a residual and the problem has none, or the
+    /// reverse; [`Error::ShapeMismatch`], [`Error::OutputMismatch`], [`Error::Aliased`] and [`Error::Buffer`] for a residual
+    /// that does not lie as the output does, in another buffer.
+    pub fn prepare_with(
+        &self,
+        plan: &Plan,
+        operands: Operands<'_>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<Prepared> {
         let problem = plan.problem();
         let Operands {
             activation,
@@ -292,6 +326,7 @@ impl Context {
                 actual: output.format,
             });
         }
+        check_residual(problem, output, epilogue.residual)?;
         let Some(output_buffer) = &output.buffer else {
             return Ok(Prepared::new(plan.id(), Vec::new()));
         };
@@ -339,10 +374,11 @@ impl Context {
             });
         }
 
+        let layout = gemm_bindings(problem.residual);
         let pipeline =
             self.inner
                 .pipelines
-                .get(&self.inner.device, plan.specialization(), GEMM_BINDINGS)?;
+                .get(&self.inner.device, plan.specialization(), layout)?;
         let centre = |element| centre(plan.engine(), element);
         let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
         let mut dispatches = Vec::new();
@@ -386,21 +422,18 @@ impl Context {
                 ),
                 weight: weight_params,
             };
-            let bindings = [
+            let mut bindings = vec![
                 activation_chunk.codes_binding(),
                 activation_chunk.side_binding(),
                 chunk.codes_binding(),
                 chunk.side_binding(),
-                wgpu::BufferBinding {
-                    buffer: output_buffer,
-                    offset: output_bytes.start,
-                    size: wgpu::BufferSize::new(output_bytes.end - output_bytes.start),
-                },
             ];
+            bindings.extend(output.binding());
+            bindings.extend(epilogue.residual.and_then(OutputMatrix::binding));
             dispatches.push(self.dispatch(
                 &pipeline,
                 plan.specialization(),
-                GEMM_BINDINGS,
+                layout,
                 bytemuck::bytes_of(&params),
                 &bindings,
                 grid,
@@ -520,6 +553,22 @@ impl Context {
             self.inner.queue.submit([encoder.finish()]);
             Ok(output)
         })?
+    }
+}
+
+fn check_residual(
+    problem: &Problem,
+    output: &OutputMatrix,
+    residual: Option<&OutputMatrix>,
+) -> Result<()> {
+    if problem.residual != residual.is_some() {
+        return Err(Error::Residual {
+            expected: problem.residual,
+        });
+    }
+    match residual {
+        None => Ok(()),
+        Some(residual) => output.check_like("the residual", residual),
     }
 }
 

@@ -79,6 +79,8 @@ pub struct Problem {
     pub output: OutputFormat,
     /// Products at once.
     pub batch: Batch,
+    /// Whether a residual of the output's shape is added: Y = R + X · Wᵀ. For f32 output.
+    pub residual: bool,
 }
 
 impl Problem {
@@ -96,6 +98,7 @@ impl Problem {
             weight,
             output: OutputFormat::F32,
             batch: Batch::ONE,
+            residual: false,
         }
     }
 
@@ -113,10 +116,22 @@ impl Problem {
         self
     }
 
-    /// What is computed, as the left half of a kernel's id: `gemm_i8rf_u4g32hm_f32`; `gemv` when M is 1.
+    /// The same, added to a residual of the output's shape; see [`Context::prepare_with`](crate::Context::prepare_with).
+    #[must_use]
+    pub fn with_residual(mut self) -> Self {
+        self.residual = true;
+        self
+    }
+
+    /// What is computed, as the left half of a kernel's id: `gemm_i8rf_u4g32hm_f32`; `gemv` when M is 1;
+    /// with `_residual` at the end where one is added.
     pub fn contract(&self) -> String {
         let op = if self.m == 1 { "gemv" } else { "gemm" };
-        format!("{op}_{}_{}_{}", self.activation, self.weight, self.output)
+        let residual = if self.residual { "_residual" } else { "" };
+        format!(
+            "{op}_{}_{}_{}{residual}",
+            self.activation, self.weight, self.output
+        )
     }
 
     /// Rows of X, all batches together.

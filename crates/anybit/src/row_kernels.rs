@@ -11,16 +11,17 @@ use bytemuck::{Pod, Zeroable};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
-use crate::pipeline::{DECODE_BINDINGS, ELEMENTWISE_BINDINGS, QUANTIZE_BINDINGS};
+use crate::pipeline::{Binding, DECODE_BINDINGS, ELEMENTWISE_BINDINGS, QUANTIZE_BINDINGS};
 use crate::plan::{Reason, Refusal, fold_grid};
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
+use crate::row_source::{RowSource, SourceKind};
 use crate::specialize::{
     SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, l_mul_constants, log2, operand,
     piece_constants,
 };
 
-const WORKGROUP: u32 = 64;
+pub(crate) const WORKGROUP: u32 = 64;
 
 /// `QUANTIZE_NONE` of core/quantize.wgsl.
 const SCALE_NONE: u32 = 9;
@@ -48,7 +49,9 @@ struct QuantizeParams {
     ends: [f32; 16],
     order: [u32; 4],
     seed: u32,
-    padding: [u32; 3],
+    up: u32,
+    epsilon: f32,
+    padding: u32,
     output: OperandParams,
 }
 
@@ -178,8 +181,8 @@ impl Rule {
 }
 
 /// Which of the two quantising kernels, and its constants.
-struct QuantizePlan {
-    specialization: Specialization,
+pub(crate) struct QuantizePlan {
+    pub(crate) specialization: Specialization,
     workgroups: u64,
 }
 
@@ -206,7 +209,7 @@ pub fn quantize_specialization_with(
     layout: &DeviceLayout,
     options: &QuantizeRowsOptions,
 ) -> Result<Specialization> {
-    Ok(quantize_plan(format, layout, options, 1, 1)?.specialization)
+    Ok(quantize_plan(format, layout, options, SourceKind::Rows, 1, 1)?.specialization)
 }
 
 /// What options change in the shader: `ROUNDING`, `SCALE_RULE` and `SPECIAL`, where the format knows them, and the end of the
@@ -294,10 +297,11 @@ pub fn l_mul_specialization(l_mul: LMul) -> Specialization {
     }
 }
 
-fn quantize_plan(
+pub(crate) fn quantize_plan(
     format: &MatrixFormat,
     layout: &DeviceLayout,
     options: &QuantizeRowsOptions,
+    source: SourceKind,
     rows: usize,
     columns: usize,
 ) -> Result<QuantizePlan> {
@@ -356,9 +360,14 @@ fn quantize_plan(
         .constant_u32("SCALE_RULE", variant.scale_rule)
         .constant_bool("SPECIAL", variant.special);
     let header = piece_constants(header, "", element);
+    let header = source.constants(header, QUANTIZE_BINDINGS.len() as u32);
     let (root, stem, workgroups) = if group == 0 {
         ("kernel/quantize_rows", "quantize_rows", rows as u64)
     } else {
+        if source == SourceKind::RmsNorm {
+            // Its sum runs along the row, which many invocations share here.
+            return Err(refuse());
+        }
         let units = columns.div_ceil((group as usize).max(32));
         let invocations = (rows as u64).saturating_mul(units as u64);
         (
@@ -376,16 +385,18 @@ fn quantize_plan(
     Ok(QuantizePlan {
         specialization: Specialization {
             id: format!(
-                "{stem}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}{}",
-                layout.interleave, variant.name
+                "{}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}{}",
+                source.op().unwrap_or(stem),
+                layout.interleave,
+                variant.name
             ),
             key: ShaderKey {
                 root,
-                slots: vec![("encode", encode)],
+                slots: vec![("encode", encode), ("source", source.module())],
                 header,
             },
             workgroup: WORKGROUP,
-            workgroup_memory: if group == 0 { 4 * WORKGROUP } else { 0 },
+            workgroup_memory: if group == 0 { 8 * WORKGROUP } else { 0 },
             subgroup: false,
         },
         workgroups,
@@ -439,37 +450,49 @@ impl Context {
         output: &DeviceMatrix,
         options: &QuantizeRowsOptions,
     ) -> Result<PreparedQuantize> {
+        self.prepare_quantize_source(input, &RowSource::Rows, output, options)
+    }
+
+    /// [`prepare_quantize_with`](Self::prepare_quantize_with) of what a source makes of the rows, in one kernel: RMSNorm and
+    /// quantising read a row once for the sum of squares and the scale's statistic together.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`prepare_quantize_with`](Self::prepare_quantize_with), and of [`prepare_rows`](Self::prepare_rows) for the
+    /// source; [`Error::Unsupported`] for RMSNorm into scales by groups.
+    pub fn prepare_quantize_source(
+        &self,
+        input: &DeviceMatrix,
+        source: &RowSource<'_>,
+        output: &DeviceMatrix,
+        options: &QuantizeRowsOptions,
+    ) -> Result<PreparedQuantize> {
         output.check_stored("the quantised matrix")?;
+        let shape = source.check(input)?;
         let plan = quantize_plan(
             &output.format,
             &output.layout,
             options,
-            input.rows,
-            input.columns,
+            source.kind(),
+            shape.0,
+            shape.1,
         )?;
-        if input.format != MatrixFormat::F32 {
-            return Err(Error::FormatMismatch {
-                what: "the values to quantise",
-                expected: MatrixFormat::F32,
-                actual: input.format,
-            });
-        }
-        if (input.rows, input.columns) != (output.rows, output.columns) {
+        if shape != (output.rows, output.columns) {
             return Err(Error::ShapeMismatch {
                 what: "the quantised matrix",
-                expected: (input.rows, input.columns),
+                expected: shape,
                 actual: (output.rows, output.columns),
             });
         }
         let id = plan.specialization.id.clone();
-        let (source, target) = match (&input.chunks[..], &output.chunks[..]) {
+        let (chunk, target) = match (&input.chunks[..], &output.chunks[..]) {
             ([], _) | (_, []) => {
                 return Ok(PreparedQuantize {
                     work: Prepared::new(id, Vec::new()),
                     inverses: None,
                 });
             }
-            ([source], [target]) => (source, target),
+            ([chunk], [target]) => (chunk, target),
             _ => {
                 return Err(Error::BindingTooLarge {
                     what: "the values to quantise",
@@ -478,24 +501,25 @@ impl Context {
                 });
             }
         };
-        if source.buffer == target.buffer {
+        if chunk.buffer == target.buffer {
             return Err(Error::Aliased {
                 what: "the values to quantise",
             });
         }
-        let pipeline = self.inner.pipelines.get(
-            &self.inner.device,
-            &plan.specialization,
-            QUANTIZE_BINDINGS,
-        )?;
+        let mut layout = QUANTIZE_BINDINGS.to_vec();
+        layout.extend(source.weight_binding().map(|_| Binding::Read));
+        let pipeline =
+            self.inner
+                .pipelines
+                .get(&self.inner.device, &plan.specialization, &layout)?;
         let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
         let rule = Rule::new(&output.format);
         let params = QuantizeParams {
-            rows: input.rows as u32,
-            columns: input.columns as u32,
+            rows: shape.0 as u32,
+            columns: shape.1 as u32,
             grid_x: x,
             input_offset: 0,
-            input_row: source.row_words,
+            input_row: chunk.row_words,
             statistic: rule.statistic as u32,
             sign: u32::from(rule.sign),
             max_code: u32::from(rule.max_code),
@@ -513,7 +537,9 @@ impl Context {
                 Rounding::Stochastic { seed } => seed,
                 _ => 0,
             },
-            padding: [0; 3],
+            up: source.up(),
+            epsilon: source.epsilon(),
+            padding: 0,
             output: OperandParams::new(&output.format, output.columns, target, 0, |_| 0),
         };
         let scales = output.format.scale_count(output.rows, output.columns) as u64;
@@ -522,17 +548,19 @@ impl Context {
             4 * scales.max(1),
             wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
         )?;
+        let mut bindings = vec![
+            chunk.codes_binding(),
+            target.codes_binding(),
+            target.side_binding(),
+            inverses.as_entire_buffer_binding(),
+        ];
+        bindings.extend(source.weight_binding());
         let dispatch = self.dispatch(
             &pipeline,
             &plan.specialization,
-            QUANTIZE_BINDINGS,
+            &layout,
             bytemuck::bytes_of(&params),
-            &[
-                source.codes_binding(),
-                target.codes_binding(),
-                target.side_binding(),
-                inverses.as_entire_buffer_binding(),
-            ],
+            &bindings,
             [x, y, 1],
         )?;
         Ok(PreparedQuantize {

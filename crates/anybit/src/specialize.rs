@@ -324,6 +324,7 @@ pub(crate) fn specialize(
         .constant_u32("TILE_M", tile.m);
 
     let output = match problem.output {
+        OutputFormat::F32 if problem.residual => "output/f32_residual",
         OutputFormat::F32 => "output/f32",
         OutputFormat::F16 => "output/f16",
         OutputFormat::I32 => "output/i32",

@@ -7,6 +7,7 @@
 //#import core/bytes
 //#import core/round
 //#import slot:encode
+//#import slot:source
 
 struct QuantizeParams {
     rows: u32,
@@ -35,9 +36,10 @@ struct QuantizeParams {
     order: vec4<u32>,
     // Which random bits round stochastically.
     seed: u32,
+    // Of a gated source: columns from `gate` to `up`. Of RMSNorm: what is added to the mean square.
+    up: u32,
+    epsilon: f32,
     padding_0: u32,
-    padding_1: u32,
-    padding_2: u32,
     output: Operand,
 }
 
@@ -67,9 +69,12 @@ fn quantize_inside(i: u32) -> vec4<bool> {
     return vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.columns);
 }
 
+fn src_load(row: u32, column: u32) -> vec4<f32> {
+    return input[(params.input_offset + row * params.input_row + column) / 4u];
+}
+
 fn quantize_values(row: u32, i: u32) -> vec4<f32> {
-    let values = input[(params.input_offset + row * params.input_row) / 4u + i];
-    return select(vec4<f32>(0.0), values, quantize_inside(i));
+    return select(vec4<f32>(0.0), src_values(row, i), quantize_inside(i));
 }
 
 fn quantize_statistic(so_far: f32, values: vec4<f32>) -> f32 {

@@ -1,7 +1,8 @@
-// f32 rows to packed codes of 1 to 8 bits, one scale a row. A workgroup takes a row.
+// Rows of a source to packed codes of 1 to 8 bits, one scale a row. A workgroup takes a row.
 //#import core/quantize
 
-var<workgroup> cells: array<f32, WORKGROUP>;
+// The statistic and, of RMSNorm, the sum of squares.
+var<workgroup> cells: array<vec2<f32>, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -10,17 +11,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     var statistic = 0.0;
+    var squares = 0.0;
     for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
         statistic = quantize_statistic(statistic, quantize_values(row, i));
+        squares += src_square(row, i);
     }
     //#unroll
     for (var e = 0u; e < WORKGROUP_LOG2; e++) {
         workgroupBarrier();
-        cells[local] = statistic;
+        cells[local] = vec2<f32>(statistic, squares);
         workgroupBarrier();
-        statistic = quantize_join(statistic, cells[local ^ (1u << e)]);
+        let other = cells[local ^ (1u << e)];
+        statistic = quantize_join(statistic, other.x);
+        squares += other.y;
     }
-    let scale = quantize_scale(statistic, params.columns);
+    var factor = 1.0;
+    if (SRC_NORM) {
+        // A positive factor moves out of every statistic.
+        factor = inverseSqrt(squares / f32(params.columns) + params.epsilon);
+    }
+    let scale = quantize_scale(statistic * factor, params.columns);
     if (local == 0u) {
         quantize_store_scale(row, 0u, scale);
     }
@@ -29,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //#unroll
         for (var t = 0u; t < 8u; t++) {
             let i = 8u * block + t;
-            bytes[t] = quantize_codes(quantize_values(row, i), row, i, scale.inverse);
+            bytes[t] = quantize_codes(quantize_values(row, i) * factor, row, i, scale.inverse);
         }
         quantize_store_block(row, block, bytes);
     }

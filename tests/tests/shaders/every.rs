@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anybit::{
     Caps, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Specialization, Tile,
-    candidates, decode_specialization, l_mul_specialization, quantize_specialization,
-    quantize_specialization_with,
+    candidates, decode_specialization, l_mul_specialization, model_specializations,
+    quantize_specialization, quantize_specialization_with,
 };
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, LMul, LMulReading,
@@ -166,6 +166,17 @@ pub(super) fn gemms() -> Vec<Text> {
     let mut texts = Texts::default();
     for row in pairwise(&levels, |row| find(row).is_some()) {
         texts.add(find(&row).expect("the row is allowed"));
+    }
+    texts.into_vec()
+}
+
+/// The shaders of language models beside the products.
+pub(super) fn model_kernels() -> Vec<Text> {
+    let mut texts = Texts::default();
+    for caps in devices() {
+        for specialization in model_specializations(&caps) {
+            texts.add(specialization);
+        }
     }
     texts.into_vec()
 }
