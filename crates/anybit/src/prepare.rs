@@ -543,7 +543,11 @@ impl Context {
     }
 
     /// Records something and submits it.
-    pub(crate) fn submit<T>(
+    ///
+    /// # Errors
+    ///
+    /// Those of `record`; [`Error::DeviceLost`].
+    pub fn submit<T>(
         &self,
         record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>,
     ) -> Result<T> {

@@ -1,0 +1,509 @@
+//! A text on the device: its tokens, keys and values, and the steps that extend it.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anybit::{DeviceClass, KvCache, KvShape, Prepared, Sampling, Sequence};
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::step::{End, Step, StepBuilder};
+
+/// Tokens of a step, at most, while a prompt is worked on.
+const CHUNK: usize = 128;
+
+/// Bytes on the device, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Weights, with norms and rotary tables.
+    pub weights: u64,
+    /// Keys and values.
+    pub kv_cache: u64,
+    /// Activations and logits of the steps that are prepared now, and the tokens.
+    pub activations: u64,
+}
+
+impl MemoryUse {
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv_cache + self.activations
+    }
+}
+
+/// What generating took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GenerateStats {
+    /// Tokens of the prompt that were worked on.
+    pub prompt_tokens: usize,
+    /// Tokens drawn.
+    pub generated_tokens: usize,
+    /// From the start to the first token drawn, which ends the prompt.
+    pub first_token: Duration,
+    /// From the first token drawn to the last.
+    pub generation: Duration,
+    /// Submissions after the prompt: one a token.
+    pub submissions: usize,
+    /// Bytes read back after the prompt: four a token.
+    pub read_bytes: u64,
+}
+
+impl GenerateStats {
+    /// Tokens of the prompt a second, its first drawn token included in the time.
+    pub fn prompt_rate(&self) -> f64 {
+        rate(self.prompt_tokens, self.first_token)
+    }
+
+    /// Tokens drawn a second, after the first.
+    pub fn generation_rate(&self) -> f64 {
+        rate(self.generated_tokens.saturating_sub(1), self.generation)
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> f64 {
+    if time.is_zero() {
+        return 0.0;
+    }
+    tokens as f64 / time.as_secs_f64()
+}
+
+/// A text that a model works on, with its keys and values.
+///
+/// The steps of generating are prepared once and recorded again for each token; a token costs one submission and four bytes read
+/// back.
+#[derive(Debug)]
+pub struct Session {
+    model: Model,
+    sequence: Sequence,
+    caches: Vec<KvCache>,
+    capacity: usize,
+    chunk: usize,
+    /// Tokens whose keys and values are cached.
+    done: usize,
+    /// The tokens written to the device, done or not.
+    tokens: usize,
+    decode: Option<(End, Step)>,
+    chunk_step: Option<(End, Step)>,
+}
+
+impl Session {
+    /// An empty text with room for so many tokens, those to be generated included.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Context`] for more than the model was loaded for; [`Error::DeviceTooSmall`] and [`Error::Gpu`] for its memory.
+    pub fn new(model: &Model, capacity: usize) -> Result<Self> {
+        Self::with_chunk(model, capacity, CHUNK)
+    }
+
+    /// The same, working on prompts so many tokens at a time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn with_chunk(model: &Model, capacity: usize, chunk: usize) -> Result<Self> {
+        if capacity > model.capacity() {
+            return Err(Error::Context {
+                needed: capacity,
+                limit: model.capacity(),
+            });
+        }
+        let capacity = capacity.max(1);
+        let chunk = chunk.clamp(1, capacity);
+        let config = model.config();
+        let shape = KvShape {
+            heads: config.kv_heads,
+            head_dim: config.head_dim,
+            capacity,
+            step: chunk,
+        };
+        let context = model.context();
+        let caches = (0..config.blocks)
+            .map(|_| Ok(context.kv_cache(model.precision().kv, shape)?))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            model: model.clone(),
+            // A drawn token is written before it is worked on.
+            sequence: context.sequence(capacity + 1)?,
+            caches,
+            capacity,
+            chunk,
+            done: 0,
+            tokens: 0,
+            decode: None,
+            chunk_step: None,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Tokens whose keys and values are cached.
+    pub fn len(&self) -> usize {
+        self.done
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.done == 0
+    }
+
+    /// Tokens that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes on the device, as things stand.
+    pub fn memory(&self) -> MemoryUse {
+        let steps = [&self.decode, &self.chunk_step];
+        let steps = steps.into_iter().flatten().map(|(_, step)| step.bytes());
+        MemoryUse {
+            weights: self.model.weight_bytes(),
+            kv_cache: self.caches.iter().map(KvCache::bytes).sum(),
+            activations: steps.sum::<u64>() + self.sequence.bytes(),
+        }
+    }
+
+    /// Forgets the text, or all of it from a token on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Context`] for more tokens than are cached; [`Error::Gpu`]. With a quantised KV cache only 0 is safe, as the
+    /// recent tokens of an earlier place are gone: other lengths are [`Error::Context`] too.
+    pub fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let quantised = self.model.precision().kv.code_bits().is_some();
+        let limit = if quantised { 0 } else { self.done };
+        if tokens > limit && tokens != self.done {
+            return Err(Error::Context {
+                needed: tokens,
+                limit,
+            });
+        }
+        self.model.context().write_done(&self.sequence, tokens)?;
+        self.done = tokens;
+        self.tokens = tokens;
+        Ok(())
+    }
+
+    /// Works on tokens and caches their keys and values, without drawing any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Gpu`].
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
+        self.write(tokens)?;
+        self.advance_to(self.done + tokens.len())
+    }
+
+    /// Generates tokens after the text and the prompt, which must not both be empty, until `each` breaks or so many are drawn. `each` gets
+    /// every token as it comes; the last one drawn is not cached yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooFewTokens`] without a prompt; [`Error::Token`]; [`Error::Context`] if prompt and new tokens do not fit;
+    /// [`Error::Gpu`].
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        most: usize,
+        sampling: &Sampling,
+        each: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<GenerateStats> {
+        sampling.check()?;
+        if prompt.is_empty() {
+            return Err(Error::TooFewTokens {
+                what: "the prompt",
+                least: 1,
+                actual: 0,
+            });
+        }
+        let needed = self.done + prompt.len() + most.saturating_sub(1);
+        if needed > self.capacity {
+            return Err(Error::Context {
+                needed,
+                limit: self.capacity,
+            });
+        }
+        let mut stats = GenerateStats {
+            prompt_tokens: prompt.len(),
+            ..GenerateStats::default()
+        };
+        if most == 0 {
+            self.feed(prompt)?;
+            return Ok(stats);
+        }
+        self.write(prompt)?;
+        let end = End::Draw(*sampling);
+        self.prepare_decode(end)?;
+        let started = Instant::now();
+        let last = self.done + prompt.len();
+        let chunked = last - (last - self.done - 1) % self.chunk - 1;
+        self.advance_to(chunked)?;
+        let rows = last - self.done;
+        let mut pending = if rows == 1 {
+            self.draw()?
+        } else {
+            self.draw_after(rows, end)?
+        };
+        // A GPU need not wait for the host to see a token before it works on it; a driver that runs on the host gains nothing.
+        let ahead = self.model.context().caps().class == DeviceClass::Gpu;
+        loop {
+            let more = stats.generated_tokens + 1 < most && self.done < self.capacity;
+            let next = if ahead && more {
+                Some(self.draw()?)
+            } else {
+                None
+            };
+            let token = pending.read_blocking()?;
+            stats.generated_tokens += 1;
+            if stats.generated_tokens == 1 {
+                stats.first_token = started.elapsed();
+            } else {
+                stats.generation = started.elapsed() - stats.first_token;
+                stats.submissions += 1;
+                stats.read_bytes += 4;
+            }
+            let stop = each(token).is_break();
+            if stop || !more {
+                if let Some(next) = next {
+                    // Its token was never asked for.
+                    next.read_blocking()?;
+                    self.take_back()?;
+                }
+                break;
+            }
+            pending = match next {
+                Some(next) => next,
+                None => self.draw()?,
+            };
+        }
+        Ok(stats)
+    }
+
+    /// The logits of tokens after the text, row by row, before any soft cap. The tokens are cached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Gpu`].
+    pub fn logits(&mut self, tokens: &[u32], each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        self.write(tokens)?;
+        let end = self.done + tokens.len();
+        while self.done < end {
+            let rows = self.chunk.min(end - self.done);
+            self.run_logits(rows, each)?;
+        }
+        Ok(())
+    }
+
+    /// −ln of the probability of each token after the first, given those before it: one less than there are tokens. The text
+    /// is forgotten first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooFewTokens`] for less than two; [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Gpu`].
+    pub fn cross_entropies(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        if tokens.len() < 2 {
+            return Err(Error::TooFewTokens {
+                what: "a text whose perplexity is taken",
+                least: 2,
+                actual: tokens.len(),
+            });
+        }
+        self.truncate(0)?;
+        self.write(tokens)?;
+        let end = tokens.len() - 1;
+        let mut values = Vec::with_capacity(end);
+        while self.done < end {
+            let rows = self.chunk.min(end - self.done);
+            values.extend(self.run_cross_entropies(rows)?);
+        }
+        Ok(values)
+    }
+
+    /// Writes tokens after those that are done.
+    fn write(&mut self, tokens: &[u32]) -> Result<()> {
+        let vocabulary = self.model.config().vocabulary;
+        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(Error::Token { id, vocabulary });
+        }
+        // A text whose cross entropies are taken ends with a token that is not worked on.
+        let needed = self.done + tokens.len();
+        if needed > self.capacity + 1 {
+            return Err(Error::Context {
+                needed,
+                limit: self.capacity,
+            });
+        }
+        let context = self.model.context();
+        context.write_tokens(&self.sequence, self.done, tokens)?;
+        self.tokens = needed;
+        Ok(())
+    }
+
+    fn step(&self, rows: usize, end: End) -> Result<Step> {
+        let model = &self.model.inner;
+        StepBuilder::new(model, &self.sequence, &self.caches, rows).build(end)
+    }
+
+    /// The step for a chunk, prepared anew unless the last one was alike.
+    fn chunk_step(&mut self, rows: usize, end: End) -> Result<()> {
+        let kept = |kept: &(End, Step)| kept.0 == end && kept.1.rows == rows;
+        if !self.chunk_step.as_ref().is_some_and(kept) {
+            // The old one's buffers go first.
+            self.chunk_step = None;
+            self.chunk_step = Some((end, self.step(rows, end)?));
+        }
+        Ok(())
+    }
+
+    /// Works on the tokens before `end` that are not done, in chunks.
+    fn advance_to(&mut self, end: usize) -> Result<()> {
+        if end > self.capacity {
+            return Err(Error::Context {
+                needed: end,
+                limit: self.capacity,
+            });
+        }
+        while self.done < end {
+            let rows = self.chunk.min(end - self.done);
+            self.chunk_step(rows, End::Advance)?;
+            if let Some((_, step)) = &self.chunk_step {
+                self.submit(step, step.advance())?;
+            }
+            self.done += rows;
+        }
+        Ok(())
+    }
+
+    /// Submits a step's work, and what ends it.
+    fn submit(&self, step: &Step, last: Option<&Prepared>) -> Result<()> {
+        let context = self.model.context();
+        let submissions = step.submissions();
+        let count = submissions.len();
+        for (index, mut work) in submissions.into_iter().enumerate() {
+            if index + 1 == count {
+                work.extend(last);
+            }
+            context.submit(|encoder| {
+                encode(encoder, &work);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn prepare_decode(&mut self, end: End) -> Result<()> {
+        if self.decode.as_ref().is_none_or(|(kept, _)| *kept != end) {
+            self.decode = None;
+            self.decode = Some((end, self.step(1, end)?));
+        }
+        Ok(())
+    }
+
+    /// Submits the step for one token, which draws the next.
+    fn draw(&mut self) -> Result<anybit::PendingToken> {
+        let Some((_, step)) = &self.decode else {
+            return Err(Error::TooFewTokens {
+                what: "a prepared step",
+                least: 1,
+                actual: 0,
+            });
+        };
+        let pending = self.submit_draw(step)?;
+        self.done += 1;
+        Ok(pending)
+    }
+
+    /// Submits a chunk that draws the next token.
+    fn draw_after(&mut self, rows: usize, end: End) -> Result<anybit::PendingToken> {
+        let step = self.step(rows, end)?;
+        let pending = self.submit_draw(&step)?;
+        self.done += rows;
+        Ok(pending)
+    }
+
+    fn submit_draw(&self, step: &Step) -> Result<anybit::PendingToken> {
+        let context = self.model.context();
+        let mut submissions = step.submissions();
+        let last = submissions.pop().unwrap_or_default();
+        for work in submissions {
+            context.submit(|encoder| {
+                encode(encoder, &work);
+                Ok(())
+            })?;
+        }
+        Ok(context.submit(|encoder| {
+            encode(encoder, &last);
+            context.encode_read_drawn(encoder, &self.sequence)
+        })?)
+    }
+
+    /// Forgets the step that was submitted ahead of need.
+    fn take_back(&mut self) -> Result<()> {
+        self.done -= 1;
+        Ok(self.model.context().write_done(&self.sequence, self.done)?)
+    }
+
+    fn run_logits(&mut self, rows: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        self.chunk_step(rows, End::Logits)?;
+        let Some((_, step)) = &self.chunk_step else {
+            return Ok(());
+        };
+        self.submit(step, None)?;
+        let context = self.model.context();
+        for part in &step.logits {
+            let work: Vec<&Prepared> = part.work.iter().collect();
+            let pending = context.submit_and_read(&work, &part.output)?;
+            let values = pending.read_blocking()?.into_f32().unwrap_or_default();
+            for row in values.chunks_exact(part.output.columns().max(1)) {
+                each(row);
+            }
+        }
+        self.finish(rows)
+    }
+
+    /// Counts a step's tokens as done whose own work has been submitted.
+    fn finish(&mut self, rows: usize) -> Result<()> {
+        if let Some((_, step)) = &self.chunk_step {
+            let work: Vec<&Prepared> = step.advance().into_iter().collect();
+            self.model.context().submit(|encoder| {
+                encode(encoder, &work);
+                Ok(())
+            })?;
+        }
+        self.done += rows;
+        Ok(())
+    }
+
+    fn run_cross_entropies(&mut self, rows: usize) -> Result<Vec<f32>> {
+        self.chunk_step(rows, End::CrossEntropy)?;
+        let Some((_, step)) = &self.chunk_step else {
+            return Ok(Vec::new());
+        };
+        self.submit(step, None)?;
+        let work: Vec<&Prepared> = step.logits.iter().flat_map(|part| &part.work).collect();
+        let Some(output) = &step.cross_entropies else {
+            return Ok(Vec::new());
+        };
+        let values = self
+            .model
+            .context()
+            .submit_and_read(&work, output)?
+            .read_blocking()?
+            .into_f32()
+            .unwrap_or_default();
+        self.finish(rows)?;
+        Ok(values)
+    }
+}
+
+fn encode(encoder: &mut anybit::wgpu::CommandEncoder, work: &[&Prepared]) {
+    let mut pass = encoder.begin_compute_pass(&anybit::wgpu::ComputePassDescriptor {
+        label: Some("a step"),
+        timestamp_writes: None,
+    });
+    for prepared in work {
+        prepared.encode(&mut pass);
+    }
+}
