@@ -27,7 +27,7 @@ pub(crate) enum Task {
 
     /// Run everything that CI runs
     ///
-    /// Formatting, lints, documentation, package contents, feature combinations, CPU tests, and GPU
+    /// Formatting, lints, documentation, package contents, feature combinations, examples, CPU tests, and GPU
     /// tests on the chosen adapters. Stops at the first failing step and ends with a summary. Set
     /// ANYBIT_REQUIRE_ADAPTER=1 to make a missing adapter a failure instead of a skip.
     Test(TestArguments),

@@ -3,6 +3,8 @@
 //! All steps build under one profile, `release-checked`, so that no dependency is built twice: the
 //! GPU tests need optimised code, with the checks that catch wrong index arithmetic.
 
+mod examples;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -98,7 +100,7 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
         Ok(Outcome::Passed)
     })?;
     steps.run("WebAssembly", || check_wasm(root))?;
-    // Programs and tests in one go: built apart, they would be built with different features.
+    // Programs, tests and examples in one go: built apart, they would be built with different features.
     steps.cargo(
         "build",
         root,
@@ -107,6 +109,7 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
             "--workspace",
             "--bins",
             "--tests",
+            "--examples",
             "--profile",
             PROFILE,
         ],
@@ -114,6 +117,7 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
     steps.run("generated docs", || {
         process::run(&mut check_docs(root)).map(|()| Outcome::Passed)
     })?;
+    steps.run("examples", || examples::run(root, arguments))?;
     steps.run("tests", || {
         let mut command = cargo();
         command
@@ -172,9 +176,16 @@ fn check_wasm(root: &Path) -> Result<Outcome, Failure> {
     process::run(&mut command).map(|()| Outcome::Passed)
 }
 
-/// `anybit-benches docs --check`, as the step before has built it.
+/// `anybit-benches docs --check`.
 fn check_docs(root: &Path) -> Command {
-    let mut command = match built_program() {
+    let mut command = benches(root);
+    command.args(["docs", "--check"]);
+    command
+}
+
+/// `anybit-benches`, as the step before has built it.
+fn benches(root: &Path) -> Command {
+    let mut command = match built_program(bench::PACKAGE) {
         Some(program) => {
             let mut command = Command::new(program);
             // As under `cargo run`; otherwise the variable would name xtask's own folder.
@@ -188,15 +199,15 @@ fn check_docs(root: &Path) -> Command {
             command
         }
     };
-    command.args(["docs", "--check"]).current_dir(root);
+    command.current_dir(root);
     command
 }
 
-/// `anybit-benches` in the folder of the profile, next to the folder that this program is in.
-fn built_program() -> Option<PathBuf> {
+/// A program in the folder of the profile, next to the folder that this program is in.
+fn built_program(name: &str) -> Option<PathBuf> {
     let own = env::current_exe().ok()?;
     let folder = own.parent()?.with_file_name(PROFILE);
-    let program = folder.join(format!("{}{}", bench::PACKAGE, env::consts::EXE_SUFFIX));
+    let program = folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
     program.is_file().then_some(program)
 }
 
@@ -255,6 +266,7 @@ fn slashes(path: &str) -> String {
     path.replace('\\', "/")
 }
 
+/// All files below a package's folder but those of packages inside it, which cargo leaves out of the crate too.
 fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -262,7 +274,9 @@ fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             if path.is_dir() {
-                folders.push(path);
+                if !path.join("Cargo.toml").is_file() {
+                    folders.push(path);
+                }
             } else {
                 files.push(path);
             }
@@ -386,6 +400,18 @@ mod tests {
         assert_eq!(missing_from(complete, &needed), [""; 0]);
         let lacking = "Cargo.toml\nsrc/lib.rs\n";
         assert_eq!(missing_from(lacking, &needed), ["wgsl/core/index.wgsl"]);
+    }
+
+    #[test]
+    fn packages_inside_a_package_are_not_its_files() {
+        let folder = repository_root().join("crates/anybit/examples");
+        let files = files_below(&folder).expect("the repository is readable");
+        let inner = folder.join("candle-linear");
+        assert!(inner.join("Cargo.toml").is_file());
+        assert!(!files.iter().any(|file| file.starts_with(&inner)));
+        for name in examples::EXAMPLES {
+            assert!(files.contains(&folder.join(format!("{name}.rs"))));
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! cargo run --release -p anybit --example nested
 //! ```
 //!
+//! WGPU_BACKEND and WGPU_ADAPTER_NAME choose the adapter.
+//!
 //! The matrix is 1024 × 1024 normal random numbers, always the same, quantised to `int8` with an f32 scale a row. Eight rows
 //! of activations in `int8` meet it; the error is that of the products against f64 products with the unquantised weights,
 //! as a part of the products' own root mean square. So it is the weights' rounding alone.
@@ -13,7 +15,9 @@ use std::error::Error;
 use anybit::formats::{
     DeviceLayout, ElementFormat, MatrixFormat, Nesting, PieceLayout, SumLayout, quantize,
 };
-use anybit::{Context, ContextOptions, DeviceMatrix, Operands, OutputFormat, PlanOptions, Problem};
+use anybit::{
+    Context, ContextOptions, DeviceMatrix, Operands, OutputFormat, PlanOptions, Problem, wgpu,
+};
 
 const M: usize = 8;
 const N: usize = 1024;
@@ -29,7 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let input = quantize(&activations, M, K, rows, None)?;
     let exact = product(&input.decode_f64(), &weights);
 
-    let context = Context::request_blocking(&ContextOptions::default())?;
+    let mut options = ContextOptions::default();
+    options.backends = wgpu::Backends::from_env();
+    options.adapter = std::env::var("WGPU_ADAPTER_NAME").ok();
+    let context = Context::request_blocking(&options)?;
     let layout = |pieces| DeviceLayout {
         pieces,
         interleave: 4,
