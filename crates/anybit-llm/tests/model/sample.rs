@@ -52,8 +52,9 @@ pub(crate) fn open(test: &str) -> Option<GgufFile> {
 pub(crate) fn skip(test: &str, reason: &str) {
     static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    // A closed stderr is no reason to fail.
-    let _ = writeln!(std::io::stderr(), "SKIP {count}: {test}: {reason}");
+    // Written at once, so that other tests' output does not come in between. A closed stderr is no reason to fail.
+    let line = format!("SKIP {count}: {test}: {reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// The value of an environment variable, unless it is empty.
