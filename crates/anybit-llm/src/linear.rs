@@ -117,8 +117,4 @@ impl Activations {
     pub(crate) fn insert(&mut self, layout: DeviceLayout, matrix: DeviceMatrix) {
         self.by_layout.push((layout, matrix));
     }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &DeviceMatrix> {
-        self.by_layout.iter().map(|(_, matrix)| matrix)
-    }
 }
