@@ -36,11 +36,11 @@ impl SentencePiece {
         let scores = read_scores(metadata, vocabulary.len())?;
         let ids = vocabulary.ids()?;
         check_bytes(vocabulary, &ids)?;
-        let merges = derive_merges(vocabulary, &scores, &ids)?;
         let spelled = vocabulary.iter().filter(|(_, text, kind)| {
             (kind.is_mergeable() || *kind == PieceKind::Byte) && !text.is_empty()
         });
         let pieces: Vocab = spelled.map(|(id, text, _)| (text.to_owned(), id)).collect();
+        let merges = derive_merges(vocabulary, &scores, &pieces)?;
         let merges = BPE::builder()
             .vocab_and_merges(pieces, merges)
             .byte_fallback(true)
@@ -120,10 +120,10 @@ impl Pair<'_> {
 fn derive_merges(
     vocabulary: &Vocabulary,
     scores: &[f32],
-    ids: &HashMap<&str, u32>,
+    pieces: &Vocab,
 ) -> Result<Merges, TokenizerError> {
     let mergeable = |text: &str| {
-        let id = *ids.get(text)?;
+        let id = *pieces.get(text)?;
         vocabulary.kind(id)?.is_mergeable().then_some(id)
     };
     let mut pairs = Vec::new();
