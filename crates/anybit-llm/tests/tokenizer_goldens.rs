@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 
 use anybit_llm::{Specials, Tokenizer, TokenizerError};
-use common::{Fields, data, sample_model, text};
+use common::{Fields, data, sample_model, skip, text};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -135,8 +135,9 @@ fn sample_model_ids() {
         return;
     };
     if file.metadata().get_str("tokenizer.ggml.pre").ok() != Some("smollm") {
-        println!(
-            "SKIP sample_model_ids: the goldens are those of SmolLM2, and the model named is another"
+        skip(
+            "sample_model_ids",
+            "the goldens are SmolLM2's, and the model named is another",
         );
         return;
     }

@@ -3,10 +3,13 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::env;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anybit_import::gguf::{Array, GgufFile, Value};
 use anybit_llm::{Tokenizer, TokenizerError};
+use proptest::prelude::*;
 
 /// The variable that names a model to be used instead of the sample.
 const MODEL_VARIABLE: &str = "ANYBIT_MODEL";
@@ -19,26 +22,63 @@ pub(crate) fn sample_model(test: &str) -> Option<GgufFile> {
         .map(PathBuf::from)
         .or_else(|| Some(cache_folder()?.join("models").join(SAMPLE)));
     let Some(path) = path.filter(|path| path.is_file()) else {
-        println!(
-            "SKIP {test}: no sample model; `cargo xtask setup` fetches it, or {MODEL_VARIABLE} names it"
+        skip(
+            test,
+            "there is no sample model: `cargo xtask setup` fetches it, or ANYBIT_MODEL names one",
         );
         return None;
     };
     Some(GgufFile::open(path).expect("the sample model can be read"))
 }
 
+/// Says that a test is skipped, and counts it; past the capture of the test runner, which hides what passing tests print.
+pub(crate) fn skip(test: &str, reason: &str) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let _ = writeln!(std::io::stderr(), "SKIP {count}: {test}: {reason}");
+}
+
 fn cache_folder() -> Option<PathBuf> {
-    let folder = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let folder = |name| env::var_os(name).map(PathBuf::from);
+    let home = || folder("HOME");
     let base = match env::consts::OS {
-        "windows" => folder("LOCALAPPDATA")?,
-        "macos" => folder("HOME")?.join("Library/Caches"),
-        _ => folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?,
+        "windows" => folder("LOCALAPPDATA"),
+        "macos" => home().map(|home| home.join("Library/Caches")),
+        _ => folder("XDG_CACHE_HOME")
+            // A relative path is invalid by the XDG standard, and to be ignored.
+            .filter(|folder| folder.is_absolute())
+            .or_else(|| home().map(|home| home.join(".cache"))),
     };
-    Some(base.join("anybit"))
+    base.map(|base| base.join("anybit"))
+}
+
+/// Byte-level pieces.
+pub(crate) const BYTE_LEVEL: &str = "byte-level.gguf";
+/// SentencePiece, with a space in front of texts.
+pub(crate) const WITH_SPACE: &str = "spm-prefix.gguf";
+/// SentencePiece without one, and with pieces defined by the user.
+pub(crate) const PLAIN: &str = "spm-plain.gguf";
+
+/// Texts that name pieces now and then.
+pub(crate) fn texts() -> impl Strategy<Value = String> {
+    let parts = prop_oneof![
+        any::<String>(),
+        "[ \n\ta-e']{0,12}",
+        "[0-9 .,]{0,8}",
+        proptest::sample::select(vec![
+            "<|im_start|>",
+            "<table>",
+            "</s>",
+            "\n\n",
+            "   ",
+            "<0x41>",
+            "é",
+            "你好",
+            "👩‍👧"
+        ])
+        .prop_map(str::to_owned),
+    ];
+    proptest::collection::vec(parts, 0..8).prop_map(|parts| parts.concat())
 }
 
 pub(crate) fn data(name: &str) -> PathBuf {
