@@ -12,18 +12,24 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod chat;
 mod config;
 mod error;
 mod linear;
 mod model;
+mod perplexity;
 mod precision;
 mod session;
 mod step;
+pub mod tokenizer;
 mod weights;
 
+pub use chat::{ChatError, ChatTemplate, Message};
 pub use config::{ARCHITECTURES, Architecture, LocalLayers, ModelConfig};
 pub use error::{Error, Result};
 pub use model::{LoadOptions, Model};
+pub use perplexity::{Perplexity, perplexity};
 pub use precision::Precision;
 pub use session::{GenerateStats, MemoryUse, Session};
+pub use tokenizer::{DecodeStream, PieceKind, Specials, Tokenizer, TokenizerError};
 pub use weights::Progress;
