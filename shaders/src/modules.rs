@@ -46,6 +46,8 @@ modules! {
     "encode/affine",
     "encode/codebook",
     "encode/minifloat",
+    "feed/subgroup",
+    "feed/workgroup",
     "format/affine",
     "format/bf16",
     "format/codebook",

@@ -1,7 +1,9 @@
 //! In which formats a model computes.
 
 use anybit::KvFormat;
-use anybit::formats::{ElementFormat, MatrixFormat, ScaleType, ZeroKind};
+use anybit::formats::{
+    ElementFormat, FormatError, Granularity, MatrixFormat, ScaleLayout, ScaleType, ZeroKind,
+};
 
 use crate::error::{Error, Result};
 
@@ -20,18 +22,48 @@ pub struct Precision {
 }
 
 impl Default for Precision {
-    /// Weights as stored, activations int8 with a scale a token, keys and values f16.
+    /// Weights as stored; activations int8 with a scale for each 32 channels of a token; keys and values f16.
     fn default() -> Self {
         Self {
             weight: None,
             head: None,
-            activation: MatrixFormat::activation_default(ElementFormat::INT8),
+            activation: activation_of(ElementFormat::INT8),
             kv: KvFormat::F16,
         }
     }
 }
 
+/// Activations of an element: codes take one f32 scale for each 32 channels of a token.
+///
+/// One scale a token (`i8rf`) is what most papers quantise to, but the few large channels of a residual stream then set the step
+/// of all others: on SmolLM2-135M it costs 2 % of perplexity, where groups cost 0.1 %, at the same speed.
+fn activation_of(element: ElementFormat) -> MatrixFormat {
+    if !element.has_codes() {
+        return MatrixFormat::activation_default(element);
+    }
+    let scales = ScaleLayout {
+        granularity: Granularity::Group(32),
+        scale: ScaleType::F32,
+        zero: ZeroKind::None,
+    };
+    MatrixFormat::new(element, Some(scales))
+        .unwrap_or_else(|_| MatrixFormat::activation_default(element))
+}
+
 impl Precision {
+    /// The format of activations of a name: `f32`; an element format (`int8`, `e4m3`), which takes a scale for each 32 channels of
+    /// a token; a named format (`mxfp8e4m3`) or a matrix format (`i8rf`: a scale a token) as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`] for names that are none.
+    pub fn parse_activation(name: &str) -> Result<MatrixFormat, FormatError> {
+        match name.parse::<ElementFormat>() {
+            Ok(element) => Ok(activation_of(element)),
+            Err(_) => MatrixFormat::parse_activation(name),
+        }
+    }
+
     /// Weights as stored; activations, keys and values f32.
     pub fn exact() -> Self {
         Self {

@@ -37,7 +37,7 @@ pub struct GenerateStats {
     pub prompt_tokens: usize,
     /// Tokens drawn.
     pub generated_tokens: usize,
-    /// From the start to the first token drawn, which ends the prompt.
+    /// From the first submission to the first token drawn, which ends the prompt. Preparing is not part of it.
     pub first_token: Duration,
     /// From the first token drawn to the last.
     pub generation: Duration,
@@ -236,15 +236,25 @@ impl Session {
         self.write(prompt)?;
         let end = End::Draw(*sampling);
         self.prepare_decode(end)?;
-        let started = Instant::now();
         let last = self.done + prompt.len();
-        let chunked = last - (last - self.done - 1) % self.chunk - 1;
-        self.advance_to(chunked)?;
-        let rows = last - self.done;
-        let mut pending = if rows == 1 {
-            self.draw()?
+        let rows = (prompt.len() - 1) % self.chunk + 1;
+        if rows < prompt.len() {
+            self.chunk_step(self.chunk, End::Advance)?;
+        }
+        let last_step = if rows == 1 {
+            None
         } else {
-            self.draw_after(rows, end)?
+            Some(self.step(rows, end)?)
+        };
+        let started = Instant::now();
+        self.advance_to(last - rows)?;
+        let mut pending = match last_step {
+            None => self.draw()?,
+            Some(step) => {
+                let pending = self.submit_draw(&step)?;
+                self.done += rows;
+                pending
+            }
         };
         // A GPU need not wait for the host to see a token before it works on it; a driver that runs on the host gains nothing.
         let ahead = self.model.context().caps().class == DeviceClass::Gpu;
@@ -412,14 +422,6 @@ impl Session {
         };
         let pending = self.submit_draw(step)?;
         self.done += 1;
-        Ok(pending)
-    }
-
-    /// Submits a chunk that draws the next token.
-    fn draw_after(&mut self, rows: usize, end: End) -> Result<anybit::PendingToken> {
-        let step = self.step(rows, end)?;
-        let pending = self.submit_draw(&step)?;
-        self.done += rows;
         Ok(pending)
     }
 

@@ -297,15 +297,10 @@ impl<'a> StepBuilder<'a> {
         plain: Option<&Wide>,
     ) -> Result<Activations> {
         let context = &self.model.context;
-        let format = self.model.options.precision.activation;
         let rows = input.whole.rows();
         let mut input = input.whole.as_activation();
         let mut source = *source;
-        let grouped = format.scales().is_some_and(|scales| {
-            matches!(scales.granularity, anybit::formats::Granularity::Group(_))
-        });
-        let apart = !self.quantizes() || (grouped && matches!(source, RowSource::RmsNorm { .. }));
-        if let (true, Some(plain), Some(rows)) = (apart, plain, &input) {
+        if let (false, Some(plain), Some(rows)) = (self.quantizes(), plain, &input) {
             if !matches!(source, RowSource::Rows) {
                 let write = context.prepare_rows(rows, &source, None, &plain.whole)?;
                 self.push(write, 0);

@@ -22,7 +22,10 @@ use crate::specialize::{ShaderKey, Specialization, log2};
 const LOW_POSITIONS: usize = 256;
 
 /// Tokens that an invocation of attention weighs at once.
-const TOKENS: u32 = 4;
+const TOKENS: u32 = 2;
+
+/// Tokens of a stretch that is attended to apart, a multiple of a block.
+const SPLIT: u32 = 256;
 
 /// `RotateParams` of kernel/rotate.wgsl.
 #[repr(C)]
@@ -203,11 +206,10 @@ impl AttentionTile {
                 .rev()
                 .find(|heads| group.is_multiple_of(*heads))
                 .unwrap_or(1);
-            let block = (WORKGROUP * TOKENS) as usize;
             return Self {
                 rows: 1,
                 heads: heads as u32,
-                split: if capacity > block { block as u32 } else { 0 },
+                split: if capacity > SPLIT as usize { SPLIT } else { 0 },
             };
         }
         Self {
@@ -273,6 +275,13 @@ pub(crate) fn attention_specialization(
 ) -> Specialization {
     let (join, variant) = join_module(caps);
     let (read, _) = format.modules();
+    // A tile has up to eight rows, a lane for each.
+    let (feed, feed_tokens) = match caps.subgroup {
+        // Teams have a lane for each eight channels.
+        Some((8.., _)) if head_dim.is_multiple_of(64) => ("feed/subgroup", 8),
+        Some((8.., _)) => ("feed/subgroup", 1),
+        _ => ("feed/workgroup", 1),
+    };
     let header = cache_constants(
         Header::new()
             .constant_u32("WORKGROUP", WORKGROUP)
@@ -281,6 +290,7 @@ pub(crate) fn attention_specialization(
             .constant_u32("HEADS", tile.heads)
             .constant_u32("TOKENS", TOKENS)
             .constant_u32("SPLIT", tile.split)
+            .constant_u32("FEED_TOKENS", feed_tokens)
             .constant_bool("SOFT_CAP", capped),
         format,
         head_dim,
@@ -300,7 +310,12 @@ pub(crate) fn attention_specialization(
         ),
         key: ShaderKey {
             root: "kernel/attention",
-            slots: vec![("kv", read), ("join", join), ("attended", attended)],
+            slots: vec![
+                ("kv", read),
+                ("join", join),
+                ("feed", feed),
+                ("attended", attended),
+            ],
             header,
         },
         workgroup: WORKGROUP,

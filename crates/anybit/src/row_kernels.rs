@@ -364,17 +364,14 @@ pub(crate) fn quantize_plan(
     let (root, stem, workgroups) = if group == 0 {
         ("kernel/quantize_rows", "quantize_rows", rows as u64)
     } else {
-        if source == SourceKind::RmsNorm {
-            // Its sum runs along the row, which many invocations share here.
-            return Err(refuse());
-        }
         let units = columns.div_ceil((group as usize).max(32));
-        let invocations = (rows as u64).saturating_mul(units as u64);
-        (
-            "kernel/quantize_groups",
-            "quantize_groups",
-            invocations.div_ceil(u64::from(WORKGROUP)),
-        )
+        let workgroups = match source {
+            SourceKind::RmsNorm => rows as u64,
+            _ => (rows as u64)
+                .saturating_mul(units as u64)
+                .div_ceil(u64::from(WORKGROUP)),
+        };
+        ("kernel/quantize_groups", "quantize_groups", workgroups)
     };
     let pieces = if planes { "_planes" } else { "" };
     let sums = if layout.sums == SumLayout::Blocks {
@@ -396,7 +393,8 @@ pub(crate) fn quantize_plan(
                 header,
             },
             workgroup: WORKGROUP,
-            workgroup_memory: if group == 0 { 8 * WORKGROUP } else { 0 },
+            // What a row's invocations add up: of rows, two numbers each.
+            workgroup_memory: if group == 0 { 8 } else { 4 } * WORKGROUP,
             subgroup: false,
         },
         workgroups,
@@ -459,7 +457,7 @@ impl Context {
     /// # Errors
     ///
     /// Those of [`prepare_quantize_with`](Self::prepare_quantize_with), and of [`prepare_rows`](Self::prepare_rows) for the
-    /// source; [`Error::Unsupported`] for RMSNorm into scales by groups.
+    /// source.
     pub fn prepare_quantize_source(
         &self,
         input: &DeviceMatrix,

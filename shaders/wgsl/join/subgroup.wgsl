@@ -4,6 +4,7 @@ struct join_input {
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_size) size: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 }
 

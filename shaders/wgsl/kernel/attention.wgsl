@@ -5,13 +5,14 @@
 // Of a block, an invocation first takes TOKENS tokens and weighs them for all rows of the tile; then eight channels of every TEAMSth
 // token, and adds their values up.
 //
-// Reads HEAD_DIM; ROWS, a divisor of 32; HEADS; TOKENS; SPLIT, a multiple of a block, or 0; SOFT_CAP: whether scores are capped.
+// Reads HEAD_DIM; ROWS, a divisor of 32; HEADS; TOKENS; SPLIT, a multiple of a block, or 0; FEED_TOKENS; SOFT_CAP: whether scores are capped.
 //#import core/cache
 //#import core/cap
 //#import core/ext_exp
 //#import core/sequence
 //#import slot:kv
 //#import slot:join
+//#import slot:feed
 //#import slot:attended
 
 struct AttentionParams {
@@ -53,7 +54,7 @@ var<workgroup> weights: array<vec4<f32>, BLOCK * TILE_VECTORS>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
-    let local = input.local;
+    let local = feed_local(input);
     let index = group.y * params.grid_x + group.x;
     let head_tile = index % params.head_tiles;
     let row_tile = index / params.head_tiles % params.row_tiles;
@@ -107,10 +108,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
                 let token = min(block + t * WORKGROUP + local, end - 1u);
                 key[t] = kv_key(cache_head, token, c, older);
             }
+            let fed = feed_queries(c, input);
             //#unroll
             for (var r = 0u; r < TILE; r++) {
-                let query_low = tile_queries[2u * c * TILE + r];
-                let query_high = tile_queries[(2u * c + 1u) * TILE + r];
+                let query_low = feed_low(fed, r);
+                let query_high = feed_high(fed, r);
                 //#unroll
                 for (var t = 0u; t < TOKENS; t++) {
                     score[t * TILE_VECTORS + r / 4u][r % 4u] +=
@@ -120,6 +122,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
         }
 
         var weight: array<ext_t, TOKENS * TILE_VECTORS>;
+        var scales: array<vec4<f32>, TILE_VECTORS>;
         //#unroll
         for (var v = 0u; v < TILE_VECTORS; v++) {
             var largest = vec4<f32>(EXT_NOTHING);
@@ -152,29 +155,37 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
                 sum[v] += value;
                 weights[(t * WORKGROUP + local) * TILE_VECTORS + v] = value;
             }
-            //#unroll
-            for (var c = 0u; c < 4u; c++) {
-                if (4u * v + c < TILE) {
-                    low[min(4u * v + c, TILE - 1u)] *= rescale[c];
-                    high[min(4u * v + c, TILE - 1u)] *= rescale[c];
-                }
-            }
+            scales[v] = rescale;
+        }
+        //#unroll
+        for (var r = 0u; r < TILE; r++) {
+            low[r] *= scales[r / 4u][r % 4u];
+            high[r] *= scales[r / 4u][r % 4u];
         }
         workgroupBarrier();
 
         let tokens = min(end - block, BLOCK);
-        if (team < TEAMS) {
-            for (var t = team; t < tokens; t += TEAMS) {
-                let value = kv_value(cache_head, block + t, chunk, older);
+        for (var first_token = 0u; first_token < tokens; first_token += TEAMS * FEED_TOKENS) {
+            var own: array<vec4<f32>, TILE_VECTORS>;
+            let own_token = min(first_token + TEAMS * (local % FEED_TOKENS) + team, BLOCK - 1u);
+            //#unroll
+            for (var v = 0u; v < TILE_VECTORS; v++) {
+                own[v] = weights[own_token * TILE_VECTORS + v];
+            }
+            //#unroll
+            for (var j = 0u; j < FEED_TOKENS; j++) {
+                var four: array<vec4<f32>, TILE_VECTORS>;
                 //#unroll
                 for (var v = 0u; v < TILE_VECTORS; v++) {
-                    let four = weights[t * TILE_VECTORS + v];
+                    four[v] = feed_share(own[v], j, input);
+                }
+                let t = first_token + TEAMS * j + team;
+                if (team < TEAMS && t < tokens) {
+                    let value = kv_value(cache_head, block + t, chunk, older);
                     //#unroll
-                    for (var c = 0u; c < 4u; c++) {
-                        if (4u * v + c < TILE) {
-                            low[min(4u * v + c, TILE - 1u)] += four[c] * value.low;
-                            high[min(4u * v + c, TILE - 1u)] += four[c] * value.high;
-                        }
+                    for (var r = 0u; r < TILE; r++) {
+                        low[r] += four[r / 4u][r % 4u] * value.low;
+                        high[r] += four[r / 4u][r % 4u] * value.high;
                     }
                 }
             }

@@ -1,20 +1,30 @@
-// f32 rows to packed codes of 1 to 8 bits, one scale a group of GROUP codes, or none. An invocation takes a group, or the two
-// groups of 16 that share a block.
+// Rows of a source to packed codes of 1 to 8 bits, one scale a group of GROUP codes, or none. An invocation takes a unit: a group, or
+// the two groups of 16 that share a block. A workgroup takes WORKGROUP units or, of RMSNorm, whose sum runs along it, a row.
 //#import core/quantize
 
 const SPANS: u32 = 32u / SPAN;
 const SPAN_VECTORS: u32 = SPAN / 4u;
 const UNIT_BLOCKS: u32 = (GROUP + 31u) / 32u;
 
-@compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let units = (params.output.blocks + UNIT_BLOCKS - 1u) / UNIT_BLOCKS;
-    let index = (group.y * params.grid_x + group.x) * WORKGROUP + local;
-    let row = index / units;
-    let first_block = (index % units) * UNIT_BLOCKS;
-    if (row >= params.rows) {
-        return;
+var<workgroup> cells: array<f32, WORKGROUP>;
+
+// What the values of a workgroup's row are multiplied by.
+fn row_factor(row: u32, local: u32) -> f32 {
+    var squares = 0.0;
+    for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
+        squares += src_square(row, i);
     }
+    //#unroll
+    for (var e = 0u; e < WORKGROUP_LOG2; e++) {
+        workgroupBarrier();
+        cells[local] = squares;
+        workgroupBarrier();
+        squares += cells[local ^ (1u << e)];
+    }
+    return inverseSqrt(squares / f32(params.columns) + params.epsilon);
+}
+
+fn quantize_unit(row: u32, first_block: u32, factor: f32) {
     var statistic: array<f32, SPANS>;
     for (var b = 0u; b < UNIT_BLOCKS; b++) {
         //#unroll
@@ -22,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             //#unroll
             for (var t = 0u; t < SPAN_VECTORS; t++) {
                 let i = 8u * (first_block + b) + SPAN_VECTORS * s + t;
-                statistic[s] = quantize_statistic(statistic[s], quantize_values(row, i));
+                statistic[s] = quantize_statistic(statistic[s], quantize_values(row, i) * factor);
             }
         }
     }
@@ -41,8 +51,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //#unroll
         for (var t = 0u; t < 8u; t++) {
             let i = 8u * block + t;
-            bytes[t] = quantize_codes(quantize_values(row, i), row, i, scale[t / SPAN_VECTORS].inverse);
+            bytes[t] = quantize_codes(
+                quantize_values(row, i) * factor, row, i, scale[t / SPAN_VECTORS].inverse,
+            );
         }
         quantize_store_block(row, block, bytes);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let units = (params.output.blocks + UNIT_BLOCKS - 1u) / UNIT_BLOCKS;
+    let workgroup = group.y * params.grid_x + group.x;
+    if (SRC_NORM) {
+        if (workgroup >= params.rows) {
+            return;
+        }
+        let factor = row_factor(workgroup, local);
+        for (var unit = local; unit < units; unit += WORKGROUP) {
+            quantize_unit(workgroup, unit * UNIT_BLOCKS, factor);
+        }
+    } else {
+        let index = workgroup * WORKGROUP + local;
+        if (index / units < params.rows) {
+            quantize_unit(index / units, index % units * UNIT_BLOCKS, 1.0);
+        }
     }
 }
