@@ -114,13 +114,7 @@ impl RowSource<'_> {
                         actual: (weight.rows, weight.columns),
                     });
                 }
-                if !(epsilon.is_finite() && epsilon >= 0.0) {
-                    return Err(Error::Parameter {
-                        what: "the norm's epsilon",
-                        value: epsilon.to_string(),
-                        expected: "finite and at least 0".into(),
-                    });
-                }
+                check_epsilon(epsilon)?;
                 Ok((input.rows, input.columns))
             }
             Self::Gated { columns, up, .. } => {
@@ -173,6 +167,17 @@ impl RowSource<'_> {
             _ => 0.0,
         }
     }
+}
+
+pub(crate) fn check_epsilon(epsilon: f32) -> Result<()> {
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::Parameter {
+        what: "the norm's epsilon",
+        value: epsilon.to_string(),
+        expected: "finite and at least 0".into(),
+    })
 }
 
 pub(crate) fn check_f32(what: &'static str, matrix: &DeviceMatrix) -> Result<()> {
