@@ -47,7 +47,7 @@ pub enum RowSource<'a> {
     RmsNorm {
         /// The weights: f32, one row of as many columns as the rows have.
         weight: &'a DeviceMatrix,
-        /// What is added to the mean square.
+        /// What is added to the mean square. Where it is 0, a row of zeros becomes NaN.
         epsilon: f32,
     },
     /// act(gate) · up, where a row holds `columns` gates and, from column `up` on, as many factors.
@@ -150,6 +150,20 @@ impl RowSource<'_> {
         match self {
             Self::RmsNorm { weight, .. } => weight.chunks.first().map(Chunk::codes_binding),
             _ => None,
+        }
+    }
+
+    /// Refuses an output that is also an operand of the source.
+    pub(crate) fn check_apart(&self, output: Option<&wgpu::Buffer>) -> Result<()> {
+        match self {
+            Self::RmsNorm { weight, .. }
+                if weight.chunks.iter().any(|chunk| Some(&chunk.buffer) == output) =>
+            {
+                Err(Error::Aliased {
+                    what: "the norm's weights",
+                })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -272,6 +286,7 @@ impl Context {
         if Some(&chunk.buffer) == output.buffer.as_ref() {
             return Err(Error::Aliased { what: "the rows" });
         }
+        source.check_apart(output.buffer.as_ref())?;
         let [x, y] = fold_grid(shape.0 as u64, self.inner.caps.max_workgroups)?;
         let params = WriteParams {
             rows: shape.0 as u32,
