@@ -94,7 +94,7 @@ impl Sequence {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// What logits are divided by; 0 takes the largest, of equal ones the first.
+    /// What logits are divided by; 0, and what is subnormal, takes the largest, of equal ones the first.
     pub temperature: f32,
     /// Only from so many likeliest tokens, and those that equal the last of them; 0: from all.
     pub top_k: usize,
@@ -571,7 +571,11 @@ impl Context {
             top_k: u32::try_from(sampling.top_k).unwrap_or(0),
             top_p: sampling.top_p_bits(),
             seed: sampling.seed,
-            temperature: sampling.temperature,
+            // A device may take a subnormal for 0, which does not divide.
+            temperature: match sampling.temperature {
+                temperature if temperature.is_normal() => temperature,
+                _ => 0.0,
+            },
             cap,
         };
         let draw = self.kernel(
