@@ -88,6 +88,12 @@ impl Sequence {
     pub fn bytes(&self) -> u64 {
         self.buffer.size()
     }
+
+    /// Its words on the device, usage COPY_SRC and COPY_DST among others: how many tokens are done, the token drawn last, two
+    /// of no use, and the ids of all tokens.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
 }
 
 /// How a token is drawn from logits.
