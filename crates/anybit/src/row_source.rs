@@ -157,7 +157,10 @@ impl RowSource<'_> {
     pub(crate) fn check_apart(&self, output: Option<&wgpu::Buffer>) -> Result<()> {
         match self {
             Self::RmsNorm { weight, .. }
-                if weight.chunks.iter().any(|chunk| Some(&chunk.buffer) == output) =>
+                if weight
+                    .chunks
+                    .iter()
+                    .any(|chunk| Some(&chunk.buffer) == output) =>
             {
                 Err(Error::Aliased {
                     what: "the norm's weights",
