@@ -643,7 +643,12 @@ impl Context {
         };
         let merge = self.kernel(
             merge_specialization(head_dim, tile.split),
-            &layout[1..],
+            &[
+                Binding::Uniform,
+                Binding::Read,
+                Binding::Read,
+                Binding::Write,
+            ],
             bytemuck::bytes_of(&params),
             &[
                 parts.as_entire_buffer_binding(),
