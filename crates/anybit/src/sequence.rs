@@ -318,7 +318,7 @@ impl Context {
         self.write_sequence(
             sequence,
             first.saturating_add(ids.len()),
-            IDS + first as u64,
+            IDS.saturating_add(first as u64),
             ids,
         )
     }
