@@ -9,7 +9,13 @@
 //! A bound holds as long as no intermediate result overflows. It covers the error of the exact results of
 //! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
 
+mod attention;
+mod interval;
+mod logits;
 mod lut;
+mod rotary;
+mod rows;
+mod softmax;
 
 pub use lut::gemm_lut8_rounding;
 

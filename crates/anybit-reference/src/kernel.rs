@@ -14,10 +14,16 @@ use crate::bound::Accumulation;
 use crate::integers::{is_grouped, span_of};
 
 mod accumulate;
+mod advance;
+mod attention;
+mod attention_merge;
 mod bitplane;
+mod cross_entropy;
 mod decode;
 mod dot4;
+mod draw;
 mod fma;
+mod gather;
 mod gemm_subgroup_bitplane;
 mod gemm_subgroup_dot4;
 mod gemm_subgroup_fma;
@@ -34,14 +40,25 @@ mod gemv_lut;
 mod gemv_lut8;
 mod integer;
 mod l_mul;
+mod largest;
 mod lmul;
 mod lut;
+mod quantize_cache;
 mod quantize_groups;
 mod quantize_rows;
 mod reduce;
+mod rotate;
+mod write_rows;
 
 pub use accumulate::Output;
+pub use advance::advance;
+pub use attention::{Attention, AttentionPart, attention, soft_cap};
+pub use attention_merge::attention_merge;
+pub use cross_entropy::cross_entropy;
 pub use decode::decode;
+pub use draw::{Sampling, draw, draw_from, largest_index};
+pub(crate) use draw::{by_key, drawing_order, least_of_top_k, part_of};
+pub use gather::gather;
 pub use gemm_subgroup_bitplane::gemm_subgroup_bitplane;
 pub use gemm_subgroup_dot4::gemm_subgroup_dot4;
 pub use gemm_subgroup_fma::gemm_subgroup_fma;
@@ -57,12 +74,23 @@ pub use gemv_lmul::gemv_lmul;
 pub use gemv_lut::gemv_lut;
 pub use gemv_lut8::gemv_lut8;
 pub use l_mul::l_mul;
+pub use largest::{key_of, largest};
+pub use quantize_cache::{completed, quantize_cache};
 pub use quantize_groups::{quantize_groups, quantize_groups_with};
 pub use quantize_rows::{quantize_rows, quantize_rows_with};
+pub(crate) use rotate::HeadKind;
+pub use rotate::{HeadNorm, Rotary, Rotated, rotate};
+pub use write_rows::write_rows;
 
 /// The name of every twin: the stem of its kernel's row, and of its shader's file unless two engines share that.
 pub const KERNELS: &[&str] = &[
+    "advance",
+    "attention",
+    "attention_merge",
+    "cross_entropy",
     "decode",
+    "draw",
+    "gather",
     "gemm_subgroup_bitplane",
     "gemm_subgroup_dot4",
     "gemm_subgroup_fma",
@@ -78,8 +106,12 @@ pub const KERNELS: &[&str] = &[
     "gemv_lut",
     "gemv_lut8",
     "l_mul",
+    "largest",
+    "quantize_cache",
     "quantize_groups",
     "quantize_rows",
+    "rotate",
+    "write_rows",
 ];
 
 /// The header constants of a GEMM kernel that change its numbers.

@@ -34,6 +34,7 @@
 #![warn(missing_docs)]
 
 pub mod bound;
+pub mod cache;
 mod error;
 pub mod exact;
 mod integers;
@@ -41,7 +42,9 @@ pub mod kernel;
 mod problem;
 pub mod projection;
 pub mod quantize;
+mod source;
 mod tables;
 
 pub use error::ReferenceError;
 pub use problem::{Batches, activations};
+pub use source::{Gate, Source};

@@ -9,6 +9,10 @@ use anybit_formats::{
 
 use crate::ReferenceError;
 
+mod within;
+
+pub use within::codes_within;
+
 /// What a scale is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Statistic {

@@ -14,7 +14,7 @@ use crate::pipeline::Binding;
 use crate::plan::fold_grid;
 use crate::prepare::Prepared;
 use crate::row_kernels::WORKGROUP;
-use crate::row_source::check_f32;
+use crate::row_source::{check_epsilon, check_f32};
 use crate::sequence::{Sequence, check_cap, check_output, join_module};
 use crate::specialize::{ShaderKey, Specialization, log2};
 
@@ -403,7 +403,8 @@ impl Context {
     /// # Errors
     ///
     /// [`Error::ShapeMismatch`] for matrices that do not hold the heads; [`Error::Parameter`] where the table rotates more than
-    /// a head or covers fewer positions than the cache; [`Error::TooLarge`] for more rows than a step of the cache has;
+    /// a head or covers fewer positions than the cache, and for a norm's epsilon; [`Error::Buffer`] for vectors in a buffer
+    /// of the caller without the usage COPY_SRC; [`Error::TooLarge`] for more rows than a step of the cache has;
     /// [`Error::FormatMismatch`], [`Error::OutputMismatch`]; [`Error::Aliased`].
     pub fn prepare_rotate(
         &self,
@@ -740,6 +741,7 @@ impl Rotary<'_> {
         let mut vectors = Vec::new();
         vectors.extend(self.bias.map(|bias| ("the bias", bias, input.columns)));
         if let Some(norm) = self.norm {
+            check_epsilon(norm.epsilon)?;
             vectors.push(("the norm's weights of the queries", norm.query, head_dim));
             vectors.push(("the norm's weights of the keys", norm.key, head_dim));
         }
@@ -750,6 +752,13 @@ impl Rotary<'_> {
                     what,
                     expected: (1, columns),
                     actual: (vector.rows, vector.columns),
+                });
+            }
+            let mut chunks = vector.chunks.iter();
+            if chunks.any(|chunk| !chunk.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC)) {
+                return Err(Error::Buffer {
+                    what,
+                    problem: "it lacks the usage COPY_SRC".into(),
                 });
             }
         }

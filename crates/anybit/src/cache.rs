@@ -164,6 +164,16 @@ impl KvCache {
         self.buffer.size()
     }
 
+    /// Its words on the device, usage COPY_SRC and COPY_DST among others: to keep a cache, to bring one back, and to look at
+    /// it.
+    ///
+    /// Sections follow each other: the ring of keys, the ring of values, and of quantised caches the codes of keys, their scales,
+    /// the codes of values, and their scales; each begins at a multiple of four words. Scales are pairs of f16, scale and minimum.
+    /// The order inside a section is that of the shaders and may change with a version.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
     /// Bytes that a cache takes on a device; `None` if they are past counting.
     pub fn bytes_of(format: KvFormat, shape: KvShape) -> Option<u64> {
         Some(layout(format, shape)?.1)

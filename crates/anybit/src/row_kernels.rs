@@ -504,6 +504,7 @@ impl Context {
                 what: "the values to quantise",
             });
         }
+        source.check_apart(Some(&target.buffer))?;
         let mut layout = QUANTIZE_BINDINGS.to_vec();
         layout.extend(source.weight_binding().map(|_| Binding::Read));
         let pipeline =

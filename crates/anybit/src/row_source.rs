@@ -47,7 +47,7 @@ pub enum RowSource<'a> {
     RmsNorm {
         /// The weights: f32, one row of as many columns as the rows have.
         weight: &'a DeviceMatrix,
-        /// What is added to the mean square.
+        /// What is added to the mean square. Where it is 0, a row of zeros becomes NaN.
         epsilon: f32,
     },
     /// act(gate) · up, where a row holds `columns` gates and, from column `up` on, as many factors.
@@ -114,13 +114,7 @@ impl RowSource<'_> {
                         actual: (weight.rows, weight.columns),
                     });
                 }
-                if !(epsilon.is_finite() && epsilon >= 0.0) {
-                    return Err(Error::Parameter {
-                        what: "the norm's epsilon",
-                        value: epsilon.to_string(),
-                        expected: "finite and at least 0".into(),
-                    });
-                }
+                check_epsilon(epsilon)?;
                 Ok((input.rows, input.columns))
             }
             Self::Gated { columns, up, .. } => {
@@ -159,6 +153,23 @@ impl RowSource<'_> {
         }
     }
 
+    /// Refuses an output that is also an operand of the source.
+    pub(crate) fn check_apart(&self, output: Option<&wgpu::Buffer>) -> Result<()> {
+        match self {
+            Self::RmsNorm { weight, .. }
+                if weight
+                    .chunks
+                    .iter()
+                    .any(|chunk| Some(&chunk.buffer) == output) =>
+            {
+                Err(Error::Aliased {
+                    what: "the norm's weights",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn up(&self) -> u32 {
         match *self {
             // It lies inside a row, whose words a u32 counts.
@@ -173,6 +184,17 @@ impl RowSource<'_> {
             _ => 0.0,
         }
     }
+}
+
+pub(crate) fn check_epsilon(epsilon: f32) -> Result<()> {
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::Parameter {
+        what: "the norm's epsilon",
+        value: epsilon.to_string(),
+        expected: "finite and at least 0".into(),
+    })
 }
 
 pub(crate) fn check_f32(what: &'static str, matrix: &DeviceMatrix) -> Result<()> {
@@ -267,6 +289,7 @@ impl Context {
         if Some(&chunk.buffer) == output.buffer.as_ref() {
             return Err(Error::Aliased { what: "the rows" });
         }
+        source.check_apart(output.buffer.as_ref())?;
         let [x, y] = fold_grid(shape.0 as u64, self.inner.caps.max_workgroups)?;
         let params = WriteParams {
             rows: shape.0 as u32,

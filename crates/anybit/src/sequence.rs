@@ -88,13 +88,19 @@ impl Sequence {
     pub fn bytes(&self) -> u64 {
         self.buffer.size()
     }
+
+    /// Its words on the device, usage COPY_SRC and COPY_DST among others: how many tokens are done, the token drawn last, two
+    /// of no use, and the ids of all tokens.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
 }
 
 /// How a token is drawn from logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// What logits are divided by; 0 takes the largest, of equal ones the first.
+    /// What logits are divided by; 0, and what is subnormal, takes the largest, of equal ones the first.
     pub temperature: f32,
     /// Only from so many likeliest tokens, and those that equal the last of them; 0: from all.
     pub top_k: usize,
@@ -312,7 +318,7 @@ impl Context {
         self.write_sequence(
             sequence,
             first.saturating_add(ids.len()),
-            IDS + first as u64,
+            IDS.saturating_add(first as u64),
             ids,
         )
     }
@@ -571,7 +577,11 @@ impl Context {
             top_k: u32::try_from(sampling.top_k).unwrap_or(0),
             top_p: sampling.top_p_bits(),
             seed: sampling.seed,
-            temperature: sampling.temperature,
+            // A device may take a subnormal for 0, which does not divide.
+            temperature: match sampling.temperature {
+                temperature if temperature.is_normal() => temperature,
+                _ => 0.0,
+            },
             cap,
         };
         let draw = self.kernel(

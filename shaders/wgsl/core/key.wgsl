@@ -1,7 +1,8 @@
-// f32 values as integers of the same order; of two that are equal the one with the lower index is larger.
+// f32 values as integers of the same order, both zeros as one; of two that are equal the one with the lower index is larger.
 
 fn key_of(value: f32) -> u32 {
-    let bits = bitcast<u32>(value);
+    let stored = bitcast<u32>(value);
+    let bits = select(stored, 0u, stored == 0x80000000u);
     return bits ^ select(0x80000000u, 0xffffffffu, bits >= 0x80000000u);
 }
 
