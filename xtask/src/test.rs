@@ -21,11 +21,12 @@ const PROFILE: &str = "release-checked";
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// The crates that are published, with their folders.
-const PUBLISHED: [(&str, &str); 6] = [
+const PUBLISHED: [(&str, &str); 7] = [
     ("anybit", "crates/anybit"),
     ("anybit-cli", "crates/anybit-cli"),
     ("anybit-formats", "crates/anybit-formats"),
     ("anybit-import", "crates/anybit-import"),
+    ("anybit-llm", "crates/anybit-llm"),
     ("anybit-reference", "crates/anybit-reference"),
     ("anybit-shaders", "shaders"),
 ];

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod language;
+
 use std::path::PathBuf;
 
 use anybit::formats::{Calibration, Granularity, Rounding, ScaleRule, ScaleType, ZeroKind};
@@ -9,6 +11,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::codebook::CodebookArgument;
+
+pub(crate) use self::language::{
+    CacheArguments, ExtentArguments, GenerateArguments, InfoArguments, PerplexityArguments,
+    PrecisionArguments, SweepArguments,
+};
 
 const FORMATS_HELP: &str = "\
 Formats: a format is given as
@@ -25,7 +32,12 @@ Formats: a format is given as
 Values: every value must be finite, whatever the format. NaN and infinities are refused, with their
 place; values beyond the range of bare codes take the last code.";
 
-/// Low-bit number formats, quantising and matrix products on any GPU.
+const LANGUAGE_MODEL_HELP: &str = "\
+Formats: those of `anybit format`. Weights of a format with groups need columns that whole groups make.
+Activations are quantised token by token on the GPU: f32, or codes with scales of f32 or E8M0.
+docs/language-models.md tells which models and formats there are.";
+
+/// Low-bit number formats, quantising, matrix products and language models on any GPU.
 #[derive(Debug, Parser)]
 #[command(name = "anybit", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -62,6 +74,34 @@ pub(crate) enum Task {
     /// and the signal to quantisation noise ratio.
     #[command(after_help = FORMATS_HELP)]
     Pack(PackArguments),
+
+    /// Generate text with a language model on the GPU
+    ///
+    /// Prints the text that follows the prompt as it comes, until the model ends it, --max-tokens are
+    /// there, or the model's context is full. Ctrl-C ends it sooner, with the exit code 130.
+    #[command(after_help = LANGUAGE_MODEL_HELP)]
+    Generate(GenerateArguments),
+
+    /// Tell how well a language model foretells a text
+    ///
+    /// The text is cut into contexts, each judged on its own. Prints e to the mean of −ln of the
+    /// probabilities of its tokens, with its standard error; lower is better.
+    #[command(after_help = LANGUAGE_MODEL_HELP)]
+    Perplexity(PerplexityArguments),
+
+    /// Compare formats: perplexity, size and speed of a language model in each
+    ///
+    /// Runs every format of weights with every format of activations. A pair that cannot run has its
+    /// reason in the table.
+    #[command(after_help = LANGUAGE_MODEL_HELP)]
+    Sweep(SweepArguments),
+
+    /// Tell what a language model is made of, and what it would take on a device
+    ///
+    /// Needs no GPU. Of an architecture that cannot be run, metadata and tensors are listed all the
+    /// same.
+    #[command(after_help = LANGUAGE_MODEL_HELP)]
+    Info(InfoArguments),
 }
 
 #[derive(Debug, Args)]

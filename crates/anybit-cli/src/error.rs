@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anybit::formats::FormatError;
 use anybit::{Engine, KERNELS, Reason, Refusal};
@@ -65,10 +65,74 @@ pub(crate) enum Error {
     },
     #[error("codebook {path}: {problem}", path = path.display())]
     Codebook { path: PathBuf, problem: String },
+    #[error("{path}: {source}", path = path.display())]
+    Model {
+        path: PathBuf,
+        source: Box<anybit_llm::Error>,
+    },
+    #[error("{path}: {source}", path = path.display())]
+    Tokenizer {
+        path: PathBuf,
+        source: Box<anybit_llm::TokenizerError>,
+    },
+    #[error("{path}: {source}", path = path.display())]
+    Chat {
+        path: PathBuf,
+        source: Box<anybit_llm::ChatError>,
+    },
+    #[error(
+        "{path}: expected a GGUF file, which carries its vocabulary; packed and safetensors models have none",
+        path = path.display()
+    )]
+    NotGguf { path: PathBuf },
+    #[error(
+        "{path}: the vocabulary has {pieces} tokens, but token_embd.weight has {rows} rows; expected as many: convert the model to GGUF again",
+        path = path.display()
+    )]
+    Vocabulary {
+        path: PathBuf,
+        pieces: usize,
+        rows: usize,
+    },
+    #[error(
+        "the prompt has {tokens} tokens, and the model's context is {context}; shorten the prompt"
+    )]
+    PromptTooLong { tokens: usize, context: usize },
+    #[error("the prompt is empty; expected a text to go on from")]
+    EmptyPrompt,
+    #[error("the chart cannot be drawn: {0}")]
+    Chart(String),
+    #[error("none of the {0} pairs of formats could be run")]
+    NothingRan(usize),
     #[error("interrupted; nothing was written")]
     Interrupted,
+    #[error("interrupted")]
+    Stopped,
     #[error("{0}")]
     Usage(String),
+}
+
+impl Error {
+    pub(crate) fn import(path: &Path, source: ImportError) -> Self {
+        Self::Import {
+            path: path.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn model(path: &Path, source: anybit_llm::Error) -> Self {
+        Self::Model {
+            path: path.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn tokenizer(path: &Path, source: anybit_llm::TokenizerError) -> Self {
+        Self::Tokenizer {
+            path: path.to_owned(),
+            source: Box::new(source),
+        }
+    }
 }
 
 /// The error and its causes, each once.

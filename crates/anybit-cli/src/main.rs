@@ -1,4 +1,4 @@
-//! The `anybit` command: number formats, quantising and products, for those who do not write Rust.
+//! The `anybit` command: number formats, quantising, products and language models, for those who do not write Rust.
 //!
 //! It is thin: it reads flags and files, calls the libraries and prints.
 #![forbid(unsafe_code)]
@@ -7,14 +7,21 @@ mod cli;
 mod codebook;
 mod error;
 mod format;
+mod generate;
 mod gpu;
+mod info;
+mod interrupt;
+mod language;
 mod matmul;
 mod npy;
 mod options;
 mod output;
 mod pack;
+mod perplexity;
 mod quantize;
 mod report;
+mod sweep;
+mod table;
 
 use std::process::ExitCode;
 
@@ -29,6 +36,10 @@ fn main() -> ExitCode {
         Task::Matmul(arguments) => matmul::run(&arguments),
         Task::Quantize(arguments) => quantize::run(&arguments),
         Task::Pack(arguments) => pack::run(&arguments),
+        Task::Generate(arguments) => generate::run(&arguments),
+        Task::Perplexity(arguments) => perplexity::run(&arguments),
+        Task::Sweep(arguments) => sweep::run(&arguments),
+        Task::Info(arguments) => info::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,7 +50,7 @@ fn main() -> ExitCode {
         Err(error) => {
             output::note(&format!("error: {}", error::chain(&error)));
             match error {
-                Error::Interrupted => ExitCode::from(output::INTERRUPTED),
+                Error::Interrupted | Error::Stopped => ExitCode::from(output::INTERRUPTED),
                 _ => ExitCode::FAILURE,
             }
         }

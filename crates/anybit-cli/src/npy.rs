@@ -418,6 +418,12 @@ impl<'a> Cursor<'a> {
 
 /// Writes an array of f32 as NumPy does: version 1, little-endian, C order.
 pub(crate) fn write(writer: &mut dyn Write, shape: &[usize], values: &[f32]) -> io::Result<()> {
+    write_header(writer, shape)?;
+    write_values(writer, values)
+}
+
+/// Writes what stands before the values of such an array.
+pub(crate) fn write_header(writer: &mut dyn Write, shape: &[usize]) -> io::Result<()> {
     let axes: Vec<String> = shape.iter().map(ToString::to_string).collect();
     let axes = match &axes[..] {
         [axis] => format!("{axis},"),
@@ -433,7 +439,11 @@ pub(crate) fn write(writer: &mut dyn Write, shape: &[usize], values: &[f32]) -> 
     writer.write_all(MAGIC)?;
     writer.write_all(&[1, 0])?;
     writer.write_all(&length.to_le_bytes())?;
-    writer.write_all(header.as_bytes())?;
+    writer.write_all(header.as_bytes())
+}
+
+/// Writes values of such an array, in any number of parts.
+pub(crate) fn write_values(writer: &mut dyn Write, values: &[f32]) -> io::Result<()> {
     for chunk in values.chunks(CHUNK) {
         let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
         writer.write_all(&bytes)?;

@@ -30,6 +30,19 @@ pub(crate) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Error> {
+    write_file_with(path, |writer| {
+        write(writer).map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })
+    })
+}
+
+/// The same for work that has errors of its own, which leave no file either, and a result.
+pub(crate) fn write_file_with<T>(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, Error>,
+) -> Result<T, Error> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
@@ -41,7 +54,9 @@ pub(crate) fn write_file(
                 .open(path)
                 .map_err(failed)?,
         );
-        return write(&mut file).and_then(|()| file.flush()).map_err(failed);
+        let result = write(&mut file)?;
+        file.flush().map_err(failed)?;
+        return Ok(result);
     }
     // A link stays one: the file that it leads to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -55,7 +70,7 @@ pub(crate) fn write_file(
     }
     let temporary = builder.tempfile_in(folder_of(&target)).map_err(failed)?;
     let mut file = BufWriter::new(temporary);
-    write(&mut file).map_err(failed)?;
+    let result = write(&mut file)?;
     let temporary = file
         .into_inner()
         .map_err(|error| failed(error.into_error()))?;
@@ -63,7 +78,7 @@ pub(crate) fn write_file(
     temporary
         .persist(&target)
         .map_err(|error| failed(error.error))?;
-    Ok(())
+    Ok(result)
 }
 
 /// Checks that a file can be written before the work that makes it.

@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anybit::formats::{PackedMatrix, Rounding, quantize_with};
 use anybit_import::safetensors::PackedFileWriter;
@@ -17,7 +15,7 @@ use crate::cli::PackArguments;
 use crate::error::Error;
 use crate::options::{FormatChoice, Role, quantize_options};
 use crate::report::{Deviation, decibels};
-use crate::{codebook, output};
+use crate::{codebook, interrupt, output, table};
 
 /// Values decoded at a time to be compared.
 const COMPARED: usize = 1 << 20;
@@ -37,7 +35,7 @@ pub(crate) fn run(arguments: &PackArguments) -> Result<(), Error> {
         (&arguments.scales).into(),
     )?;
     // Before there is a file to leave behind.
-    let interrupted = interrupts();
+    let interrupted = interrupt::watch();
     let mut packing = Packing::new(arguments, choice)?;
     let weights = packing.selected()?;
     let keep = globs(&arguments.keep);
@@ -74,23 +72,6 @@ pub(crate) fn run(arguments: &PackArguments) -> Result<(), Error> {
     })
 }
 
-/// Set by the first Ctrl-C, so that the unfinished file goes away before the command ends. A second
-/// one ends it at once.
-fn interrupts() -> Arc<AtomicBool> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let handler = {
-        let interrupted = Arc::clone(&interrupted);
-        move || {
-            if interrupted.swap(true, Ordering::Relaxed) {
-                std::process::exit(output::INTERRUPTED.into());
-            }
-        }
-    };
-    // Without a handler, an interrupt ends the command and leaves the unfinished file behind.
-    let _ = ctrlc::set_handler(handler);
-    interrupted
-}
-
 fn globs(globs: &[String]) -> Vec<WildMatch> {
     globs.iter().map(|glob| WildMatch::new(glob)).collect()
 }
@@ -125,7 +106,7 @@ struct Packing<'a> {
 impl<'a> Packing<'a> {
     fn new(arguments: &'a PackArguments, choice: FormatChoice) -> Result<Self, Error> {
         let model = ModelFile::open(&arguments.model)
-            .map_err(|source| import_error(&arguments.model, source))?;
+            .map_err(|source| Error::import(&arguments.model, source))?;
         Ok(Self {
             writer: PackedFileWriter::create(&arguments.output)?,
             arguments,
@@ -158,7 +139,7 @@ impl<'a> Packing<'a> {
     }
 
     fn imported<T>(&self, result: Result<T, ImportError>) -> Result<T, Error> {
-        result.map_err(|source| import_error(&self.arguments.model, source))
+        result.map_err(|source| Error::import(&self.arguments.model, source))
     }
 
     /// Quantises a weight and writes it.
@@ -225,13 +206,6 @@ impl<'a> Packing<'a> {
             bits_per_element: f64::from(tensor.dtype.bits()),
             error: None,
         })
-    }
-}
-
-fn import_error(path: &Path, source: ImportError) -> Error {
-    Error::Import {
-        path: path.to_owned(),
-        source: Box::new(source),
     }
 }
 
@@ -315,22 +289,8 @@ impl Report {
             .collect();
         let head = [
             "tensor", "shape", "from", "format", "bits", "RMS/RMS", "SQNR",
-        ]
-        .map(str::to_owned);
-        let mut widths = [0; 7];
-        for row in std::iter::once(&head).chain(&rows) {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        let mut text = String::new();
-        for row in std::iter::once(&head).chain(&rows) {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(widths) {
-                let _ = write!(line, "{cell:<width$}  ");
-            }
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
+        ];
+        let mut text = table::aligned(&head, &rows);
         let quantised = self
             .tensors
             .iter()

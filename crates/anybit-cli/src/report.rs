@@ -80,10 +80,21 @@ pub(crate) fn special_name(value: f64) -> Option<&'static str> {
 }
 
 /// Writes a number, or the string that stands for one that JSON has not.
-fn number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     match special_name(*value) {
         Some(name) => serializer.serialize_str(name),
         None => serializer.serialize_f64(*value),
+    }
+}
+
+/// The same of a number that may be missing.
+pub(crate) fn special_number<S: Serializer>(
+    value: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => number(value, serializer),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod chat;
 mod config;
 mod error;
+mod estimate;
 mod linear;
 mod model;
 mod perplexity;
@@ -27,8 +28,9 @@ mod weights;
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use config::{ARCHITECTURES, Architecture, LocalLayers, ModelConfig};
 pub use error::{Error, Result};
+pub use estimate::WeightEstimate;
 pub use model::{LoadOptions, Model};
-pub use perplexity::{Perplexity, perplexity};
+pub use perplexity::{Perplexity, perplexity, perplexity_with_logits};
 pub use precision::Precision;
 pub use session::{GenerateStats, MemoryUse, Session};
 pub use tokenizer::{DecodeStream, PieceKind, Specials, Tokenizer, TokenizerError};

@@ -59,6 +59,79 @@ pub fn perplexity(
     first: Option<u32>,
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity> {
+    judge(
+        session,
+        tokens,
+        context,
+        first,
+        each,
+        &mut |session, text| {
+            let values = session.cross_entropies(text)?;
+            Ok(values.into_iter().map(f64::from).collect())
+        },
+    )
+}
+
+/// The same, from logits that are read back: `row` gets those of every token that is given, `first` too, context by context, soft
+/// cap applied. A last context of one token, which foretells nothing, is left out.
+///
+/// # Errors
+///
+/// Those of [`perplexity`], and of [`Session::logits`].
+pub fn perplexity_with_logits(
+    session: &mut Session,
+    tokens: &[u32],
+    context: usize,
+    first: Option<u32>,
+    row: &mut dyn FnMut(&[f32]),
+    each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
+) -> Result<Perplexity> {
+    let cap = session.model().config().logit_cap;
+    judge(
+        session,
+        tokens,
+        context,
+        first,
+        each,
+        &mut |session, text| {
+            session.truncate(0)?;
+            let mut values = Vec::new();
+            let mut following = text.iter().skip(1);
+            let mut capped = Vec::new();
+            session.logits(text, &mut |logits| {
+                capped.clear();
+                capped.extend(logits.iter().map(|&logit| match cap {
+                    Some(cap) => cap * (logit / cap).tanh(),
+                    None => logit,
+                }));
+                row(&capped);
+                if let Some(&next) = following.next() {
+                    values.push(cross_entropy(&capped, next));
+                }
+            })?;
+            Ok(values)
+        },
+    )
+}
+
+/// −ln of a token's probability.
+fn cross_entropy(logits: &[f32], token: u32) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials = logits.iter().map(|&logit| f64::from(logit - largest).exp());
+    // Tokens of the vocabulary alone have been worked on.
+    let own = logits.get(token as usize).copied().unwrap_or(f32::NAN);
+    exponentials.sum::<f64>().ln() - f64::from(own - largest)
+}
+
+/// The perplexity by what `values` finds of each context.
+fn judge(
+    session: &mut Session,
+    tokens: &[u32],
+    context: usize,
+    first: Option<u32>,
+    each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
+    values: &mut dyn FnMut(&mut Session, &[u32]) -> Result<Vec<f64>>,
+) -> Result<Perplexity> {
     let given = usize::from(first.is_some());
     for (what, actual) in [
         ("the context", context),
@@ -89,12 +162,27 @@ pub fn perplexity(
         if text.len() < 2 {
             continue;
         }
-        for value in session.cross_entropies(&text)? {
-            perplexity.add(f64::from(value));
+        for value in values(session, &text)? {
+            perplexity.add(value);
         }
         if each(&perplexity).is_break() {
             break;
         }
     }
     Ok(perplexity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cross_entropy;
+
+    #[test]
+    fn cross_entropies_of_logits() {
+        let even = [3.0_f32; 8];
+        assert!((cross_entropy(&even, 5) - 8_f64.ln()).abs() < 1e-12);
+        let logits = [1000.0, 1000.0 + 2_f32.ln(), -1000.0];
+        assert!((cross_entropy(&logits, 1) - 1.5_f64.ln()).abs() < 1e-4);
+        assert!((cross_entropy(&logits, 2) - (2000.0 + 3_f64.ln())).abs() < 1e-4);
+        assert!(cross_entropy(&logits, 3).is_nan());
+    }
 }

@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::step::{End, Step, StepBuilder};
 
 /// Tokens of a step, at most, while a prompt is worked on.
-const CHUNK: usize = 128;
+pub(crate) const CHUNK: usize = 128;
 
 /// Bytes on the device, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

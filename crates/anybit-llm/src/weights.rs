@@ -80,48 +80,8 @@ impl<'a> Tensors<'a> {
 
     /// Checks that all tensors of a model are there, with their shapes, before any is read.
     pub(crate) fn check_all(&self, config: &ModelConfig) -> Result<()> {
-        let (queries, keys) = config.attention_columns();
-        let (hidden, feed_forward) = (config.hidden, config.feed_forward);
-        let embedding = (config.vocabulary, hidden);
-        self.check(EMBEDDING, embedding)?;
-        if self.has(HEAD) {
-            self.check(HEAD, embedding)?;
-        }
-        self.check("output_norm.weight", (1, hidden))?;
-        let mut names = vec![
-            ("attn_norm.weight", (1, hidden)),
-            ("attn_q.weight", (queries, hidden)),
-            ("attn_k.weight", (keys, hidden)),
-            ("attn_v.weight", (keys, hidden)),
-            ("attn_output.weight", (hidden, queries)),
-            ("ffn_norm.weight", (1, hidden)),
-            ("ffn_gate.weight", (feed_forward, hidden)),
-            ("ffn_up.weight", (feed_forward, hidden)),
-            ("ffn_down.weight", (hidden, feed_forward)),
-        ];
-        if config.architecture.qkv_bias {
-            names.extend([
-                ("attn_q.bias", (1, queries)),
-                ("attn_k.bias", (1, keys)),
-                ("attn_v.bias", (1, keys)),
-            ]);
-        }
-        if config.architecture.head_norm {
-            names.extend([
-                ("attn_q_norm.weight", (1, config.head_dim)),
-                ("attn_k_norm.weight", (1, config.head_dim)),
-            ]);
-        }
-        if config.architecture.post_norm {
-            names.extend([
-                ("post_attention_norm.weight", (1, hidden)),
-                ("post_ffw_norm.weight", (1, hidden)),
-            ]);
-        }
-        for block in 0..config.blocks {
-            for (name, shape) in &names {
-                self.check(&format!("blk.{block}.{name}"), *shape)?;
-            }
+        for (name, shape) in needed(config, self.has(HEAD)) {
+            self.check(&name, shape)?;
         }
         Ok(())
     }
@@ -174,4 +134,52 @@ impl<'a> Tensors<'a> {
             Ok(None)
         }
     }
+}
+
+/// The tensors of a model with their rows and columns; vectors are of one row. `head`: whether the LM head is a matrix of its
+/// own.
+pub(crate) fn needed(config: &ModelConfig, head: bool) -> Vec<(String, (usize, usize))> {
+    let (queries, keys) = config.attention_columns();
+    let (hidden, feed_forward) = (config.hidden, config.feed_forward);
+    let embedding = (config.vocabulary, hidden);
+    let mut tensors = vec![(EMBEDDING.to_owned(), embedding)];
+    if head {
+        tensors.push((HEAD.to_owned(), embedding));
+    }
+    tensors.push(("output_norm.weight".to_owned(), (1, hidden)));
+    let mut names = vec![
+        ("attn_norm.weight", (1, hidden)),
+        ("attn_q.weight", (queries, hidden)),
+        ("attn_k.weight", (keys, hidden)),
+        ("attn_v.weight", (keys, hidden)),
+        ("attn_output.weight", (hidden, queries)),
+        ("ffn_norm.weight", (1, hidden)),
+        ("ffn_gate.weight", (feed_forward, hidden)),
+        ("ffn_up.weight", (feed_forward, hidden)),
+        ("ffn_down.weight", (hidden, feed_forward)),
+    ];
+    if config.architecture.qkv_bias {
+        names.extend([
+            ("attn_q.bias", (1, queries)),
+            ("attn_k.bias", (1, keys)),
+            ("attn_v.bias", (1, keys)),
+        ]);
+    }
+    if config.architecture.head_norm {
+        names.extend([
+            ("attn_q_norm.weight", (1, config.head_dim)),
+            ("attn_k_norm.weight", (1, config.head_dim)),
+        ]);
+    }
+    if config.architecture.post_norm {
+        names.extend([
+            ("post_attention_norm.weight", (1, hidden)),
+            ("post_ffw_norm.weight", (1, hidden)),
+        ]);
+    }
+    for block in 0..config.blocks {
+        let of_block = names.iter();
+        tensors.extend(of_block.map(|(name, shape)| (format!("blk.{block}.{name}"), *shape)));
+    }
+    tensors
 }

@@ -207,6 +207,11 @@ impl Tokenizer {
         self.special.bos
     }
 
+    /// The piece that [`encode_sequence`](Self::encode_sequence) puts before a text, if the model wants one there.
+    pub fn added_bos(&self) -> Option<u32> {
+        self.special.first
+    }
+
     /// The piece that ends a sequence, if the model has one.
     pub fn eos(&self) -> Option<u32> {
         self.special.eos
