@@ -14,6 +14,7 @@ pub mod case;
 pub mod compare;
 pub mod cover;
 pub mod lint;
+pub mod model;
 pub mod operand;
 pub mod random;
 pub mod raw;

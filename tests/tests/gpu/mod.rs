@@ -9,5 +9,7 @@ mod mutation;
 mod nested;
 mod outputs;
 mod quantize;
+mod rows_of_sources;
+mod sequence;
 mod shapes;
 mod transfer;
