@@ -13,6 +13,7 @@ pub mod adapter;
 pub mod case;
 pub mod compare;
 pub mod cover;
+pub mod kv;
 pub mod lint;
 pub mod model;
 pub mod operand;
