@@ -1,5 +1,6 @@
 //! The GPU against the reference.
 
+mod attention;
 mod cache;
 mod composites;
 mod contracts;
