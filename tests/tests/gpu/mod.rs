@@ -11,6 +11,7 @@ mod mutation;
 mod nested;
 mod outputs;
 mod quantize;
+mod residual;
 mod rows_of_sources;
 mod sequence;
 mod shapes;
