@@ -7,6 +7,7 @@ mod contracts;
 mod decode;
 mod exact;
 mod l_mul;
+mod model_mutation;
 mod mutation;
 mod nested;
 mod outputs;
