@@ -265,13 +265,19 @@ pub fn dispatch<'a>(
 }
 
 /// The words of a uniform struct, by the path of their member.
-struct Params {
+#[derive(Clone, Debug)]
+pub struct Params {
     members: Vec<(String, usize)>,
     words: Vec<Option<u32>>,
 }
 
 impl Params {
-    fn new(module: &Module) -> Self {
+    /// The struct of a shader's only uniform, without values.
+    ///
+    /// # Panics
+    ///
+    /// If the shader has no uniform.
+    pub fn new(module: &Module) -> Self {
         let uniform = module
             .global_variables
             .iter()
@@ -287,7 +293,12 @@ impl Params {
         }
     }
 
-    fn set(&mut self, name: &str, value: u32) {
+    /// Sets a word by the path of its member.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such member.
+    pub fn set(&mut self, name: &str, value: u32) {
         let at = self
             .members
             .iter()
@@ -393,7 +404,12 @@ impl Params {
         }
     }
 
-    fn buffer(&self, context: &Context) -> wgpu::Buffer {
+    /// A uniform buffer of the words, all of which must be set but for padding.
+    ///
+    /// # Panics
+    ///
+    /// If one is not.
+    pub fn buffer(&self, context: &Context) -> wgpu::Buffer {
         for (path, at) in &self.members {
             assert!(
                 self.words[at / 4].is_some() || path.contains("padding"),

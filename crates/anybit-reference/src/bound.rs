@@ -10,6 +10,7 @@
 //! [`exact`](crate::exact) too, so a kernel is right if |kernel − exact| ≤ bound.
 
 mod attention;
+mod cache;
 mod interval;
 mod logits;
 mod lut;

@@ -2,5 +2,6 @@
 
 mod errors;
 mod lost;
+mod model_errors;
 mod nested;
 mod stranger;

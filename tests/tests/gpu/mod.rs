@@ -1,13 +1,19 @@
 //! The GPU against the reference.
 
+mod attention;
+mod cache;
 mod composites;
 mod contracts;
 mod decode;
 mod exact;
 mod l_mul;
+mod model_mutation;
 mod mutation;
 mod nested;
 mod outputs;
 mod quantize;
+mod residual;
+mod rows_of_sources;
+mod sequence;
 mod shapes;
 mod transfer;

@@ -7,7 +7,22 @@ use std::path::Path;
 use anybit::KERNELS;
 
 /// Kernels that work row by row; they have no row in the table of GEMMs.
-const ROW_KERNELS: [&str; 4] = ["decode", "l_mul", "quantize_groups", "quantize_rows"];
+const ROW_KERNELS: [&str; 14] = [
+    "advance",
+    "attention",
+    "attention_merge",
+    "cross_entropy",
+    "decode",
+    "draw",
+    "gather",
+    "l_mul",
+    "largest",
+    "quantize_cache",
+    "quantize_groups",
+    "quantize_rows",
+    "rotate",
+    "write_rows",
+];
 
 /// The stems of the files with an extension in a folder of the repository.
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

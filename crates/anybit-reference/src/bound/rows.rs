@@ -1,6 +1,6 @@
 //! Bounds of what row kernels make of a source: RMSNorm, gates, and scales of them.
 
-use anybit_formats::{MatrixFormat, QuantizeRowsOptions, ScaleRule, ScaleType};
+use anybit_formats::{MatrixFormat, PackedMatrix, QuantizeRowsOptions, ScaleRule, ScaleType};
 
 use super::interval::Interval;
 use super::{Bounded, ErrorModel, FLUSH};
@@ -79,6 +79,19 @@ impl ErrorModel {
         gated
             .times(Interval::input(up))
             .widen(self.unit_roundoff(), FLUSH * (1.0 + f64::from(up).abs()))
+    }
+
+    /// The values of a matrix times a factor, row-major, and how far those of the gather kernel may be from them.
+    pub fn gather(self, matrix: &PackedMatrix, factor: f32) -> Vec<Bounded> {
+        let decoded = matrix.decode_f64().into_iter().zip(self.decode(matrix));
+        decoded
+            .map(|(value, bound)| {
+                Interval::around(Bounded { value, bound })
+                    .times(Interval::input(factor))
+                    .rounded(self)
+                    .bounded(value * f64::from(factor))
+            })
+            .collect()
     }
 
     /// A value that is added to a residual.
