@@ -1,6 +1,5 @@
 //! What can go wrong, as the command prints it.
 
-use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -136,7 +135,7 @@ impl Error {
 }
 
 /// The error and its causes, each once.
-pub(crate) fn chain(error: &Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -147,6 +146,15 @@ pub(crate) fn chain(error: &Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The same where the model's file is known anyhow.
+pub(crate) fn reason(error: &Error) -> String {
+    match error {
+        Error::Model { source, .. } => chain(source),
+        Error::Tokenizer { source, .. } => chain(source),
+        other => chain(other),
+    }
 }
 
 /// Which engine a refused kernel belongs to: the one of the longest stem that its name begins with.

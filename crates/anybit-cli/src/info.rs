@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &InfoArguments) -> Result<(), Error> {
     ]
     .into_iter()
     .flatten()
-    .map(error::chain)
+    .map(error::reason)
     .collect();
     let metadata: BTreeMap<String, String> = file.metadata().into_iter().collect();
     let report = Report {

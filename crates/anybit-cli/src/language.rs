@@ -27,13 +27,16 @@ pub(crate) struct LanguageModel {
 }
 
 impl LanguageModel {
-    /// Opens a file whose architecture and vocabulary are known and fit each other.
+    /// Opens a file of a known architecture, whose vocabulary and tensors fit it.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let file = open(path)?;
         let config = ModelConfig::read(&file).map_err(|error| Error::model(path, error))?;
         let tokenizer = Tokenizer::from_gguf(gguf(path, &file)?.metadata())
             .map_err(|error| Error::tokenizer(path, error))?;
         check_vocabulary(path, &tokenizer, &config)?;
+        config
+            .check_tensors(&file)
+            .map_err(|error| Error::model(path, error))?;
         Ok(Self {
             path: path.to_owned(),
             file,

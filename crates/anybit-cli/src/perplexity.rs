@@ -134,13 +134,10 @@ pub(crate) struct Judge<'a> {
 
 impl Judge<'_> {
     pub(crate) fn perplexity(&self, session: &mut Session) -> Result<Perplexity, Error> {
-        let JudgedText {
-            ids,
-            first,
-            context,
-        } = self.text;
+        let JudgedText { ids, first, .. } = self.text;
+        let context = self.text.longest();
         let bar = bar(BAR);
-        let found = anybit_llm::perplexity(session, ids, *context, *first, &mut |so_far| {
+        let found = anybit_llm::perplexity(session, ids, context, *first, &mut |so_far| {
             self.each(&bar, so_far)
         });
         bar.finish_and_clear();
@@ -154,18 +151,15 @@ impl Judge<'_> {
         path: &Path,
         writer: &mut dyn Write,
     ) -> Result<Perplexity, Error> {
-        let JudgedText {
-            ids,
-            first,
-            context,
-        } = self.text;
+        let JudgedText { ids, first, .. } = self.text;
+        let context = self.text.longest();
         let bar = bar(BAR);
         let shape = [self.text.rows(), self.model.config.vocabulary];
         let written = RefCell::new(npy::write_header(writer, &shape));
         let found = anybit_llm::perplexity_with_logits(
             session,
             ids,
-            *context,
+            context,
             *first,
             &mut |row| {
                 let mut written = written.borrow_mut();

@@ -101,7 +101,7 @@ impl Sweep<'_> {
             Ok(figures) => Ok(figures.into_row(row)),
             Err(error @ (Error::Stopped | Error::Interrupted)) => Err(error),
             Err(error) => Ok(Row {
-                reason: Some(error::chain(&error)),
+                reason: Some(error::reason(&error)),
                 ..row
             }),
         }

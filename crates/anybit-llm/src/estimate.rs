@@ -19,6 +19,15 @@ pub struct WeightEstimate {
 }
 
 impl ModelConfig {
+    /// Checks that a file has all tensors that a model of this configuration needs, with their shapes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`](crate::Error::MissingTensor) and [`Error::TensorShape`](crate::Error::TensorShape).
+    pub fn check_tensors(&self, file: &ModelFile) -> Result<()> {
+        Tensors::new(file, &mut |_| ()).check_all(self)
+    }
+
     /// Checks a model's tensors and formats as loading does, and adds up what its weights would take. Nothing is read but the
     /// file's header.
     ///

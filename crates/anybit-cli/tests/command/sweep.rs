@@ -32,14 +32,14 @@ fn pairs_of_formats() {
     let Some(bench) = Bench::new("pairs_of_formats") else {
         return;
     };
-    let flags = "--weight-format stored,int4,i4g64h --activation-format f32,int8 --svg chart.svg";
+    let flags = "--weight-format int4,i4g64h --activation-format f32,int8 --svg chart.svg";
     let run = bench.line(&format!("{SWEEP} {flags} --json"));
     // Drivers have lines of their own.
     let lines: Vec<&str> = run.stderr.lines().collect();
     let first = lines
         .iter()
-        .position(|line| line.starts_with("1/6 stored x f32: perplexity "));
-    assert_eq!(first.map(|first| lines.len() - first), Some(6), "{run:?}");
+        .position(|line| line.starts_with("1/4 int4 x f32: perplexity "));
+    assert_eq!(first.map(|first| lines.len() - first), Some(4), "{run:?}");
     let report = run.json();
     assert_eq!(keys(&report), ["adapter", "backend", "context", "rows"]);
     assert_eq!(report["context"], 20);
@@ -47,7 +47,7 @@ fn pairs_of_formats() {
         .iter()
         .map(|row| (&row["weight_format"], &row["activation_format"]))
         .collect();
-    let names = ["stored", "int4", "i4g64h"];
+    let names = ["int4", "i4g64h"];
     let expected: Vec<(Json, Json)> = names
         .iter()
         .flat_map(|weight| ["f32", "int8"].map(|activation| ((*weight).into(), activation.into())))
@@ -81,18 +81,23 @@ fn pairs_of_formats() {
             );
         }
     }
-    assert_eq!(rows(&report)[0]["bits_per_weight"], 32.0);
 
     // The same figures as those of `perplexity`.
     let alone = bench
-        .line("perplexity tiny.gguf text.txt --tokens 40 --context 20 --weight-format int4 --json")
+        .line("perplexity tiny.gguf text.txt --tokens 40 --context 20 --weight-format int4 --activation-format f32 --json")
         .json();
-    let found = &rows(&report)[3];
+    let found = &rows(&report)[0];
     assert_eq!(found["perplexity"], alone["perplexity"]);
     assert_eq!(found["bits_per_weight"], alone["bits_per_weight"]);
 
     let chart = std::fs::read_to_string(bench.folder.path("chart.svg")).expect("a chart");
-    for text in ["<svg", "</svg>", "int4", "stored", "activations int8"] {
+    for text in [
+        "<svg",
+        "</svg>",
+        "int4",
+        "activations f32",
+        "activations int8",
+    ] {
         assert!(chart.contains(text), "{text}");
     }
     assert!(!chart.contains("i4g64h"));
@@ -103,7 +108,7 @@ fn tables() {
     let Some(bench) = Bench::new("tables") else {
         return;
     };
-    let flags = "--weight-format int8,nosuch --kv-format f32";
+    let flags = "--weight-format int8,nosuch --activation-format f32 --kv-format f32";
     let table = bench.line(&format!("{SWEEP} {flags}")).passed().stdout;
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 3, "{table}");
@@ -111,7 +116,7 @@ fn tables() {
         lines[0].starts_with("weights  activations  KV cache  bits/weight"),
         "{table}"
     );
-    assert!(lines[1].starts_with("int8     int8         f32"), "{table}");
+    assert!(lines[1].starts_with("int8     f32          f32"), "{table}");
     assert!(lines[1].contains(" ± "), "{table}");
     assert!(lines[2].contains("nosuch"), "{table}");
     let table = bench
