@@ -139,7 +139,7 @@ impl Formats {
         let wrong = |what| move |source: FormatError| Error::Operand { what, source };
         let mut precision = Precision::default()
             .with_activation(
-                MatrixFormat::parse_activation(activation).map_err(wrong("activations"))?,
+                Precision::parse_activation(activation).map_err(wrong("activations"))?,
             )
             .with_kv(cache.kv_format.into());
         if weight != STORED {
