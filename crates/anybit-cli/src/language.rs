@@ -138,9 +138,7 @@ impl Formats {
     ) -> Result<Self, Error> {
         let wrong = |what| move |source: FormatError| Error::Operand { what, source };
         let mut precision = Precision::default()
-            .with_activation(
-                Precision::parse_activation(activation).map_err(wrong("activations"))?,
-            )
+            .with_activation(Precision::parse_activation(activation).map_err(wrong("activations"))?)
             .with_kv(cache.kv_format.into());
         if weight != STORED {
             let format = MatrixFormat::parse_weight(weight).map_err(wrong("weights"))?;

@@ -59,17 +59,10 @@ pub fn perplexity(
     first: Option<u32>,
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity> {
-    judge(
-        session,
-        tokens,
-        context,
-        first,
-        each,
-        &mut |session, text| {
-            let values = session.cross_entropies(text)?;
-            Ok(values.into_iter().map(f64::from).collect())
-        },
-    )
+    judge(session, tokens, context, first, each, |session, text| {
+        let values = session.cross_entropies(text)?;
+        Ok(values.into_iter().map(f64::from).collect())
+    })
 }
 
 /// The same, from logits that are read back: `row` gets those of every token that is given, `first` too, context by context, soft
@@ -87,31 +80,24 @@ pub fn perplexity_with_logits(
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity> {
     let cap = session.model().config().logit_cap;
-    judge(
-        session,
-        tokens,
-        context,
-        first,
-        each,
-        &mut |session, text| {
-            session.truncate(0)?;
-            let mut values = Vec::new();
-            let mut following = text.iter().skip(1);
-            let mut capped = Vec::new();
-            session.logits(text, &mut |logits| {
-                capped.clear();
-                capped.extend(logits.iter().map(|&logit| match cap {
-                    Some(cap) => cap * (logit / cap).tanh(),
-                    None => logit,
-                }));
-                row(&capped);
-                if let Some(&next) = following.next() {
-                    values.push(cross_entropy(&capped, next));
-                }
-            })?;
-            Ok(values)
-        },
-    )
+    judge(session, tokens, context, first, each, |session, text| {
+        session.truncate(0)?;
+        let mut values = Vec::new();
+        let mut following = text.iter().skip(1);
+        let mut capped = Vec::new();
+        session.logits(text, &mut |logits| {
+            capped.clear();
+            capped.extend(logits.iter().map(|&logit| match cap {
+                Some(cap) => cap * (logit / cap).tanh(),
+                None => logit,
+            }));
+            row(&capped);
+            if let Some(&next) = following.next() {
+                values.push(cross_entropy(&capped, next));
+            }
+        })?;
+        Ok(values)
+    })
 }
 
 /// −ln of a token's probability.
@@ -130,7 +116,7 @@ fn judge(
     context: usize,
     first: Option<u32>,
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
-    values: &mut dyn FnMut(&mut Session, &[u32]) -> Result<Vec<f64>>,
+    mut values: impl FnMut(&mut Session, &[u32]) -> Result<Vec<f64>>,
 ) -> Result<Perplexity> {
     let given = usize::from(first.is_some());
     for (what, actual) in [
