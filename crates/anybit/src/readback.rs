@@ -78,7 +78,6 @@ impl PendingWords {
 mod native {
     use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
     use std::thread::{self, JoinHandle};
-    use std::time::Duration;
 
     /// Polls the device on a thread of its own while reads are pending. The thread starts with the first read, sleeps
     /// between reads and ends before the poller is gone: were it to let go of the device later, a program could end
@@ -118,9 +117,6 @@ mod native {
             self.shared.lock().pending -= 1;
         }
     }
-
-    /// How long one poll may wait: short enough that a closed poller ends soon.
-    const WAIT: Duration = Duration::from_millis(100);
 
     impl Poller {
         pub(crate) fn new(device: wgpu::Device) -> Self {
@@ -188,11 +184,9 @@ mod native {
                 return;
             }
             drop(state);
-            // A time-out is no failure, and of a lost device the map callback tells.
-            let _ = shared.device.poll(wgpu::PollType::Wait {
-                submission_index: None,
-                timeout: Some(WAIT),
-            });
+            // Of a lost device the map callback tells. Without a time-out: where one runs out while another thread submits,
+            // wgpu-core 30 may find the queue empty before the index that it waited for, and panics.
+            let _ = shared.device.poll(wgpu::PollType::wait_indefinitely());
         }
     }
 }
