@@ -218,7 +218,7 @@ impl Session {
                 actual: 0,
             });
         }
-        let needed = self.done + prompt.len() + most.saturating_sub(1);
+        let needed = (self.done + prompt.len()).saturating_add(most.saturating_sub(1));
         if needed > self.capacity {
             return Err(Error::Context {
                 needed,
@@ -297,8 +297,14 @@ impl Session {
     ///
     /// [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Gpu`].
     pub fn logits(&mut self, tokens: &[u32], each: &mut dyn FnMut(&[f32])) -> Result<()> {
-        self.write(tokens)?;
         let end = self.done + tokens.len();
+        if end > self.capacity {
+            return Err(Error::Context {
+                needed: end,
+                limit: self.capacity,
+            });
+        }
+        self.write(tokens)?;
         while self.done < end {
             let rows = self.chunk.min(end - self.done);
             self.run_logits(rows, each)?;

@@ -184,13 +184,10 @@ mod native {
                 return;
             }
             drop(state);
-            // Of a lost device the map callback tells. Without a time-out: after one, wgpu-core 30 panics where another thread
-            // has found the work done in the meantime, by submitting more. A closed poller so ends with the work that was
-            // submitted, for which a device that is dropped waits anyway.
-            let _ = shared.device.poll(wgpu::PollType::Wait {
-                submission_index: None,
-                timeout: None,
-            });
+            // Of a lost device the map callback tells. Without a time-out: where one runs out while another thread submits,
+            // wgpu-core 30 may find the queue empty before the index that it waited for, and panics. A closed poller so ends
+            // with the work that was submitted, for which a device that is dropped waits anyway.
+            let _ = shared.device.poll(wgpu::PollType::wait_indefinitely());
         }
     }
 }

@@ -1,9 +1,18 @@
-//! The reference model and the tiny models of the tests, and the tests of both.
+//! The reference model and the tiny models of the tests, the tests of both, and the library's models against them.
 
+mod architectures;
+mod bad_input;
+mod chunks;
 mod golden;
 mod miniatures;
+mod perplexities;
 mod properties;
 mod reference;
+mod requantised;
+mod rig;
 mod sample;
+mod sample_gpu;
+mod session;
+mod small_device;
 mod tiny;
 mod tiny_models;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::env;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anybit_import::gguf::GgufFile;
@@ -46,6 +47,14 @@ pub(crate) fn open(test: &str) -> Option<GgufFile> {
         return None;
     }
     Some(GgufFile::open(&path).expect("the sample model can be read"))
+}
+
+/// The reference's sample model, which takes half a gigabyte, once for all tests; or a note that `test` is skipped.
+pub(crate) fn reference(test: &str) -> Option<&'static Reference> {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    let file = open(test)?;
+    let load = || Reference::load(&file).expect("the sample model can be loaded");
+    Some(REFERENCE.get_or_init(load))
 }
 
 /// Notes on stderr, past the capturing of test output, that a test or a part of one did not run.
@@ -100,10 +109,10 @@ fn longest_tokens(file: &GgufFile, text: &str) -> Vec<u32> {
 
 #[test]
 fn the_capital_of_france() {
-    let Some(file) = open("the_capital_of_france") else {
+    const TEST: &str = "the_capital_of_france";
+    let (Some(file), Some(reference)) = (open(TEST), reference(TEST)) else {
         return;
     };
-    let reference = Reference::load(&file).expect("the sample model can be loaded");
     let prompt = longest_tokens(&file, "The capital of France is");
     assert_eq!(prompt.len(), 5);
     let paris = longest_tokens(&file, " Paris");

@@ -5,13 +5,18 @@
 //! (arXiv:1910.07467), rotary embeddings (arXiv:2104.09864), grouped queries (arXiv:2305.13245), gated feed-forward
 //! parts (arXiv:2002.05202) and Gemma 3 (arXiv:2503.19786), and, for names and conventions, llama.cpp.
 
+mod cache;
 mod config;
 pub(crate) mod math;
 mod session;
 mod weights;
 
+use std::collections::HashMap;
+
+use anybit::formats::{MatrixFormat, quantize};
 use anybit_import::gguf::GgufFile;
 
+pub(crate) use self::cache::Kept;
 pub(crate) use self::config::{Config, Pairing};
 pub(crate) use self::session::Session;
 use self::weights::Weights;
@@ -25,6 +30,10 @@ const SCORED_AT_ONCE: usize = 32;
 pub(crate) struct Reference {
     pub(crate) config: Config,
     weights: Weights,
+    /// How keys and values are kept.
+    pub(crate) kept: Kept,
+    /// What the activations of matrices are quantised to; nothing, if there is none.
+    pub(crate) activation: Option<MatrixFormat>,
 }
 
 impl Reference {
@@ -33,9 +42,22 @@ impl Reference {
     /// It fails where a tensor is missing or has another shape than the metadata says, and where the file has a tensor
     /// that would go unused, since the result would then not be the model's.
     pub(crate) fn load(file: &GgufFile) -> Result<Self, Error> {
+        Self::load_with(file, HashMap::new())
+    }
+
+    /// The same, with other values for some of the tensors, by name.
+    pub(crate) fn load_with(
+        file: &GgufFile,
+        values: HashMap<String, Vec<f32>>,
+    ) -> Result<Self, Error> {
         let config = Config::read(file)?;
-        let weights = Weights::read(file, &config)?;
-        Ok(Self { config, weights })
+        let weights = Weights::read(file, &config, values)?;
+        Ok(Self {
+            config,
+            weights,
+            kept: Kept::Exact,
+            activation: None,
+        })
     }
 
     /// How many tokens the model knows.
@@ -56,13 +78,26 @@ impl Reference {
             .output
             .as_ref()
             .unwrap_or(&self.weights.embedding);
-        let mut logits = math::product(states, head);
+        let states = self.activations(states.to_vec(), self.config.hidden);
+        let mut logits = math::product(&states, head);
         if let Some(cap) = self.config.logit_cap {
             logits
                 .iter_mut()
                 .for_each(|logit| *logit = math::soft_cap(*logit, cap));
         }
         logits
+    }
+
+    /// Rows of activations as the matrix that they go to finds them.
+    fn activations(&self, rows: Vec<f64>, columns: usize) -> Vec<f64> {
+        let Some(format) = self.activation else {
+            return rows;
+        };
+        let values: Vec<f32> = rows.iter().map(|&value| value as f32).collect();
+        let rows = rows.len() / columns;
+        let packed = quantize(&values, rows, columns, format, None);
+        let packed = packed.expect("the format is one that the library takes for activations");
+        packed.decode().into_iter().map(f64::from).collect()
     }
 
     /// The `count` tokens that follow `prompt`, each the most likely one; of equals, the first.

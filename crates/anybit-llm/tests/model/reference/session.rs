@@ -2,15 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::cache::Cache;
 use super::weights::Block;
 use super::{Error, Reference, math};
-
-/// Keys and values of one block: positions × (key heads · head dimension).
-#[derive(Clone, Default)]
-struct Cache {
-    keys: Vec<f64>,
-    values: Vec<f64>,
-}
 
 /// A text in progress. Tokens may come one by one or many at a time, to the same effect.
 #[derive(Clone)]
@@ -25,7 +19,10 @@ impl<'a> Session<'a> {
     pub(crate) fn new(model: &'a Reference) -> Self {
         Self {
             model,
-            caches: vec![Cache::default(); model.config.blocks],
+            caches: vec![
+                Cache::new(model.kept, model.config.kv_heads, model.config.head_dim);
+                model.config.blocks
+            ],
             length: 0,
         }
     }
@@ -81,6 +78,7 @@ impl<'a> Session<'a> {
     fn attention(&mut self, index: usize, block: &Block, x: &[f64]) -> Vec<f64> {
         let config = &self.model.config;
         let h = math::rms_norm(x, &block.attention_norm, config.epsilon);
+        let h = self.model.activations(h, config.hidden);
         let mut queries = math::linear(&h, &block.query);
         let mut keys = math::linear(&h, &block.key);
         let values = math::linear(&h, &block.value);
@@ -92,10 +90,12 @@ impl<'a> Session<'a> {
         }
         self.rotate(index, &mut queries, config.heads);
         self.rotate(index, &mut keys, config.kv_heads);
-        self.caches[index].keys.extend(keys);
-        self.caches[index].values.extend(values);
+        self.caches[index].extend(keys, values);
 
         let mixed = self.mix(index, &queries);
+        let mixed = self
+            .model
+            .activations(mixed, config.heads * config.head_dim);
         let output = math::linear(&mixed, &block.attention_output);
         match &block.attention_post_norm {
             Some(norm) => math::rms_norm(&output, norm, config.epsilon),
@@ -146,17 +146,15 @@ impl<'a> Session<'a> {
         let config = &self.model.config;
         // Neighbouring query heads share a key head.
         let kv_head = head / (config.heads / config.kv_heads);
-        let row = |position: usize| {
-            let start = (position * config.kv_heads + kv_head) * config.head_dim;
-            start..start + config.head_dim
-        };
+        let channels = kv_head * config.head_dim..(kv_head + 1) * config.head_dim;
         let cache = &self.caches[index];
         let first = config
             .window(index)
             .map_or(0, |window| (position + 1).saturating_sub(window));
         let mut weights: Vec<f64> = (first..=position)
             .map(|seen| {
-                let score = math::dot(query, &cache.keys[row(seen)]) * config.attention_scale;
+                let score = math::dot(query, &cache.read(seen, position).0[channels.clone()])
+                    * config.attention_scale;
                 config
                     .attention_cap
                     .map_or(score, |cap| math::soft_cap(score, cap))
@@ -164,7 +162,10 @@ impl<'a> Session<'a> {
             .collect();
         math::softmax(&mut weights);
         for (seen, weight) in (first..=position).zip(weights) {
-            for (output, value) in output.iter_mut().zip(&cache.values[row(seen)]) {
+            for (output, value) in output
+                .iter_mut()
+                .zip(&cache.read(seen, position).1[channels.clone()])
+            {
                 *output += weight * value;
             }
         }
@@ -174,11 +175,13 @@ impl<'a> Session<'a> {
     fn feed_forward(&self, block: &Block, x: &[f64]) -> Vec<f64> {
         let config = &self.model.config;
         let h = math::rms_norm(x, &block.feed_forward_norm, config.epsilon);
+        let h = self.model.activations(h, config.hidden);
         let mut gated = math::product(&h, &block.gate);
         let up = math::product(&h, &block.up);
         for (gate, up) in gated.iter_mut().zip(up) {
             *gate = math::activate(*gate, config.traits.activation) * up;
         }
+        let gated = self.model.activations(gated, config.feed_forward);
         let output = math::product(&gated, &block.down);
         match &block.feed_forward_post_norm {
             Some(norm) => math::rms_norm(&output, norm, config.epsilon),

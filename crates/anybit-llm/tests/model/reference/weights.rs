@@ -1,6 +1,6 @@
 //! The weights of a model, decoded to f32, which holds them exactly.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anybit_import::gguf::GgufFile;
 
@@ -48,9 +48,14 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(super) fn read(file: &GgufFile, config: &Config) -> Result<Self, Error> {
+    pub(super) fn read(
+        file: &GgufFile,
+        config: &Config,
+        others: HashMap<String, Vec<f32>>,
+    ) -> Result<Self, Error> {
         let mut reader = Reader {
             file,
+            others,
             used: HashSet::new(),
         };
         let vocabulary = file
@@ -77,6 +82,8 @@ impl Weights {
 
 struct Reader<'a> {
     file: &'a GgufFile,
+    /// Values to be taken instead of the file's, each once.
+    others: HashMap<String, Vec<f32>>,
     used: HashSet<String>,
 }
 
@@ -151,10 +158,23 @@ impl Reader<'_> {
             );
         }
         self.used.insert(name.to_owned());
-        Ok(self.file.values(name)?)
+        let Some(values) = self.others.remove(name) else {
+            return Ok(self.file.values(name)?);
+        };
+        if values.len() as u64 != expected.iter().product::<u64>() {
+            return Err(
+                format!("{} values are given for {name}, {expected:?}", values.len()).into(),
+            );
+        }
+        Ok(values)
     }
 
     fn check_all_used(&self) -> Result<(), Error> {
+        if let Some(name) = self.others.keys().next() {
+            return Err(
+                format!("values are given for {name}, which the reference does not read").into(),
+            );
+        }
         let unused = self
             .file
             .tensors()

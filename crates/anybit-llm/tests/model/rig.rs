@@ -1,0 +1,202 @@
+//! The device that the tests run on, and what they have in common: models of the library, their logits and how far these
+//! are from the reference's.
+//!
+//! `ANYBIT_BACKEND` and `ANYBIT_ADAPTER` choose the adapter; where there is none, tests are skipped, each with a line on
+//! stderr, unless `ANYBIT_REQUIRE_ADAPTER=1` makes that a failure.
+
+use std::ops::ControlFlow;
+use std::sync::OnceLock;
+
+use anybit::formats::MatrixFormat;
+use anybit::{Context, ContextOptions, KvFormat, Sampling, wgpu};
+use anybit_import::ModelFile;
+use anybit_llm::{LoadOptions, Model, Precision, Session};
+
+use crate::reference::{Kept, Reference};
+use crate::sample;
+use crate::tiny::Tiny;
+
+/// The adapter to be tested on, or a note that `test` is skipped.
+///
+/// # Panics
+/// If no adapter fits although one is required, or asked for by backend or name.
+pub(crate) fn adapter(test: &str) -> Option<wgpu::Adapter> {
+    let text = |name| sample::variable(name).map(|value| value.to_string_lossy().into_owned());
+    let (backend, name) = (text("ANYBIT_BACKEND"), text("ANYBIT_ADAPTER"));
+    let mut options = ContextOptions::default();
+    if let Some(backend) = &backend {
+        let backends = wgpu::Backends::from_comma_list(backend);
+        assert!(
+            !backends.is_empty(),
+            "ANYBIT_BACKEND={backend}: no such backend"
+        );
+        options = options.with_backends(backends);
+    }
+    if let Some(name) = &name {
+        options = options.with_adapter(name);
+    }
+    let found =
+        pollster::block_on(anybit::adapters(&options)).expect("the tests are built with backends");
+    let adapter = found.into_iter().next();
+    if adapter.is_none() {
+        let required = text("ANYBIT_REQUIRE_ADAPTER").as_deref() == Some("1");
+        assert!(
+            !required && backend.is_none() && name.is_none(),
+            "{test}: no adapter (backend {backend:?}, name {name:?})"
+        );
+        sample::skip(test, "there is no adapter with compute shaders");
+    }
+    adapter
+}
+
+/// A device that all tests share, as its pipelines take longer to make than most tests to run.
+pub(crate) fn context(test: &str) -> Option<&'static Context> {
+    static CONTEXT: OnceLock<Option<Context>> = OnceLock::new();
+    // Without an adapter each test has its own note.
+    if let Some(None) = CONTEXT.get() {
+        adapter(test);
+    }
+    let context = CONTEXT.get_or_init(|| {
+        let adapter = adapter(test)?;
+        Some(
+            pollster::block_on(Context::from_adapter(&adapter))
+                .expect("the adapter makes a device"),
+        )
+    });
+    context.as_ref()
+}
+
+/// The library's model.
+pub(crate) fn load(context: &Context, tiny: &Tiny, options: &LoadOptions) -> Model {
+    let file = ModelFile::Gguf(tiny.file());
+    Model::load(context, &file, options, &mut |_| ())
+        .unwrap_or_else(|error| panic!("{}: {error}", tiny.architecture))
+}
+
+/// The reference's model.
+pub(crate) fn reference(tiny: &Tiny) -> Reference {
+    Reference::load(&tiny.file()).expect("the tiny model is right")
+}
+
+/// The reference's model, with activations and KV cache rounded to a precision's formats.
+pub(crate) fn rounded(mut reference: Reference, precision: Precision) -> Reference {
+    reference.kept = match precision.kv {
+        KvFormat::F32 => Kept::Exact,
+        format => format.code_bits().map_or(Kept::F16, Kept::Codes),
+    };
+    reference.activation = Some(precision.activation).filter(|format| *format != MatrixFormat::F32);
+    reference
+}
+
+/// The most that a row of logits, and the row in the middle, may differ from those of the reference with activations and KV
+/// cache rounded to the same formats. Most rows differ by what f32 sums do. A value that is nearly between two codes goes the
+/// other way for a sum that differs in its last bit, and takes others in later layers with it: worst seen is a row of 2.4e-2.
+/// Rounding itself takes rows ten times as far, and so do faults of a kernel: a block of the cache that is another's 0.17 to
+/// 1.2, one scale of a matrix's that is twice what it should be 0.06 to 0.3.
+const ROUNDED: [f64; 2] = [0.05, 0.005];
+
+/// Compares logits to those of the reference with the formats of a precision.
+pub(crate) fn check_rounded(name: &str, found: &[f64], expected: &[f64]) {
+    let columns = Tiny::vocabulary();
+    let errors = [
+        worst_row(found, expected, columns),
+        median_row(found, expected, columns),
+    ];
+    let [worst, median] = errors;
+    eprintln!("{name}: the worst row {worst:.1e}, the middle one {median:.1e}");
+    let within = errors
+        .iter()
+        .zip(ROUNDED)
+        .all(|(error, bound)| *error <= bound);
+    assert!(
+        within,
+        "{name}: the worst row {worst:e}, the middle one {median:e}"
+    );
+}
+
+/// The logits after each token, which are cached, before any soft cap.
+pub(crate) fn raw_logits(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
+    let mut logits = Vec::new();
+    session
+        .logits(tokens, &mut |row| logits.extend_from_slice(row))
+        .expect("the tokens are the model's, and fit");
+    logits
+}
+
+/// The same, capped as the model has it.
+pub(crate) fn logits(session: &mut Session, tokens: &[u32]) -> Vec<f64> {
+    let cap = session.model().config().logit_cap.map(f64::from);
+    let capped = |logit: f64| cap.map_or(logit, |cap| cap * (logit / cap).tanh());
+    let logits = raw_logits(session, tokens);
+    logits
+        .iter()
+        .map(|&logit| capped(f64::from(logit)))
+        .collect()
+}
+
+/// The tokens that the library draws after a prompt, the likeliest each time.
+pub(crate) fn greedy(session: &mut Session, prompt: &[u32], count: usize) -> Vec<u32> {
+    generate(session, prompt, count, &Sampling::GREEDY)
+}
+
+pub(crate) fn generate(
+    session: &mut Session,
+    prompt: &[u32],
+    count: usize,
+    sampling: &Sampling,
+) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    session
+        .generate(prompt, count, sampling, &mut |token| {
+            tokens.push(token);
+            ControlFlow::Continue(())
+        })
+        .expect("the prompt is the model's, and fits");
+    tokens
+}
+
+/// How far rows of logits are from what they should be: the root of the mean square of the differences, relative to that
+/// of the expected logits; of the row where it is largest. A fault at one position cannot hide among right ones.
+///
+/// # Panics
+/// If the numbers of logits differ, or a logit is not finite.
+pub(crate) fn worst_row(found: &[f64], expected: &[f64], columns: usize) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let rows = found
+        .chunks_exact(columns)
+        .zip(expected.chunks_exact(columns));
+    let errors = rows.map(|(found, expected)| relative_rms(found, expected));
+    errors.fold(0.0, f64::max)
+}
+
+/// As [`worst_row`], of the row in the middle.
+pub(crate) fn median_row(found: &[f64], expected: &[f64], columns: usize) -> f64 {
+    let rows = found
+        .chunks_exact(columns)
+        .zip(expected.chunks_exact(columns));
+    let mut errors: Vec<f64> = rows
+        .map(|(found, expected)| relative_rms(found, expected))
+        .collect();
+    errors.sort_by(f64::total_cmp);
+    errors[errors.len() / 2]
+}
+
+/// As [`worst_row`], of all rows as one.
+pub(crate) fn relative_rms(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let difference = square(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    let error = (difference / square(&mut expected.iter().copied())).sqrt();
+    assert!(error.is_finite(), "a logit is not finite");
+    error
+}
+
+/// The format of weights of a name, as the command line takes it.
+pub(crate) fn weight(name: &str) -> MatrixFormat {
+    MatrixFormat::parse_weight(name).expect("the tests name known formats")
+}
+
+/// The same of activations.
+pub(crate) fn activation(name: &str) -> MatrixFormat {
+    MatrixFormat::parse_activation(name).expect("the tests name known formats")
+}
