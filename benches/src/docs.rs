@@ -115,7 +115,10 @@ fn kernels(page: &mut String) {
     line!(
         page,
         "Row kernels: `quantize_rows` and `quantize_groups` (f32 into packed codes with a scale a row or a \
-                 group, in any layout), `decode` (any packed matrix to f32), `l_mul` (two f32 matrices, element by element). They run everywhere.\n"
+                 group, in any layout; of rows as they are, of RMSNorm of them, or of gated products), `write_rows` (these as f32), \
+                 `decode` (any packed matrix to f32), `l_mul` (two f32 matrices, element by element). For language models: \
+                 `gather` (rows of a packed matrix by token), `rotate` (rotary embedding into a KV cache), `quantize_cache`, \
+                 `attention` and `attention_merge`, `cross_entropy`, `largest` and `draw`, `advance`. They run everywhere.\n"
     );
 }
 
