@@ -620,7 +620,7 @@ impl Context {
                         limit: self.inner.caps.max_binding,
                     });
                 }
-                Some(self.buffer("parts of attention", bytes, wgpu::BufferUsages::STORAGE)?)
+                Some(self.scratch("parts of attention", bytes)?)
             }
         };
         let attended = match &parts {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use crate::caps::{Caps, wanted_features, wanted_limits};
@@ -93,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) queue: wgpu::Queue,
     pub(crate) caps: Caps,
     pub(crate) pipelines: PipelineCache,
+    /// What dispatches of one operation hand on to the next.
+    scratch: Mutex<Option<wgpu::Buffer>>,
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) poller: Poller,
 }
@@ -126,6 +128,7 @@ impl Context {
                 queue,
                 caps,
                 pipelines: PipelineCache::default(),
+                scratch: Mutex::default(),
             }),
         }
     }
@@ -255,6 +258,19 @@ impl Context {
             }),
             None => Ok(output),
         }
+    }
+
+    /// A buffer of so many bytes or more that all operations share: what one dispatch writes there is for the next of the
+    /// same operation alone. Dispatches of a queue run in order, so operations do not get in each other's way.
+    pub(crate) fn scratch(&self, what: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+        let kept = &self.inner.scratch;
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(buffer) = kept.as_ref().filter(|buffer| buffer.size() >= bytes) {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.buffer(what, bytes, wgpu::BufferUsages::STORAGE)?;
+        *kept = Some(buffer.clone());
+        Ok(buffer)
     }
 
     /// A buffer, or the error that says why there is none.

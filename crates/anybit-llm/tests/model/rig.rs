@@ -90,10 +90,10 @@ pub(crate) fn rounded(mut reference: Reference, precision: Precision) -> Referen
 
 /// The most that a row of logits, and the row in the middle, may differ from those of the reference with activations and KV
 /// cache rounded to the same formats. Most rows differ by what f32 sums do. A value that is nearly between two codes goes the
-/// other way for a sum that differs in its last bit, and takes others in later layers with it: worst seen is a row of 2.4e-2.
-/// Rounding itself takes rows ten times as far, and so do faults of a kernel: a block of the cache that is another's 0.17 to
-/// 1.2, one scale of a matrix's that is twice what it should be 0.06 to 0.3.
-const ROUNDED: [f64; 2] = [0.05, 0.005];
+/// other way for a sum that differs in its last bit, and takes others in later layers with it: seen are rows of up to 4e-2, and
+/// 2e-4 in the middle, for f16 may be rounded either way. Faults of a kernel take all rows as far as 0.17 to 1.2 where a block
+/// of the cache is another's, 0.06 to 0.3 where one scale of a matrix is twice what it should be.
+const ROUNDED: [f64; 2] = [0.1, 0.001];
 
 /// Compares logits to those of the reference with the formats of a precision.
 pub(crate) fn check_rounded(name: &str, found: &[f64], expected: &[f64]) {
