@@ -285,7 +285,7 @@ impl Stats {
             generated_tokens,
             prompt_tokens_per_second: (drawn > 0).then(|| stats.prompt_rate()),
             generated_tokens_per_second: (further > 0).then(|| stats.generation_rate()),
-            time_to_first_token_seconds: (drawn > 0).then(|| stats.first_token.as_secs_f64()),
+            time_to_first_token_seconds: (drawn > 0).then_some(stats.first_token.as_secs_f64()),
             submissions_per_token: per_token(stats.submissions as f64),
             readback_bytes_per_token: per_token(stats.read_bytes as f64),
             memory: session.memory().into(),

@@ -123,6 +123,9 @@ fn cross_entropy(logits: &[f32], token: u32) -> f64 {
     exponentials.sum::<f64>().ln() - f64::from(own - largest)
 }
 
+/// Takes the cross entropies of the tokens of a context after its first.
+type CrossEntropies<'a> = dyn FnMut(&mut Session, &[u32]) -> Result<Vec<f64>> + 'a;
+
 /// The perplexity by what `values` finds of each context.
 fn judge(
     session: &mut Session,
@@ -130,7 +133,7 @@ fn judge(
     context: usize,
     first: Option<u32>,
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
-    values: &mut dyn FnMut(&mut Session, &[u32]) -> Result<Vec<f64>>,
+    values: &mut CrossEntropies<'_>,
 ) -> Result<Perplexity> {
     let given = usize::from(first.is_some());
     for (what, actual) in [
