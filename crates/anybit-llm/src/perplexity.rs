@@ -59,10 +59,17 @@ pub fn perplexity(
     first: Option<u32>,
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity> {
-    judge(session, tokens, context, first, each, |session, text| {
-        let values = session.cross_entropies(text)?;
-        Ok(values.into_iter().map(f64::from).collect())
-    })
+    judge(
+        session,
+        tokens,
+        context,
+        first,
+        each,
+        &mut |session, text| {
+            let values = session.cross_entropies(text)?;
+            Ok(values.into_iter().map(f64::from).collect())
+        },
+    )
 }
 
 /// The same, from logits that are read back: `row` gets those of every token that is given, `first` too, context by context, soft
@@ -80,24 +87,31 @@ pub fn perplexity_with_logits(
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity> {
     let cap = session.model().config().logit_cap;
-    judge(session, tokens, context, first, each, |session, text| {
-        session.truncate(0)?;
-        let mut values = Vec::new();
-        let mut following = text.iter().skip(1);
-        let mut capped = Vec::new();
-        session.logits(text, &mut |logits| {
-            capped.clear();
-            capped.extend(logits.iter().map(|&logit| match cap {
-                Some(cap) => cap * (logit / cap).tanh(),
-                None => logit,
-            }));
-            row(&capped);
-            if let Some(&next) = following.next() {
-                values.push(cross_entropy(&capped, next));
-            }
-        })?;
-        Ok(values)
-    })
+    judge(
+        session,
+        tokens,
+        context,
+        first,
+        each,
+        &mut |session, text| {
+            session.truncate(0)?;
+            let mut values = Vec::new();
+            let mut following = text.iter().skip(1);
+            let mut capped = Vec::new();
+            session.logits(text, &mut |logits| {
+                capped.clear();
+                capped.extend(logits.iter().map(|&logit| match cap {
+                    Some(cap) => cap * (logit / cap).tanh(),
+                    None => logit,
+                }));
+                row(&capped);
+                if let Some(&next) = following.next() {
+                    values.push(cross_entropy(&capped, next));
+                }
+            })?;
+            Ok(values)
+        },
+    )
 }
 
 /// −ln of a token's probability.
@@ -109,6 +123,9 @@ fn cross_entropy(logits: &[f32], token: u32) -> f64 {
     exponentials.sum::<f64>().ln() - f64::from(own - largest)
 }
 
+/// Takes the cross entropies of the tokens of a context after its first.
+type CrossEntropies<'a> = dyn FnMut(&mut Session, &[u32]) -> Result<Vec<f64>> + 'a;
+
 /// The perplexity by what `values` finds of each context.
 fn judge(
     session: &mut Session,
@@ -116,7 +133,7 @@ fn judge(
     context: usize,
     first: Option<u32>,
     each: &mut dyn FnMut(&Perplexity) -> ControlFlow<()>,
-    mut values: impl FnMut(&mut Session, &[u32]) -> Result<Vec<f64>>,
+    values: &mut CrossEntropies<'_>,
 ) -> Result<Perplexity> {
     let given = usize::from(first.is_some());
     for (what, actual) in [
