@@ -7,6 +7,7 @@ mod golden;
 mod miniatures;
 mod perplexities;
 mod properties;
+mod random_input;
 mod reference;
 mod requantised;
 mod rig;
