@@ -87,6 +87,12 @@ pub enum Error {
         /// Tokens there.
         actual: usize,
     },
+    /// A bug of anybit. Please report it.
+    #[error("a bug of anybit, please report it: {what}")]
+    Internal {
+        /// What should not have been.
+        what: &'static str,
+    },
     /// The model does not fit the device.
     #[error(
         "{what} takes {needed} bytes on the device, which has {available} for it; choose a narrower format, a shorter context or another adapter"

@@ -420,10 +420,8 @@ impl Session {
     /// Submits the step for one token, which draws the next.
     fn draw(&mut self) -> Result<anybit::PendingToken> {
         let Some((_, step)) = &self.decode else {
-            return Err(Error::TooFewTokens {
-                what: "a prepared step",
-                least: 1,
-                actual: 0,
+            return Err(Error::Internal {
+                what: "a token is drawn by a step that was not prepared",
             });
         };
         let pending = self.submit_draw(step)?;

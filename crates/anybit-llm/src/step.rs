@@ -8,7 +8,7 @@ use anybit::{
     Plan, Prepared, Rotary, RowSource, Sampling, Sequence,
 };
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::linear::{ALIGNMENT, Activations, Linear, Part};
 use crate::model::{Block, Inner};
 
@@ -298,20 +298,17 @@ impl<'a> StepBuilder<'a> {
     ) -> Result<Activations> {
         let context = &self.model.context;
         let rows = input.whole.rows();
-        let mut input = input.whole.as_activation();
+        let mut input = input.activation()?;
         let mut source = *source;
-        if let (false, Some(plain), Some(rows)) = (self.quantizes(), plain, &input) {
-            if !matches!(source, RowSource::Rows) {
-                let write = context.prepare_rows(rows, &source, None, &plain.whole)?;
-                self.push(write, 0);
-                input = plain.whole.as_activation();
-                source = RowSource::Rows;
-            }
+        if let (false, Some(plain)) = (self.quantizes(), plain)
+            && !matches!(source, RowSource::Rows)
+        {
+            let write = context.prepare_rows(&input, &source, None, &plain.whole)?;
+            self.push(write, 0);
+            input = plain.activation()?;
+            source = RowSource::Rows;
         }
         let mut activations = Activations::default();
-        let Some(input) = input else {
-            return Ok(activations);
-        };
         for part in &layer.parts {
             let layout = self.plan(part, rows, false)?.activation_layout();
             if activations.get(layout).is_some() {
@@ -391,9 +388,11 @@ impl<'a> StepBuilder<'a> {
         let rows = output.whole.rows();
         for part in &layer.parts {
             let plan = self.plan(part, rows, residual.is_some())?;
-            let Some(activation) = activations.get(plan.activation_layout()) else {
-                continue;
-            };
+            let activation = activations
+                .get(plan.activation_layout())
+                .ok_or(Error::Internal {
+                    what: "a product reads activations in a layout that nothing has made",
+                })?;
             let target = output.columns(part.columns.start, part.columns.len())?;
             let added = residual
                 .map(|residual| residual.columns(part.columns.start, part.columns.len()))
@@ -433,15 +432,13 @@ impl<'a> StepBuilder<'a> {
                     weight,
                     epsilon: self.model.config.epsilon,
                 };
-                if let Some(input) = scratch.normed.whole.as_activation() {
-                    let add = self.model.context.prepare_rows(
-                        &input,
-                        &source,
-                        Some(&stream.whole),
-                        &next.whole,
-                    )?;
-                    self.push(add, 0);
-                }
+                let add = self.model.context.prepare_rows(
+                    &scratch.normed.activation()?,
+                    &source,
+                    Some(&stream.whole),
+                    &next.whole,
+                )?;
+                self.push(add, 0);
             }
         }
         scratch.hidden = [next, stream];
@@ -564,6 +561,12 @@ impl Wide {
             None => room,
         };
         Ok(Self { whole, buffer })
+    }
+
+    fn activation(&self) -> Result<DeviceMatrix> {
+        self.whole.as_activation().ok_or(Error::Internal {
+            what: "an output of integers stands where activations should",
+        })
     }
 
     fn part(&self, first: u64, rows: usize, columns: usize) -> Result<OutputMatrix> {

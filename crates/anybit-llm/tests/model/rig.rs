@@ -198,5 +198,5 @@ pub(crate) fn weight(name: &str) -> MatrixFormat {
 
 /// The same of activations.
 pub(crate) fn activation(name: &str) -> MatrixFormat {
-    MatrixFormat::parse_activation(name).expect("the tests name known formats")
+    anybit_llm::Precision::parse_activation(name).expect("the tests name known formats")
 }
