@@ -5,6 +5,7 @@ mod bad_input;
 mod chunks;
 mod golden;
 mod miniatures;
+mod packed_file;
 mod perplexities;
 mod properties;
 mod random_input;
