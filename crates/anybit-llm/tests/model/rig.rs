@@ -88,30 +88,28 @@ pub(crate) fn rounded(mut reference: Reference, precision: Precision) -> Referen
     reference
 }
 
-/// The most that a row of logits, and the row in the middle, may differ from those of the reference with activations and KV
-/// cache rounded to the same formats. Most rows differ by what f32 sums do. A value that is nearly between two codes goes the
-/// other way for a sum that differs in its last bit, and takes others in later layers with it: seen are rows of up to 4e-2, and
-/// 2e-4 in the middle, for f16 may be rounded either way. Faults of a kernel take all rows as far as 0.17 to 1.2 where a block
-/// of the cache is another's, 0.06 to 0.3 where one scale of a matrix is twice what it should be.
-const ROUNDED: [f64; 2] = [0.1, 0.001];
+/// The most that a row of logits, the row in the middle and the best one may differ from those of the reference with
+/// activations and KV cache rounded to the same formats. Rows differ by what f32 sums do until a value that is nearly between two
+/// codes goes the other way for a sum that differs in its last bit; it takes others in later layers and, over the cache, in
+/// later rows with it. Seen are rows of up to 4e-2, and 1e-2 in the middle where one of the first tokens had such a value; the
+/// best rows are those before it. Faults of a kernel take all rows as far as 0.17 to 1.2 where a block of the cache is another's,
+/// 0.06 to 0.3 where one scale of a matrix is twice what it should be.
+const ROUNDED: [f64; 3] = [0.1, 0.03, 0.001];
 
 /// Compares logits to those of the reference with the formats of a precision.
 pub(crate) fn check_rounded(name: &str, found: &[f64], expected: &[f64]) {
-    let columns = Tiny::vocabulary();
-    let errors = [
-        worst_row(found, expected, columns),
-        median_row(found, expected, columns),
-    ];
-    let [worst, median] = errors;
-    eprintln!("{name}: the worst row {worst:.1e}, the middle one {median:.1e}");
+    let rows = row_errors(found, expected, Tiny::vocabulary());
+    let errors = [rows.len() - 1, rows.len() / 2, 0].map(|row| rows[row]);
+    let [worst, median, best] = errors;
+    let text = format!(
+        "{name}: the worst row {worst:.1e}, the middle one {median:.1e}, the best {best:.1e}"
+    );
+    eprintln!("{text}");
     let within = errors
         .iter()
         .zip(ROUNDED)
         .all(|(error, bound)| *error <= bound);
-    assert!(
-        within,
-        "{name}: the worst row {worst:e}, the middle one {median:e}"
-    );
+    assert!(within, "{text}");
 }
 
 /// The logits after each token, which are cached, before any soft cap.
@@ -169,8 +167,8 @@ pub(crate) fn worst_row(found: &[f64], expected: &[f64], columns: usize) -> f64 
     errors.fold(0.0, f64::max)
 }
 
-/// As [`worst_row`], of the row in the middle.
-pub(crate) fn median_row(found: &[f64], expected: &[f64], columns: usize) -> f64 {
+/// As [`worst_row`], of each row, the best first.
+fn row_errors(found: &[f64], expected: &[f64], columns: usize) -> Vec<f64> {
     let rows = found
         .chunks_exact(columns)
         .zip(expected.chunks_exact(columns));
@@ -178,7 +176,7 @@ pub(crate) fn median_row(found: &[f64], expected: &[f64], columns: usize) -> f64
         .map(|(found, expected)| relative_rms(found, expected))
         .collect();
     errors.sort_by(f64::total_cmp);
-    errors[errors.len() / 2]
+    errors
 }
 
 /// As [`worst_row`], of all rows as one.
