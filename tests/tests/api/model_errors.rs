@@ -171,10 +171,11 @@ fn quantised_sources_are_checked() {
         context.prepare_quantize_source(&rows, source, &output, &options)
     };
     assert!(quantize(&norm, format("i8rf"), 64).is_ok());
+    assert!(quantize(&norm, format("i8g32f"), 64).is_ok());
     refused!(
-        quantize(&norm, format("i8g32f"), 64),
+        quantize(&norm, format("i8g32h"), 64),
         Error::Unsupported { .. },
-        "i8g32f"
+        "i8g32h"
     );
     refused!(
         quantize(&norm, format("i8rf"), 60),

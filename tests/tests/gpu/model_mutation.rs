@@ -45,7 +45,7 @@ macro_rules! mutations {
 const ATTENTION: &[Mutation] = mutations! {
     "queries are a token too far": "kernel/attention", "let position = vec4<u32>(first)" => "let position = vec4<u32>(first + 1u)", F16;
     "the window is a token too far": "kernel/attention", "(back < vec4<u32>(params.window))" => "(back <= vec4<u32>(params.window))", F16;
-    "values are not rescaled": "kernel/attention", "low[min(4u * v + c, TILE - 1u)] *= rescale[c];" => "", F16;
+    "values are not rescaled": "kernel/attention", "low[r] *= scales[r / 4u][r % 4u];" => "", F16;
     "sums are not rescaled": "kernel/attention", "sum[v] *= rescale;" => "", F16;
     "queries are not scaled": "kernel/attention", "* params.scale;" => ";", F16;
     "chunks of keys change places": "core/cache", "CACHE_CHUNKS + chunk) * 32u" => "CACHE_CHUNKS + (chunk ^ 1u)) * 32u", F16;
@@ -58,7 +58,7 @@ const ATTENTION: &[Mutation] = mutations! {
 };
 
 fn attention_shader(context: &Context, format: KvFormat) -> Option<Specialization> {
-    let id = format!("attention_f32_{format}_f32__1x{GROUP}x256_d{HEAD_DIM}");
+    let id = format!("attention_f32_{format}_f32__1x{GROUP}x128_d{HEAD_DIM}");
     model_specializations(context.caps())
         .into_iter()
         .find(|specialization| specialization.id == id)

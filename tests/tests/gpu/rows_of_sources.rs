@@ -257,9 +257,6 @@ fn quantised_sources_follow_from_the_emitted_scale() {
                 ..DeviceLayout::ROW_MAJOR
             };
             for kind in [KINDS[turn % 2], KINDS[2 + turn % 2]] {
-                if name.contains('g') && matches!(kind, Kind::Norm(_)) {
-                    continue;
-                }
                 let shapes = match name.contains('g') {
                     true => [(1, 96), (10, 96), (3, 480)],
                     false => [(1, 5), (12, 70), (10, 576)],

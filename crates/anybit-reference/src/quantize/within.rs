@@ -8,7 +8,8 @@ use crate::bound::Bounded;
 /// [`codes_allowed_with`](super::codes_allowed_with) of values that are known within bounds: the codes from that of the
 /// smallest to that of the largest product that a kernel may have.
 ///
-/// Of minifloats and codebooks, whose codes are not in the order of their values, a bound must not span more than two codes.
+/// Of minifloats and codebooks, whose codes are not in the order of their values, a bound must not span more than two codes; one
+/// that reaches codes on both sides of zero, as of rows whose squares vanish, allows every code.
 pub fn codes_within(
     values: &[Bounded],
     inverse: f32,
@@ -42,6 +43,17 @@ pub fn codes_within(
             Kind::Other(_) if spans_zero => [-0.0, 0.0].map(|zero| coder.code(zero, index)),
             _ => [low_code, high_code],
         };
+        let is_zero = |code| zeros.contains(&code);
+        if matches!(coder.kind, Kind::Other(_))
+            && spans_zero
+            && !is_zero(low_code)
+            && !is_zero(high_code)
+        {
+            return AllowedCodes {
+                codes: [0, u8::MAX, 0, 0],
+                between: true,
+            };
+        }
         AllowedCodes {
             codes: [low_code, high_code, zeros[0], zeros[1]],
             between: !matches!(coder.kind, Kind::Other(_)),
