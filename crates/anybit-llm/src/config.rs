@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use anybit::{Gate, KvFormat, Pairing};
+use anybit::{Gate, Pairing};
 use anybit_import::ModelFile;
 
 use crate::error::{Error, Result};
@@ -316,16 +316,6 @@ impl ModelConfig {
                 base.powf(exponent) / factor / f64::from(divisor.unwrap_or(1.0))
             })
             .collect()
-    }
-
-    /// Bytes of the keys and values of a token in all layers, in a format: for an estimate.
-    pub fn kv_bytes_per_token(&self, format: KvFormat) -> u64 {
-        let bits = match format {
-            KvFormat::F32 => 32,
-            KvFormat::F16 => 16,
-            other => u64::from(other.code_bits().unwrap_or(16)),
-        };
-        2 * (self.blocks * self.kv_heads * self.head_dim) as u64 * bits / 8
     }
 }
 

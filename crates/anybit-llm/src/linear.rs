@@ -42,19 +42,23 @@ impl Linear {
         for matrix in matrices {
             let rows = matrix.rows();
             // Kernels load four columns at once.
-            let last = joined.last().filter(|_| end.is_multiple_of(4));
-            let last = last.map(|last| [last.clone(), matrix.clone()]);
-            // Matrices of one format may differ in a scale of the whole.
-            let pair = last.and_then(|pair| {
-                PackedMatrix::concat_rows(*matrix.format(), matrix.columns(), &pair).ok()
-            });
-            match (pair, joined.last_mut()) {
-                (Some(pair), Some(last)) => *last = pair,
-                _ => {
-                    end = end.next_multiple_of(ALIGNMENT);
-                    offsets.push(end);
-                    joined.push(matrix);
+            let like =
+                |last: &mut PackedMatrix| last.format() == matrix.format() && end.is_multiple_of(4);
+            match joined.pop_if(like) {
+                None => joined.push(matrix),
+                Some(last) => {
+                    let columns = matrix.columns();
+                    let pair = [last, matrix];
+                    match PackedMatrix::concat_rows(*pair[0].format(), columns, &pair) {
+                        Ok(whole) => joined.push(whole),
+                        // Matrices of one format may differ in a scale of the whole.
+                        Err(_) => joined.extend(pair),
+                    }
                 }
+            }
+            if offsets.len() < joined.len() {
+                end = end.next_multiple_of(ALIGNMENT);
+                offsets.push(end);
             }
             starts.push(end);
             end += rows;

@@ -111,7 +111,7 @@ impl Model {
     ) -> Result<Self> {
         let config = ModelConfig::read(file)?;
         options.precision.check()?;
-        let capacity = options.context.unwrap_or(config.context);
+        let capacity = options.context.unwrap_or(config.context).max(1);
         if capacity > config.context {
             return Err(crate::Error::Context {
                 needed: capacity,

@@ -79,8 +79,8 @@ pub struct Session {
     chunk: usize,
     /// Tokens whose keys and values are cached.
     done: usize,
-    /// The tokens written to the device, done or not.
-    tokens: usize,
+    /// Whether the next step is submitted before a drawn token is read.
+    look_ahead: bool,
     decode: Option<(End, Step)>,
     chunk_step: Option<(End, Step)>,
 }
@@ -128,10 +128,17 @@ impl Session {
             capacity,
             chunk,
             done: 0,
-            tokens: 0,
+            look_ahead: context.caps().class == DeviceClass::Gpu,
             decode: None,
             chunk_step: None,
         })
+    }
+
+    /// Whether generating submits the next step before the host has read the token that it works on; one step too many is then
+    /// worked on where the text ends early. By default on GPUs, which need not wait for the host; a driver that runs on the host
+    /// gains nothing. The tokens are the same.
+    pub fn set_look_ahead(&mut self, look_ahead: bool) {
+        self.look_ahead = look_ahead;
     }
 
     /// The model.
@@ -182,7 +189,6 @@ impl Session {
         }
         self.model.context().write_done(&self.sequence, tokens)?;
         self.done = tokens;
-        self.tokens = tokens;
         Ok(())
     }
 
@@ -256,11 +262,9 @@ impl Session {
                 pending
             }
         };
-        // A GPU need not wait for the host to see a token before it works on it; a driver that runs on the host gains nothing.
-        let ahead = self.model.context().caps().class == DeviceClass::Gpu;
         loop {
             let more = stats.generated_tokens + 1 < most && self.done < self.capacity;
-            let next = if ahead && more {
+            let next = if self.look_ahead && more {
                 Some(self.draw()?)
             } else {
                 None
@@ -353,7 +357,6 @@ impl Session {
         }
         let context = self.model.context();
         context.write_tokens(&self.sequence, self.done, tokens)?;
-        self.tokens = needed;
         Ok(())
     }
 
