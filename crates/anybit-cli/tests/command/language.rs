@@ -1,73 +1,16 @@
 //! What the tests of the subcommands that run language models share: the sample model, tiny models, and bad input.
 
-use std::env;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 
+use crate::sample_file;
 use crate::support::{Folder, Run, adapter_flags};
 use crate::tiny::writer::Value;
 use crate::tiny::{Damage, Tiny};
 
-/// The sample model, and its length, by which it is told from other models.
-const NAME: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const BYTES: u64 = 98_362_432;
-
-/// The sample model that `ANYBIT_MODEL` names, or else the one in the cache folder. `None`, and a note of the skip of `test`, if it
-/// is not there.
-///
-/// # Panics
-/// If `ANYBIT_MODEL` names what is not there.
+/// The sample model, or a note that `test` is skipped.
 pub(crate) fn sample(test: &str) -> Option<String> {
-    let path = match variable("ANYBIT_MODEL") {
-        Some(named) => {
-            let length = Path::new(&named).metadata().map(|metadata| metadata.len());
-            match length {
-                Ok(BYTES) => Some(PathBuf::from(named)),
-                Ok(_) => None,
-                Err(error) => panic!("ANYBIT_MODEL names {named}: {error}"),
-            }
-        }
-        None => cache_folder()
-            .map(|folder| folder.join(NAME))
-            .filter(|path| {
-                path.metadata()
-                    .is_ok_and(|metadata| metadata.len() == BYTES)
-            }),
-    };
-    if path.is_none() {
-        skip(
-            test,
-            "the sample model is not there; `cargo xtask setup` gets it",
-        );
-    }
-    Some(path?.to_str()?.to_owned())
-}
-
-fn skip(test: &str, reason: &str) {
-    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
-    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    // Past the capturing of test output. A closed stderr is no reason to fail.
-    let line = format!("SKIP {count}: {test}: {reason}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// Where `cargo xtask setup` puts models.
-fn cache_folder() -> Option<PathBuf> {
-    let folder = |name| variable(name).map(PathBuf::from);
-    let home = || folder("HOME");
-    let base = match env::consts::OS {
-        "windows" => folder("LOCALAPPDATA"),
-        "macos" => home().map(|home| home.join("Library/Caches")),
-        _ => folder("XDG_CACHE_HOME")
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| home().map(|home| home.join(".cache"))),
-    };
-    base.map(|base| base.join("anybit/models"))
+    let path = sample_file::path(test)?;
+    Some(path.to_str().expect("the path is text").to_owned())
 }
 
 /// The text that perplexity is taken of, and the figures of the reference.

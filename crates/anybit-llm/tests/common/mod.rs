@@ -1,55 +1,27 @@
 //! What the tests share: the fixtures, the sample model, and GGUF files of changed metadata.
 
-#![allow(dead_code, reason = "each test program uses a part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses a part of this"
+)]
 
-use std::env;
-use std::io::Write;
+mod sample_file;
+#[path = "../model/tiny/writer.rs"]
+mod writer;
+
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anybit_import::gguf::{Array, GgufFile, Value};
 use anybit_llm::{Tokenizer, TokenizerError};
 use proptest::prelude::*;
 
-/// The variable that names a model to be used instead of the sample.
-const MODEL_VARIABLE: &str = "ANYBIT_MODEL";
+pub(crate) use self::writer::{integers, strings};
 
-const SAMPLE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-
-/// The sample model; where it is absent, says so and returns nothing, and the test is skipped.
+/// The sample model, or a note that `test` is skipped.
 pub(crate) fn sample_model(test: &str) -> Option<GgufFile> {
-    let path = env::var_os(MODEL_VARIABLE)
-        .map(PathBuf::from)
-        .or_else(|| Some(cache_folder()?.join("models").join(SAMPLE)));
-    let Some(path) = path.filter(|path| path.is_file()) else {
-        skip(
-            test,
-            "there is no sample model: `cargo xtask setup` fetches it, or ANYBIT_MODEL names one",
-        );
-        return None;
-    };
+    let path = sample_file::path(test)?;
     Some(GgufFile::open(path).expect("the sample model can be read"))
-}
-
-/// Says that a test is skipped, and counts it; past the capture of the test runner, which hides what passing tests print.
-pub(crate) fn skip(test: &str, reason: &str) {
-    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
-    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    let _ = writeln!(std::io::stderr(), "SKIP {count}: {test}: {reason}");
-}
-
-fn cache_folder() -> Option<PathBuf> {
-    let folder = |name| env::var_os(name).map(PathBuf::from);
-    let home = || folder("HOME");
-    let base = match env::consts::OS {
-        "windows" => folder("LOCALAPPDATA"),
-        "macos" => home().map(|home| home.join("Library/Caches")),
-        _ => folder("XDG_CACHE_HOME")
-            // A relative path is invalid by the XDG standard, and to be ignored.
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| home().map(|home| home.join(".cache"))),
-    };
-    base.map(|base| base.join("anybit"))
 }
 
 /// Byte-level pieces.
@@ -149,78 +121,10 @@ impl Fields {
 
     /// A GGUF file of this metadata and no tensors.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = b"GGUF".to_vec();
-        bytes.extend(3u32.to_le_bytes());
-        bytes.extend(0u64.to_le_bytes());
-        bytes.extend((self.0.len() as u64).to_le_bytes());
-        for (key, value) in &self.0 {
-            put_string(&mut bytes, key);
-            put_value(&mut bytes, value);
-        }
-        bytes
+        writer::write(&self.0, &[])
     }
 }
 
 pub(crate) fn text(text: &str) -> Value {
     Value::String(text.to_owned())
-}
-
-pub(crate) fn strings<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Value {
-    Value::Array(Array::String(texts.into_iter().map(Into::into).collect()))
-}
-
-pub(crate) fn integers(numbers: impl IntoIterator<Item = i32>) -> Value {
-    Value::Array(Array::I32(numbers.into_iter().collect()))
-}
-
-fn put_string(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
-}
-
-fn put_value(bytes: &mut Vec<u8>, value: &Value) {
-    let (id, content): (u32, Vec<u8>) = match value {
-        Value::U32(number) => (4, number.to_le_bytes().to_vec()),
-        Value::I32(number) => (5, number.to_le_bytes().to_vec()),
-        Value::F32(number) => (6, number.to_le_bytes().to_vec()),
-        Value::Bool(truth) => (7, vec![u8::from(*truth)]),
-        Value::String(text) => {
-            let mut content = Vec::new();
-            put_string(&mut content, text);
-            (8, content)
-        }
-        Value::Array(array) => (9, array_bytes(array)),
-        other => panic!("no fixture has {other:?}"),
-    };
-    bytes.extend(id.to_le_bytes());
-    bytes.extend(content);
-}
-
-fn array_bytes(array: &Array) -> Vec<u8> {
-    let (id, content): (u32, Vec<u8>) = match array {
-        Array::I32(numbers) => (
-            5,
-            numbers
-                .iter()
-                .flat_map(|number| number.to_le_bytes())
-                .collect(),
-        ),
-        Array::F32(numbers) => (
-            6,
-            numbers
-                .iter()
-                .flat_map(|number| number.to_le_bytes())
-                .collect(),
-        ),
-        Array::String(texts) => {
-            let mut content = Vec::new();
-            texts.iter().for_each(|text| put_string(&mut content, text));
-            (8, content)
-        }
-        other => panic!("no fixture has {other:?}"),
-    };
-    let mut bytes = id.to_le_bytes().to_vec();
-    bytes.extend((array.len() as u64).to_le_bytes());
-    bytes.extend(content);
-    bytes
 }

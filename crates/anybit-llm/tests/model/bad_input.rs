@@ -7,7 +7,7 @@ use anybit_import::gguf::GgufFile;
 use anybit_llm::{Error, LoadOptions, Model, ModelConfig, Precision, Session, Tokenizer};
 
 use crate::rig;
-use crate::tiny::writer::Value;
+use crate::tiny::writer::{Value, integers};
 use crate::tiny::{Damage, Tiny};
 
 pub(crate) fn load(context: &Context, tiny: &Tiny, precision: Precision) -> Result<Model, Error> {
@@ -143,7 +143,7 @@ fn unknown_architectures() {
 /// Keys without which, and values with which, no model is loaded.
 fn wrong_metadata() -> Vec<(&'static str, Option<Value>)> {
     let text = |text: &str| Some(Value::String(text.to_owned()));
-    let list = || Some(Value::I32s(vec![1, 2]));
+    let list = || Some(integers([1, 2]));
     let mut wrong = Vec::new();
     for key in [
         "block_count",

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::bad_input::load;
 use crate::rig;
-use crate::tiny::writer::Value;
+use crate::tiny::writer::{Value, integers, strings};
 use crate::tiny::{Damage, Tiny};
 
 /// A value of any kind for a key of the metadata.
@@ -60,8 +60,8 @@ fn values() -> impl Strategy<Value = Value> {
         1 => any::<bool>().prop_map(Value::Bool),
         2 => select(texts).prop_map(|text| Value::String(text.to_owned())),
         1 => any::<String>().prop_map(Value::String),
-        1 => proptest::collection::vec(any::<i32>(), 0..4).prop_map(Value::I32s),
-        1 => Just(Value::Strings(Vec::new())),
+        1 => proptest::collection::vec(any::<i32>(), 0..4).prop_map(integers),
+        1 => Just(strings::<String>([])),
     ]
 }
 

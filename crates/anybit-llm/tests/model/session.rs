@@ -66,6 +66,32 @@ fn a_token_costs_four_bytes() {
     }
 }
 
+#[test]
+fn looking_ahead_changes_nothing() {
+    let Some(context) = rig::context("looking_ahead_changes_nothing") else {
+        return;
+    };
+    // A prompt of 30 tokens, so that the step that is taken back may complete a block of the cache.
+    let prompt: Vec<u32> = (40..70).collect();
+    for kv in [KvFormat::F16, KvFormat::Int4] {
+        let precision = Precision::exact().with_kv(kv);
+        let model = rig::load(context, &Tiny::llama(), &LoadOptions::new(precision));
+        for (most, stop) in [(1, 9), (9, 9), (9, 1), (9, 2), (9, 3), (9, 8), (35, 9)] {
+            let run = |look_ahead| {
+                let mut session = session(&model, prompt.len() + 34 + 8);
+                session.set_look_ahead(look_ahead);
+                let (tokens, stats) = generate_until(&mut session, &prompt, most, stop);
+                let length = session.len();
+                // Whatever was worked on too early must not show in what follows.
+                let last = tokens.last().copied().into_iter().collect::<Vec<_>>();
+                let after = rig::greedy(&mut session, &last, 6);
+                (tokens, length, after, stats.submissions, stats.read_bytes)
+            };
+            assert_eq!(run(true), run(false), "{kv}, {stop} of {most}");
+        }
+    }
+}
+
 /// The number that the queue gives its next submission. wgpu numbers a buffer's mapping for a read as well.
 fn submissions(context: &Context) -> u64 {
     let index = format!("{:?}", context.queue().submit([]));

@@ -1,6 +1,6 @@
 //! A byte-level vocabulary of some three hundred tokens, as GPT-2's is made.
 
-use super::writer::Value;
+use super::writer::{Value, integers, strings};
 
 /// The tokens that no text is cut into: ids 0, 1 and 2.
 pub(crate) const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
@@ -46,13 +46,13 @@ pub(crate) fn metadata(pre: &str, length: Option<usize>) -> Vec<(String, Value)>
         tokens.extend((tokens.len()..length).map(|id| format!("<unused{id}>")));
         types.resize(length, UNUSED);
     }
-    let merges = MERGES.iter().map(|&merge| merge.to_owned()).collect();
+    let merges = MERGES.iter().copied();
     [
         ("model", Value::String("gpt2".to_owned())),
         ("pre", Value::String(pre.to_owned())),
-        ("tokens", Value::Strings(tokens)),
-        ("token_type", Value::I32s(types)),
-        ("merges", Value::Strings(merges)),
+        ("tokens", strings(tokens)),
+        ("token_type", integers(types)),
+        ("merges", strings(merges)),
         ("bos_token_id", Value::U32(1)),
         ("eos_token_id", Value::U32(2)),
         ("add_bos_token", Value::Bool(false)),

@@ -1,14 +1,17 @@
 //! Writes GGUF files. For tests only: it checks nothing.
 
-/// A metadata value.
-#[derive(Clone, Debug)]
-pub(crate) enum Value {
-    U32(u32),
-    F32(f32),
-    Bool(bool),
-    String(String),
-    Strings(Vec<String>),
-    I32s(Vec<i32>),
+pub(crate) use anybit_import::gguf::Value;
+
+use anybit_import::gguf::Array;
+
+/// A list of texts.
+pub(crate) fn strings<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Value {
+    Value::Array(Array::String(texts.into_iter().map(Into::into).collect()))
+}
+
+/// A list of integers.
+pub(crate) fn integers(numbers: impl IntoIterator<Item = i32>) -> Value {
+    Value::Array(Array::I32(numbers.into_iter().collect()))
 }
 
 /// A tensor as it is stored.
@@ -61,16 +64,14 @@ fn string(file: &mut Vec<u8>, text: &str) {
     file.extend(text.as_bytes());
 }
 
-fn array(file: &mut Vec<u8>, element_type: u32, length: usize) {
-    file.extend(9u32.to_le_bytes());
-    file.extend(element_type.to_le_bytes());
-    file.extend((length as u64).to_le_bytes());
-}
-
 fn write_value(file: &mut Vec<u8>, value: &Value) {
     match value {
         Value::U32(value) => {
             file.extend(4u32.to_le_bytes());
+            file.extend(value.to_le_bytes());
+        }
+        Value::I32(value) => {
+            file.extend(5u32.to_le_bytes());
             file.extend(value.to_le_bytes());
         }
         Value::F32(value) => {
@@ -85,13 +86,30 @@ fn write_value(file: &mut Vec<u8>, value: &Value) {
             file.extend(8u32.to_le_bytes());
             string(file, text);
         }
-        Value::Strings(texts) => {
-            array(file, 8, texts.len());
-            texts.iter().for_each(|text| string(file, text));
-        }
-        Value::I32s(values) => {
-            array(file, 5, values.len());
+        Value::Array(array) => write_array(file, array),
+        other => panic!("no test writes {other:?}"),
+    }
+}
+
+fn write_array(file: &mut Vec<u8>, array: &Array) {
+    let mut begin = |element_type: u32| {
+        file.extend(9u32.to_le_bytes());
+        file.extend(element_type.to_le_bytes());
+        file.extend((array.len() as u64).to_le_bytes());
+    };
+    match array {
+        Array::I32(values) => {
+            begin(5);
             file.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         }
+        Array::F32(values) => {
+            begin(6);
+            file.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        Array::String(texts) => {
+            begin(8);
+            texts.iter().for_each(|text| string(file, text));
+        }
+        other => panic!("no test writes {other:?}"),
     }
 }
