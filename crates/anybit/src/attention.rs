@@ -9,7 +9,7 @@ use crate::cache::{CacheParams, KvCache, KvFormat, cache_constants};
 use crate::caps::Caps;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::matrix::{DeviceMatrix, OutputMatrix};
+use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
 use crate::pipeline::Binding;
 use crate::plan::fold_grid;
 use crate::prepare::Prepared;
@@ -38,11 +38,19 @@ struct RotateParams {
     value_column: u32,
     query_heads: u32,
     query_row: u32,
-    norm_weights: u32,
     epsilon: f32,
-    padding: [u32; 3],
     cache: CacheParams,
 }
+
+/// Parameters, input, sequence, angles, queries, cache; then a bias and the norm's weights, where there are any.
+const ROTATE_BINDINGS: [Binding; 6] = [
+    Binding::Uniform,
+    Binding::Read,
+    Binding::Read,
+    Binding::Read,
+    Binding::Write,
+    Binding::Write,
+];
 
 /// `AttentionParams` of kernel/attention.wgsl.
 #[repr(C)]
@@ -238,12 +246,16 @@ pub(crate) fn rotate_specialization(
         .constant_u32("HEAD_DIM", head_dim as u32)
         .constant_u32("ROTATED", rotated as u32)
         .constant_bool("HALVES", pairing == Pairing::Halves);
-    let mut adjust = "adjust/nothing";
-    if bias || norm {
-        adjust = "adjust/bias_norm";
-        header = header
-            .constant_bool("BIAS", bias)
-            .constant_bool("NORM", norm);
+    let (mut bias_slot, mut norm_slot) = ("bias/nothing", "head_norm/nothing");
+    let mut binding = ROTATE_BINDINGS.len() as u32;
+    if bias {
+        bias_slot = "bias/columns";
+        header = header.constant_u32("BIAS_BINDING", binding);
+        binding += 1;
+    }
+    if norm {
+        norm_slot = "head_norm/rms";
+        header = header.constant_u32("NORM_BINDING", binding);
     }
     let halves = match pairing {
         Pairing::Neighbours => "",
@@ -257,7 +269,11 @@ pub(crate) fn rotate_specialization(
         ),
         key: ShaderKey {
             root: "kernel/rotate",
-            slots: vec![("store", store), ("adjust", adjust)],
+            slots: vec![
+                ("store", store),
+                ("bias", bias_slot),
+                ("head_norm", norm_slot),
+            ],
             header,
         },
         workgroup: WORKGROUP,
@@ -403,8 +419,8 @@ impl Context {
     /// # Errors
     ///
     /// [`Error::ShapeMismatch`] for matrices that do not hold the heads; [`Error::Parameter`] where the table rotates more than
-    /// a head or covers fewer positions than the cache, and for a norm's epsilon; [`Error::Buffer`] for vectors in a buffer
-    /// of the caller without the usage COPY_SRC; [`Error::TooLarge`] for more rows than a step of the cache has;
+    /// a head or covers fewer positions than the cache, and for a norm's epsilon;
+    /// [`Error::TooLarge`] for more rows than a step of the cache has;
     /// [`Error::FormatMismatch`], [`Error::OutputMismatch`]; [`Error::Aliased`].
     pub fn prepare_rotate(
         &self,
@@ -439,7 +455,6 @@ impl Context {
             invocations.div_ceil(u64::from(WORKGROUP)),
             self.inner.caps.max_workgroups,
         )?;
-        let vectors = self.rotary_vectors(rotary, input.columns)?;
         let params = RotateParams {
             rows: rows as u32,
             grid_x: x,
@@ -448,19 +463,10 @@ impl Context {
             value_column: rotary.columns[1] as u32,
             query_heads: rotary.query_heads as u32,
             query_row: queries.row_stride,
-            norm_weights: rotary.bias.map_or(0, |_| input.columns as u32),
             epsilon: rotary.norm.map_or(0.0, |norm| norm.epsilon),
-            padding: [0; 3],
             cache: cache.params,
         };
-        let mut layout = vec![
-            Binding::Uniform,
-            Binding::Read,
-            Binding::Read,
-            Binding::Read,
-            Binding::Write,
-            Binding::Write,
-        ];
+        let mut layout = ROTATE_BINDINGS.to_vec();
         let mut bindings = vec![
             source,
             sequence.buffer.as_entire_buffer_binding(),
@@ -468,9 +474,9 @@ impl Context {
             target,
             cache.binding(),
         ];
-        if let Some(vectors) = &vectors {
-            layout.push(Binding::Read);
-            bindings.push(vectors.as_entire_buffer_binding());
+        for (_, vector, _) in rotary.vectors(input.columns, head_dim) {
+            layout.extend(vector.chunks.iter().map(|_| Binding::Read));
+            bindings.extend(vector.chunks.iter().map(Chunk::codes_binding));
         }
         self.kernel(
             specialization,
@@ -479,40 +485,6 @@ impl Context {
             &bindings,
             [x, y, 1],
         )
-    }
-
-    /// Biases and norm weights in one buffer, by copies on the device.
-    fn rotary_vectors(&self, rotary: &Rotary<'_>, columns: usize) -> Result<Option<wgpu::Buffer>> {
-        let mut parts = Vec::new();
-        parts.extend(rotary.bias.map(|bias| (bias, columns)));
-        if let Some(norm) = rotary.norm {
-            parts.push((norm.query, norm.query.columns));
-            parts.push((norm.key, norm.key.columns));
-        }
-        if parts.is_empty() {
-            return Ok(None);
-        }
-        let words: usize = parts.iter().map(|(_, columns)| columns).sum();
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.buffer("biases and norm weights", 4 * words as u64, usage)?;
-        self.submit(|encoder| {
-            let mut offset = 0;
-            for (part, columns) in &parts {
-                let bytes = 4 * *columns as u64;
-                for chunk in &part.chunks {
-                    encoder.copy_buffer_to_buffer(
-                        &chunk.buffer,
-                        chunk.codes.start,
-                        &buffer,
-                        offset,
-                        bytes,
-                    );
-                }
-                offset += bytes;
-            }
-            Ok(())
-        })?;
-        Ok(Some(buffer))
     }
 
     /// Prepares `attention` of the sequence's next tokens, whose keys and values are in the cache already: queries and output
@@ -700,7 +672,23 @@ impl Attention {
     }
 }
 
-impl Rotary<'_> {
+impl<'a> Rotary<'a> {
+    /// The vectors in the order of their bindings: what they are, and their columns.
+    fn vectors(
+        &self,
+        input_columns: usize,
+        head_dim: usize,
+    ) -> impl Iterator<Item = (&'static str, &'a DeviceMatrix, usize)> + use<'a> {
+        let bias = self.bias.map(|bias| ("the bias", bias, input_columns));
+        let norm = self.norm.map(|norm| {
+            [
+                ("the norm's weights of the queries", norm.query, head_dim),
+                ("the norm's weights of the keys", norm.key, head_dim),
+            ]
+        });
+        bias.into_iter().chain(norm.into_iter().flatten())
+    }
+
     fn check(&self, input: &OutputMatrix, queries: &OutputMatrix, cache: &KvCache) -> Result<()> {
         let (head_dim, rows) = (cache.shape.head_dim, queries.rows);
         let query_columns = self.query_heads.saturating_mul(head_dim);
@@ -738,14 +726,10 @@ impl Rotary<'_> {
                 expected: format!("at least the cache's {}", cache.shape.capacity),
             });
         }
-        let mut vectors = Vec::new();
-        vectors.extend(self.bias.map(|bias| ("the bias", bias, input.columns)));
         if let Some(norm) = self.norm {
             check_epsilon(norm.epsilon)?;
-            vectors.push(("the norm's weights of the queries", norm.query, head_dim));
-            vectors.push(("the norm's weights of the keys", norm.key, head_dim));
         }
-        for (what, vector, columns) in vectors {
+        for (what, vector, columns) in self.vectors(input.columns, head_dim) {
             check_f32(what, vector)?;
             if (vector.rows, vector.columns) != (1, columns) {
                 return Err(Error::ShapeMismatch {
@@ -754,12 +738,10 @@ impl Rotary<'_> {
                     actual: (vector.rows, vector.columns),
                 });
             }
+            let written = [queries.buffer.as_ref(), Some(&cache.buffer)];
             let mut chunks = vector.chunks.iter();
-            if chunks.any(|chunk| !chunk.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC)) {
-                return Err(Error::Buffer {
-                    what,
-                    problem: "it lacks the usage COPY_SRC".into(),
-                });
+            if chunks.any(|chunk| written.contains(&Some(&chunk.buffer))) {
+                return Err(Error::Aliased { what });
             }
         }
         Ok(())

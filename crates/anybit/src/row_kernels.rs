@@ -255,19 +255,29 @@ impl Variant {
 
 /// The shader that decodes a format and layout.
 pub fn decode_specialization(format: &MatrixFormat, layout: &DeviceLayout) -> Specialization {
+    decoding_specialization("decode", "kernel/decode", format, layout)
+}
+
+/// The shader of an operation that reads the values of a packed matrix (core/decode.wgsl).
+pub(crate) fn decoding_specialization(
+    op: &str,
+    root: &'static str,
+    format: &MatrixFormat,
+    layout: &DeviceLayout,
+) -> Specialization {
     let header = Header::new().constant_u32("WORKGROUP", WORKGROUP);
     let (header, modules) = operand(header, "W_", format, layout);
-    let variant = match (layout.pieces, layout.interleave) {
-        (PieceLayout::Planes, _) if format.element().has_codes() => "_planes",
+    let variant = match layout.pieces {
+        PieceLayout::Planes if format.element().has_codes() => "_planes",
         _ => "",
     };
     Specialization {
         id: format!(
-            "decode_{format}_f32__{WORKGROUP}{variant}_r{}",
+            "{op}_{format}_f32__{WORKGROUP}{variant}_r{}",
             layout.interleave
         ),
         key: ShaderKey {
-            root: "kernel/decode",
+            root,
             slots: vec![
                 ("codes", modules.codes),
                 ("format", modules.format),

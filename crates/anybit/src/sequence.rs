@@ -1,6 +1,6 @@
 //! A sequence of tokens on the device, and the kernels that read and extend it.
 
-use anybit_formats::{DeviceLayout, MatrixFormat, PieceLayout};
+use anybit_formats::{DeviceLayout, MatrixFormat};
 use anybit_shaders::Header;
 use bytemuck::{Pod, Zeroable};
 
@@ -13,8 +13,8 @@ use crate::plan::fold_grid;
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
 use crate::readback::PendingWords;
-use crate::row_kernels::WORKGROUP;
-use crate::specialize::{ShaderKey, Specialization, log2, operand};
+use crate::row_kernels::{WORKGROUP, decoding_specialization};
+use crate::specialize::{ShaderKey, Specialization, log2};
 
 /// `SEQUENCE_DRAWN` and `SEQUENCE_IDS` of core/sequence.wgsl.
 const DRAWN: u64 = 1;
@@ -180,30 +180,7 @@ pub(crate) fn gather_specialization(
     format: &MatrixFormat,
     layout: &DeviceLayout,
 ) -> Specialization {
-    let header = Header::new().constant_u32("WORKGROUP", WORKGROUP);
-    let (header, modules) = operand(header, "W_", format, layout);
-    let planes = match layout.pieces {
-        PieceLayout::Planes if format.element().has_codes() => "_planes",
-        _ => "",
-    };
-    Specialization {
-        id: format!(
-            "gather_{format}_f32__{WORKGROUP}{planes}_r{}",
-            layout.interleave
-        ),
-        key: ShaderKey {
-            root: "kernel/gather",
-            slots: vec![
-                ("codes", modules.codes),
-                ("format", modules.format),
-                ("scale", modules.scale),
-            ],
-            header,
-        },
-        workgroup: WORKGROUP,
-        workgroup_memory: 0,
-        subgroup: false,
-    }
+    decoding_specialization("gather", "kernel/gather", format, layout)
 }
 
 pub(crate) fn cross_entropy_specialization(caps: &Caps, capped: bool) -> Specialization {

@@ -1,8 +1,5 @@
 // Any packed matrix to f32. An invocation takes four values of a row.
-//#import core/operand
-//#import slot:codes as w_
-//#import slot:format as w_
-//#import slot:scale as w_
+//#import core/decode
 
 struct DecodeParams {
     rows: u32,
@@ -35,11 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (row >= params.rows) {
         return;
     }
-    let words = w_fmt_row(row, 4u * i / w_FMT_STEP);
-    let values = w_scl_apply(
-        w_fmt_values(words, i % (w_FMT_STEP / 4u)),
-        w_scl_load(row, 4u * i / W_GROUP_LENGTH),
-    );
+    let values = decode_values(row, i);
     //#unroll
     for (var c = 0u; c < 4u; c++) {
         if (4u * i + c < params.columns) {

@@ -1,9 +1,6 @@
 // Rows of a packed matrix to f32, in the order of a sequence's next tokens: the embedding. An invocation takes four values of a row.
-//#import core/operand
+//#import core/decode
 //#import core/sequence
-//#import slot:codes as w_
-//#import slot:format as w_
-//#import slot:scale as w_
 
 struct GatherParams {
     // Rows to gather and their columns.
@@ -46,11 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let row = id - params.first;
-    let words = w_fmt_row(row, 4u * i / w_FMT_STEP);
-    let values = w_scl_apply(
-        w_fmt_values(words, i % (w_FMT_STEP / 4u)),
-        w_scl_load(row, 4u * i / W_GROUP_LENGTH),
-    ) * params.factor;
+    let values = decode_values(row, i) * params.factor;
     //#unroll
     for (var c = 0u; c < 4u; c++) {
         if (4u * i + c < params.columns) {

@@ -9,7 +9,8 @@
 //#import core/cache
 //#import core/sequence
 //#import slot:store
-//#import slot:adjust
+//#import slot:bias
+//#import slot:head_norm
 
 struct RotateParams {
     rows: u32,
@@ -21,12 +22,7 @@ struct RotateParams {
     query_heads: u32,
     // Words from row to row of the rotated queries.
     query_row: u32,
-    // Where the norm's weights begin.
-    norm_weights: u32,
     epsilon: f32,
-    padding_0: u32,
-    padding_1: u32,
-    padding_2: u32,
     cache: Cache,
 }
 
@@ -42,7 +38,7 @@ const PAIRS: u32 = ROTATED / 2u;
 const QUADS: u32 = HEAD_DIM / 4u;
 
 fn rot_load(row: u32, column: u32) -> f32 {
-    return input[row * params.input_row + column];
+    return bias_add(column, input[row * params.input_row + column]);
 }
 
 fn rot_turn(values: vec2<f32>, position: u32, pair: u32) -> vec2<f32> {
@@ -77,14 +73,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (HALVES && is_rotated) {
         first = vec2<u32>(2u * quad, 2u * quad + PAIRS);
     }
-    let factor = adj_prepare(row, head, column);
+    let factor = norm_factor(row, head, column);
     let a = vec2<f32>(
-        adj_value(row, head, column, first.x, factor),
-        adj_value(row, head, column, first.x + 1u, factor),
+        norm_value(row, head, column, first.x, factor),
+        norm_value(row, head, column, first.x + 1u, factor),
     );
     let b = vec2<f32>(
-        adj_value(row, head, column, first.y, factor),
-        adj_value(row, head, column, first.y + 1u, factor),
+        norm_value(row, head, column, first.y, factor),
+        norm_value(row, head, column, first.y + 1u, factor),
     );
     var low = a;
     var high = b;
