@@ -202,7 +202,7 @@ impl Session {
         self.advance_to(self.done + tokens.len())
     }
 
-    /// Generates tokens after the text and the prompt, which must not both be empty, until `each` breaks or so many are drawn. `each` gets
+    /// Generates tokens after the text and the prompt, of one token at least, until `each` breaks or so many are drawn. `each` gets
     /// every token as it comes; the last one drawn is not cached yet.
     ///
     /// # Errors

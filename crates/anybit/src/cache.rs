@@ -135,7 +135,7 @@ struct QuantizeCacheParams {
     rows: u32,
     grid_x: u32,
     blocks: u32,
-    padding: u32,
+    zero: u32,
     cache: CacheParams,
 }
 
@@ -359,7 +359,7 @@ impl Context {
             rows: rows as u32,
             grid_x: x,
             blocks: blocks as u32,
-            padding: 0,
+            zero: 0,
             cache: cache.params,
         };
         self.kernel(

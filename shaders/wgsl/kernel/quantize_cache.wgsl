@@ -8,7 +8,8 @@ struct QuantizeCacheParams {
     grid_x: u32,
     // Blocks that the tokens may complete.
     blocks: u32,
-    padding_0: u32,
+    // 0, which no compiler knows: some take unpack2x16float(pack2x16float(x)) for x.
+    zero: u32,
     cache: Cache,
 }
 
@@ -40,7 +41,7 @@ fn pack_scale(low: f32, high: f32) -> u32 {
 
 // The code of a value under a stored scale; 0 where all values are alike.
 fn encode(value: f32, scale: u32) -> u32 {
-    let stored = unpack2x16float(scale);
+    let stored = unpack2x16float(scale ^ params.zero);
     if (stored.x <= 0.0) {
         return 0u;
     }
