@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use anybit::{Context, ContextOptions, Operands, OutputFormat, PlanOptions, Problem};
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FormatError, MatrixFormat, PackedMatrix, PieceLayout, SumLayout,
-    quantize,
+    DeviceLayout, ElementFormat, FormatError, MatrixFormat, Memory, PackedMatrix, PieceLayout,
+    SumLayout, quantize,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -17,6 +17,7 @@ const PLANES: DeviceLayout = DeviceLayout {
     pieces: PieceLayout::Planes,
     interleave: 4,
     sums: SumLayout::None,
+    memory: Memory::Buffers,
 };
 
 fn values() -> Vec<f32> {

@@ -3,7 +3,7 @@
 use anybit::{Caps, OutputFormat, PlanOptions, Problem, Specialization, candidates};
 use anybit::{decode_specialization, quantize_specialization};
 use anybit_formats::layout::{PieceLayout, SumLayout};
-use anybit_formats::{DeviceLayout, Granularity, MatrixFormat, Nesting};
+use anybit_formats::{DeviceLayout, Granularity, MatrixFormat, Memory, Nesting};
 
 use crate::Error;
 
@@ -88,6 +88,7 @@ fn layouts() -> impl Iterator<Item = DeviceLayout> {
                 pieces,
                 interleave,
                 sums,
+                memory: Memory::Buffers,
             })
         })
     })

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use anybit::{Candidate, Caps, Engine, PlanOptions, Problem, Skeleton, Tile, candidates};
+use anybit::{Candidate, Caps, Engine, KERNELS, PlanOptions, Problem, Skeleton, Tile, candidates};
+use anybit_formats::Memory;
 
 use crate::operand::Fill;
 
@@ -15,13 +16,16 @@ pub struct Kernel {
     pub skeleton: Skeleton,
     /// Its sizes.
     pub tile: Tile,
+    /// What it reads the weights from.
+    pub memory: Memory,
     /// Whether it is to run on a device without optional features and with WebGPU's default limits.
     pub floor: bool,
 }
 
 impl Kernel {
     /// The kernels that can do a problem, as `candidates` lists them, without those that the options rule out; then those
-    /// that must be asked for, as they emulate something or look sums up in tables.
+    /// that must be asked for, as they emulate something or look sums up in tables. Where weights may lie in either memory,
+    /// every other tile takes them from buffers and the rest from textures, the other way round for every other contract.
     ///
     /// # Panics
     ///
@@ -38,16 +42,45 @@ impl Kernel {
         let tables: Vec<Candidate> = tables
             .filter(|table| accepted.iter().all(|other| other.engine != table.engine))
             .collect();
-        accepted
+        let turn: usize = problem.contract().bytes().map(usize::from).sum();
+        let all: Vec<Self> = accepted
             .into_iter()
             .chain(tables)
             .map(|candidate| Self {
                 engine: candidate.engine,
                 skeleton: candidate.skeleton,
                 tile: candidate.tile,
+                memory: candidate.memory,
                 floor,
             })
+            .collect();
+        all.iter()
+            .filter(|kernel| {
+                let other = match kernel.memory {
+                    Memory::Buffers => Memory::Textures,
+                    Memory::Textures => Memory::Buffers,
+                };
+                let in_other = Self {
+                    memory: other,
+                    ..**kernel
+                };
+                if !all.contains(&in_other) {
+                    return true;
+                }
+                let textures = (kernel.place() + turn) % 2 == 1;
+                textures == (kernel.memory == Memory::Textures)
+            })
+            .copied()
             .collect()
+    }
+
+    /// Which of its row's tiles it has.
+    fn place(&self) -> usize {
+        KERNELS
+            .iter()
+            .filter(|row| row.engine == self.engine && row.skeleton == self.skeleton)
+            .find_map(|row| row.tiles.iter().position(|tile| *tile == self.tile))
+            .unwrap_or(0)
     }
 
     /// The id of this kernel for a problem; `None` if it cannot do it.
@@ -55,7 +88,11 @@ impl Kernel {
         let (accepted, _) = candidates(problem, caps, &PlanOptions::engine(self.engine)).ok()?;
         accepted
             .into_iter()
-            .find(|candidate| candidate.skeleton == self.skeleton && candidate.tile == self.tile)
+            .find(|candidate| {
+                candidate.skeleton == self.skeleton
+                    && candidate.tile == self.tile
+                    && candidate.memory == self.memory
+            })
             .map(|candidate| candidate.specialization.id)
     }
 
@@ -90,6 +127,9 @@ impl fmt::Display for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tile { m, n, k, .. } = self.tile;
         write!(formatter, "{} {:?} {m}x{n}x{k}", self.engine, self.skeleton)?;
+        if self.memory == Memory::Textures {
+            formatter.write_str(" textures")?;
+        }
         if self.floor {
             formatter.write_str(" on the floor")?;
         }

@@ -26,6 +26,8 @@ pub enum Bound {
     Read,
     /// A storage buffer that may be written.
     Write,
+    /// A texture.
+    Texture,
 }
 
 /// The optional features that a specialisation says it needs.
@@ -88,6 +90,7 @@ impl Shader {
                 AddressSpace::Uniform => Bound::Uniform(self.size(global.ty)),
                 AddressSpace::Storage { access } if access == StorageAccess::LOAD => Bound::Read,
                 AddressSpace::Storage { .. } => Bound::Write,
+                AddressSpace::Handle => Bound::Texture,
                 space => return Err(format!("{name} is in the address space {space:?}")),
             };
             if found.insert(binding.binding, bound).is_some() {

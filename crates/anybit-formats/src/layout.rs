@@ -41,6 +41,17 @@ pub enum SumLayout {
     Groups,
 }
 
+/// What kind of device memory a matrix lies in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Memory {
+    /// Storage buffers: what every kernel reads.
+    #[default]
+    Buffers,
+    /// Textures of four words a texel, for weights alone. Software drivers gather texels many times as fast as words of
+    /// buffers.
+    Textures,
+}
+
 /// How a matrix is laid out on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceLayout {
@@ -50,6 +61,8 @@ pub struct DeviceLayout {
     pub interleave: u32,
     /// Which code sums are stored.
     pub sums: SumLayout,
+    /// What it lies in.
+    pub memory: Memory,
 }
 
 impl DeviceLayout {
@@ -58,6 +71,7 @@ impl DeviceLayout {
         pieces: PieceLayout::Pieces,
         interleave: 1,
         sums: SumLayout::None,
+        memory: Memory::Buffers,
     };
 
     fn checked_interleave(&self) -> Result<usize, FormatError> {

@@ -63,7 +63,7 @@ pub use format::codebook::{Choice, CodebookFormat};
 pub use format::float::FloatFormat;
 pub use format::minifloat::{MinifloatFormat, SpecialValues};
 pub use l_mul::{LMul, LMulReading};
-pub use layout::{CarryPlane, DeviceLayout, PieceLayout, Sections, SumLayout};
+pub use layout::{CarryPlane, DeviceLayout, Memory, PieceLayout, Sections, SumLayout};
 pub use matrix_format::{
     Granularity, MatrixFormat, NAMED_FORMATS, NamedFormat, ScaleLayout, ScaleType, SecondLevel,
     ZeroKind,

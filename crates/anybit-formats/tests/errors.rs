@@ -340,6 +340,7 @@ fn images_that_are_not_of_a_matrix() {
             pieces,
             interleave: 4,
             sums: SumLayout::Groups,
+            memory: Memory::Buffers,
         };
         for name in ["tg32h", "u8g32hm", "i3g32fz"] {
             let format = format(name);

@@ -13,6 +13,7 @@ const PLANES: DeviceLayout = DeviceLayout {
     pieces: PieceLayout::Planes,
     interleave: 4,
     sums: SumLayout::None,
+    memory: Memory::Buffers,
 };
 
 fn matrix(name: &str, rows: usize, columns: usize, seed: u64) -> PackedMatrix {

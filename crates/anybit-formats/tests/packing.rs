@@ -570,6 +570,7 @@ fn large_matrices_agree_with_their_parts() {
                     pieces,
                     interleave,
                     sums,
+                    memory: Memory::Buffers,
                 };
                 let image = matrix.to_device(&layout).unwrap();
                 let back = PackedMatrix::from_device(
@@ -692,6 +693,7 @@ fn the_examples_of_the_packing_page() {
         pieces: PieceLayout::Pieces,
         interleave: 4,
         sums: SumLayout::Blocks,
+        memory: Memory::Buffers,
     };
     let mut parts = Parts::random(&format, rows, columns, 1);
     parts.codes.fill(0);

@@ -52,6 +52,7 @@ fn planes(element: ElementFormat, codes: &[u8]) -> Vec<Vec<u32>> {
         pieces: PieceLayout::Planes,
         interleave: 1,
         sums: SumLayout::None,
+        memory: Memory::Buffers,
     };
     let image = matrix.to_device(&layout).unwrap();
     let words = codes.len().div_ceil(32);
@@ -172,6 +173,7 @@ fn one_unsigned_dot_serves_every_pair() {
                 pieces: PieceLayout::Planes,
                 interleave: 4,
                 sums: SumLayout::Groups,
+                memory: Memory::Buffers,
             };
             let image = matrix.to_device(&layout).unwrap();
             let sum = i64::from(image.side[image.sections.sums as usize]);

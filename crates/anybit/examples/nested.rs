@@ -13,7 +13,7 @@
 use std::error::Error;
 
 use anybit::formats::{
-    DeviceLayout, ElementFormat, MatrixFormat, Nesting, PieceLayout, SumLayout, quantize,
+    DeviceLayout, ElementFormat, MatrixFormat, Memory, Nesting, PieceLayout, SumLayout, quantize,
 };
 use anybit::{
     Context, ContextOptions, DeviceMatrix, Operands, OutputFormat, PlanOptions, Problem, wgpu,
@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         pieces,
         interleave: 4,
         sums: SumLayout::None,
+        memory: Memory::Buffers,
     };
     // Once as planes with carry planes for four widths, once as bytes.
     let planes =

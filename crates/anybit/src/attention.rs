@@ -9,7 +9,7 @@ use crate::cache::{CacheParams, KvCache, KvFormat, cache_constants};
 use crate::caps::Caps;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
+use crate::matrix::{DeviceMatrix, OutputMatrix};
 use crate::pipeline::Binding;
 use crate::plan::fold_grid;
 use crate::prepare::Prepared;
@@ -475,8 +475,11 @@ impl Context {
             cache.binding(),
         ];
         for (_, vector, _) in rotary.vectors(input.columns, head_dim) {
-            layout.extend(vector.chunks.iter().map(|_| Binding::Read));
-            bindings.extend(vector.chunks.iter().map(Chunk::codes_binding));
+            for chunk in &vector.chunks {
+                let [codes, _] = chunk.bindings("a vector of the rotation")?;
+                layout.push(Binding::Read);
+                bindings.push(codes);
+            }
         }
         self.kernel(
             specialization,
@@ -739,8 +742,11 @@ impl<'a> Rotary<'a> {
                 });
             }
             let written = [queries.buffer.as_ref(), Some(&cache.buffer)];
-            let mut chunks = vector.chunks.iter();
-            if chunks.any(|chunk| written.contains(&Some(&chunk.buffer))) {
+            if written
+                .into_iter()
+                .flatten()
+                .any(|buffer| vector.is_in(buffer))
+            {
                 return Err(Error::Aliased { what });
             }
         }

@@ -48,6 +48,8 @@ pub struct Caps {
     pub max_binding: u64,
     /// Bytes of one buffer.
     pub max_buffer: u64,
+    /// Texels of each dimension of a texture.
+    pub max_texture: u32,
     /// Bytes of workgroup memory.
     pub max_workgroup_memory: u32,
     /// Invocations a workgroup.
@@ -69,6 +71,7 @@ impl Caps {
             timestamps: false,
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
+            max_texture: limits.max_texture_dimension_2d,
             max_workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
@@ -115,6 +118,7 @@ impl Caps {
                 .min(u64::from(u32::MAX))
                 & !3,
             max_buffer: limits.max_buffer_size & !3,
+            max_texture: limits.max_texture_dimension_2d,
             max_workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_invocations: limits
                 .max_compute_invocations_per_workgroup

@@ -232,7 +232,10 @@ impl Context {
             self.inner.pipelines.get(
                 &self.inner.device,
                 plan.specialization(),
-                crate::pipeline::gemm_bindings(plan.problem().residual),
+                crate::pipeline::gemm_bindings(
+                    plan.weight_layout().memory,
+                    plan.problem().residual,
+                ),
             )?;
         }
         Ok(())

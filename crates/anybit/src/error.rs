@@ -98,6 +98,14 @@ pub enum Error {
         /// Which operand.
         what: &'static str,
     },
+    /// A matrix in textures can only be the weights of a product. Upload it with a layout in buffers for other work.
+    #[error(
+        "{what}: a matrix in textures can only be the weights of a product; upload it with a layout in buffers"
+    )]
+    InTextures {
+        /// Which operand.
+        what: &'static str,
+    },
     /// An output of another kind than the plan writes.
     #[error("the plan writes {expected}, the output holds {actual}")]
     OutputMismatch {

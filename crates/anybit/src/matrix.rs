@@ -1,16 +1,17 @@
 //! Matrices on the device.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use anybit_formats::layout::{padded_rows, piece_widths, row_words};
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FloatFormat, FormatError, MatrixFormat, Nesting, PackedMatrix,
-    PieceLayout, Sections,
+    DeviceLayout, ElementFormat, FloatFormat, FormatError, MatrixFormat, Memory, Nesting,
+    PackedMatrix, PieceLayout, Sections,
 };
 
 use half::f16;
 
-use crate::context::Context;
+use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
 use crate::problem::OutputFormat;
 use crate::readback::PendingWords;
@@ -20,6 +21,12 @@ const BLOCK: usize = anybit_formats::layout::BLOCK;
 const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
     .union(wgpu::BufferUsages::COPY_SRC)
     .union(wgpu::BufferUsages::COPY_DST);
+
+/// Texels of a row of a texture that holds a matrix: `MEM_WIDTH` of memory/textures.wgsl. Four words a texel.
+pub(crate) const TEXTURE_WIDTH: u32 = 512;
+
+/// Bytes of such a row.
+const TEXTURE_ROW: u64 = 16 * TEXTURE_WIDTH as u64;
 
 /// A packed matrix on the device. Cheap to clone: clones share the buffers.
 ///
@@ -37,11 +44,34 @@ pub struct DeviceMatrix {
     pub(crate) nested: Option<(MatrixFormat, Nesting)>,
 }
 
-/// Consecutive rows in one buffer: codes first, then side data.
+/// What consecutive rows lie in.
+#[derive(Clone, Debug)]
+pub(crate) enum ChunkMemory {
+    /// Codes first, then side data.
+    Buffer(wgpu::Buffer),
+    /// One of codes and one of side data.
+    Textures([Words; 2]),
+}
+
+/// Words in a texture.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    texture: wgpu::Texture,
+    view: wgpu::TextureView,
+}
+
+impl Words {
+    /// Bytes that it takes on the device.
+    fn bytes(&self) -> u64 {
+        TEXTURE_ROW * u64::from(self.texture.height())
+    }
+}
+
+/// Consecutive rows of a matrix.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) rows: Range<usize>,
-    pub(crate) buffer: wgpu::Buffer,
+    pub(crate) memory: ChunkMemory,
     pub(crate) sections: Sections,
     pub(crate) codes: Range<u64>,
     pub(crate) side: Range<u64>,
@@ -50,12 +80,46 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    pub(crate) fn codes_binding(&self) -> wgpu::BufferBinding<'_> {
-        binding(&self.buffer, &self.codes)
+    /// The buffer, if it lies in one.
+    pub(crate) fn buffer(&self) -> Option<&wgpu::Buffer> {
+        match &self.memory {
+            ChunkMemory::Buffer(buffer) => Some(buffer),
+            ChunkMemory::Textures(_) => None,
+        }
     }
 
-    pub(crate) fn side_binding(&self) -> wgpu::BufferBinding<'_> {
-        binding(&self.buffer, &self.side)
+    /// Codes and side data, for what reads or writes buffers alone.
+    pub(crate) fn bindings(&self, what: &'static str) -> Result<[wgpu::BufferBinding<'_>; 2]> {
+        let buffer = self.buffer().ok_or(Error::InTextures { what })?;
+        Ok([binding(buffer, &self.codes), binding(buffer, &self.side)])
+    }
+
+    /// Codes and side data, for products.
+    pub(crate) fn resources(&self) -> [wgpu::BindingResource<'_>; 2] {
+        match &self.memory {
+            ChunkMemory::Buffer(buffer) => [&self.codes, &self.side]
+                .map(|bytes| wgpu::BindingResource::Buffer(binding(buffer, bytes))),
+            ChunkMemory::Textures(textures) => textures
+                .each_ref()
+                .map(|words| wgpu::BindingResource::TextureView(&words.view)),
+        }
+    }
+
+    /// Bytes that it takes on the device.
+    fn bytes(&self) -> u64 {
+        match &self.memory {
+            ChunkMemory::Buffer(_) => self.side.end,
+            ChunkMemory::Textures(textures) => textures.iter().map(Words::bytes).sum(),
+        }
+    }
+}
+
+/// The bytes of words as they lie in device memory.
+fn little_endian(words: &[u32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        Cow::Borrowed(bytemuck::cast_slice(words))
+    } else {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 }
 
@@ -97,7 +161,14 @@ impl DeviceMatrix {
 
     /// Bytes that it takes on the device.
     pub fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.side.end).sum()
+        self.chunks.iter().map(Chunk::bytes).sum()
+    }
+
+    /// Whether any of it lies in a buffer.
+    pub(crate) fn is_in(&self, buffer: &wgpu::Buffer) -> bool {
+        self.chunks
+            .iter()
+            .any(|chunk| chunk.buffer() == Some(buffer))
     }
 
     /// Bytes of codes that a product reads, each counted once: of a matrix that is [nested](Self::nested), those of the
@@ -259,7 +330,7 @@ impl DeviceMatrix {
         } else {
             vec![Chunk {
                 rows: 0..rows,
-                buffer: buffer.clone(),
+                memory: ChunkMemory::Buffer(buffer.clone()),
                 sections: Sections {
                     pieces: vec![0],
                     codes_words: (bytes / 4) as usize,
@@ -318,22 +389,117 @@ impl Context {
                     .row_range(chunk.rows.clone())?
                     .to_device_with_carries(layout, widths)?
             };
-            self.write(&chunk.buffer, chunk.codes.start, &image.codes)?;
-            self.write(&chunk.buffer, chunk.side.start, &image.side)?;
+            match &chunk.memory {
+                ChunkMemory::Buffer(buffer) => {
+                    self.write(buffer, chunk.codes.start, &image.codes)?;
+                    self.write(buffer, chunk.side.start, &image.side)?;
+                }
+                ChunkMemory::Textures([codes, side]) => {
+                    self.write_texture(codes, &image.codes)?;
+                    self.write_texture(side, &image.side)?;
+                }
+            }
         }
         Ok(device)
     }
 
     pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
         let queue = &self.inner.queue;
-        self.guard(|_| {
-            if cfg!(target_endian = "little") {
-                queue.write_buffer(buffer, offset, bytemuck::cast_slice(words));
+        self.guard(|_| queue.write_buffer(buffer, offset, &little_endian(words)))
+    }
+
+    /// Writes words, four a texel, from the first texel on.
+    fn write_texture(&self, target: &Words, words: &[u32]) -> Result<()> {
+        let bytes = little_endian(words);
+        let mut rest: &[u8] = &bytes;
+        let mut y = 0;
+        while !rest.is_empty() {
+            // Whole rows, then what is left of the last.
+            let rows = rest.len() as u64 / TEXTURE_ROW;
+            let (part, width, height) = match rows {
+                0 => (rest, (rest.len() as u32).div_ceil(16), 1),
+                _ => (
+                    &rest[..(rows * TEXTURE_ROW) as usize],
+                    TEXTURE_WIDTH,
+                    rows as u32,
+                ),
+            };
+            let mut padded = Vec::new();
+            let data = if part.len().is_multiple_of(16) {
+                part
             } else {
-                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                queue.write_buffer(buffer, offset, &bytes);
-            }
-        })
+                padded.extend_from_slice(part);
+                padded.resize(part.len().next_multiple_of(16), 0);
+                &padded
+            };
+            self.guard(|_| {
+                self.inner.queue.write_texture(
+                    wgpu::TexelCopyTextureInfo {
+                        texture: &target.texture,
+                        mip_level: 0,
+                        origin: wgpu::Origin3d { x: 0, y, z: 0 },
+                        aspect: wgpu::TextureAspect::All,
+                    },
+                    data,
+                    wgpu::TexelCopyBufferLayout {
+                        offset: 0,
+                        bytes_per_row: Some(16 * width),
+                        rows_per_image: None,
+                    },
+                    wgpu::Extent3d {
+                        width,
+                        height,
+                        depth_or_array_layers: 1,
+                    },
+                );
+            })?;
+            rest = &rest[part.len()..];
+            y += height;
+        }
+        Ok(())
+    }
+
+    /// A texture for so many words.
+    pub(crate) fn texture(&self, what: &'static str, words: u64) -> Result<Words> {
+        let rows = (4 * words).div_ceil(TEXTURE_ROW).max(1);
+        let limit = u64::from(self.inner.caps.max_texture);
+        let height = u32::try_from(rows)
+            .ok()
+            .filter(|_| rows <= limit)
+            .ok_or(Error::TooLarge {
+                what: "the texels of a texture's side",
+                value: rows,
+                limit,
+            })?;
+        let device = &self.inner.device;
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let texture = self.guard(|device| {
+            device.create_texture(&wgpu::TextureDescriptor {
+                label: Some(what),
+                size: wgpu::Extent3d {
+                    width: TEXTURE_WIDTH,
+                    height,
+                    depth_or_array_layers: 1,
+                },
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format: wgpu::TextureFormat::Rgba32Uint,
+                usage: wgpu::TextureUsages::TEXTURE_BINDING
+                    | wgpu::TextureUsages::COPY_DST
+                    | wgpu::TextureUsages::COPY_SRC,
+                view_formats: &[],
+            })
+        });
+        if resolve_now(memory.pop()).is_some() {
+            return Err(Error::OutOfMemory {
+                what,
+                bytes: rows * TEXTURE_ROW,
+            });
+        }
+        let texture = texture?;
+        let view = self.guard(|_| texture.create_view(&wgpu::TextureViewDescriptor::default()))?;
+        Ok(Words { texture, view })
     }
 
     /// An f32 matrix from row-major values.
@@ -373,7 +539,7 @@ impl Context {
         sections(0)?;
         let mut chunks = Vec::new();
         if rows > 0 && columns > 0 {
-            let per_chunk = self.rows_per_chunk(rows, sections)?;
+            let per_chunk = self.rows_per_chunk(rows, layout.memory, sections)?;
             let row_words = match format.element() {
                 ElementFormat::Float(_) => {
                     let words = columns.div_ceil(BLOCK) * format.element().bits() as usize;
@@ -390,16 +556,26 @@ impl Context {
                 let range = first..(first + per_chunk).min(rows);
                 let sections = sections(range.len())?;
                 let (codes, side) = chunk_ranges(&sections);
-                let buffer = self.buffer("a matrix", side.end, STORAGE)?;
-                if format.element().codebook().is_some() {
-                    // Kernels find large tables in the side data, whoever writes the codes.
-                    let mut words = vec![0; sections.side_words];
-                    sections.store_table(format.element(), &mut words);
-                    self.write(&buffer, side.start, &words)?;
-                }
+                let memory = match layout.memory {
+                    Memory::Buffers => {
+                        let buffer = self.buffer("a matrix", side.end, STORAGE)?;
+                        if format.element().codebook().is_some() {
+                            // Kernels find large tables in the side data, whoever writes the codes.
+                            let mut words = vec![0; sections.side_words];
+                            sections.store_table(format.element(), &mut words);
+                            self.write(&buffer, side.start, &words)?;
+                        }
+                        ChunkMemory::Buffer(buffer)
+                    }
+                    // Only an upload writes them, tables included.
+                    Memory::Textures => ChunkMemory::Textures([
+                        self.texture("a matrix", sections.codes_words as u64)?,
+                        self.texture("a matrix", sections.side_words as u64)?,
+                    ]),
+                };
                 chunks.push(Chunk {
                     rows: range.clone(),
-                    buffer,
+                    memory,
                     sections,
                     codes,
                     side,
@@ -423,9 +599,16 @@ impl Context {
     fn rows_per_chunk(
         &self,
         rows: usize,
+        memory: Memory,
         sections: impl Fn(usize) -> Result<Sections, FormatError>,
     ) -> Result<usize> {
         let caps = &self.inner.caps;
+        let max_binding = match memory {
+            Memory::Buffers => caps.max_binding,
+            Memory::Textures => caps
+                .max_binding
+                .min(TEXTURE_ROW * u64::from(caps.max_texture)),
+        };
         let sizes = |rows: usize| -> Option<(u64, u64)> {
             let sections = sections(rows).ok()?;
             let (codes, side) = chunk_ranges(&sections);
@@ -433,7 +616,7 @@ impl Context {
         };
         let fits = |rows: usize| {
             sizes(rows).is_some_and(|(binding, buffer)| {
-                binding <= caps.max_binding && buffer <= caps.max_buffer
+                binding <= max_binding && buffer <= caps.max_buffer
             })
         };
         if fits(rows) {
@@ -453,7 +636,7 @@ impl Context {
             return Err(Error::BindingTooLarge {
                 what: "32 rows of a matrix",
                 bytes: sizes(BLOCK).map_or(u64::MAX, |(binding, _)| binding),
-                limit: caps.max_binding,
+                limit: max_binding,
             });
         }
         Ok(low * BLOCK)
@@ -509,12 +692,21 @@ impl Context {
             let words = Sections::new(&format, chunk.rows.len(), matrix.columns, &matrix.layout)?
                 .codes_words as u64;
             let codes = chunk.codes.start..chunk.codes.end.min(chunk.codes.start + 4 * words);
-            let (codes, side) = self.submit(|encoder| {
-                let codes = self.copy_out(encoder, &chunk.buffer, codes)?;
-                let side = self.copy_out(encoder, &chunk.buffer, chunk.side.clone())?;
-                Ok((codes, side))
+            let side = chunk.side.clone();
+            let lengths = [&codes, &side].map(|bytes| ((bytes.end - bytes.start) / 4) as usize);
+            let (codes, side) = self.submit(|encoder| match &chunk.memory {
+                ChunkMemory::Buffer(buffer) => Ok((
+                    self.copy_out(encoder, buffer, codes)?,
+                    self.copy_out(encoder, buffer, side)?,
+                )),
+                ChunkMemory::Textures([codes, side]) => Ok((
+                    self.copy_texture_out(encoder, codes)?,
+                    self.copy_texture_out(encoder, side)?,
+                )),
             })?;
-            let (codes, side) = (codes.read().await?, side.read().await?);
+            let (mut codes, mut side) = (codes.read().await?, side.read().await?);
+            codes.truncate(lengths[0]);
+            side.truncate(lengths[1]);
             parts.push(PackedMatrix::from_device(
                 format,
                 chunk.rows.len(),
@@ -528,6 +720,30 @@ impl Context {
             1 => Ok(parts.swap_remove(0)),
             _ => Ok(PackedMatrix::concat_rows(format, matrix.columns, &parts)?),
         }
+    }
+
+    /// Records a copy of all texels to the host.
+    fn copy_texture_out(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        words: &Words,
+    ) -> Result<PendingWords> {
+        let length = words.bytes();
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer("a staging buffer", length, usage)?;
+        encoder.copy_texture_to_buffer(
+            words.texture.as_image_copy(),
+            wgpu::TexelCopyBufferInfo {
+                buffer: &staging,
+                layout: wgpu::TexelCopyBufferLayout {
+                    offset: 0,
+                    bytes_per_row: Some(TEXTURE_ROW as u32),
+                    rows_per_image: None,
+                },
+            },
+            words.texture.size(),
+        );
+        Ok(PendingWords::new(self, staging, (length / 4) as usize))
     }
 
     /// Records a copy of a byte range to the host.

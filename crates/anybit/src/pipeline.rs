@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anybit_formats::Memory;
+
 use crate::context::resolve_now;
 use crate::error::{Error, Result};
 use crate::specialize::{ShaderKey, Specialization};
@@ -13,6 +15,29 @@ pub(crate) enum Binding {
     Uniform,
     Read,
     Write,
+    Texture,
+}
+
+impl Binding {
+    const fn layout_type(self) -> wgpu::BindingType {
+        let ty = match self {
+            Self::Uniform => wgpu::BufferBindingType::Uniform,
+            Self::Read => wgpu::BufferBindingType::Storage { read_only: true },
+            Self::Write => wgpu::BufferBindingType::Storage { read_only: false },
+            Self::Texture => {
+                return wgpu::BindingType::Texture {
+                    sample_type: wgpu::TextureSampleType::Uint,
+                    view_dimension: wgpu::TextureViewDimension::D2,
+                    multisampled: false,
+                };
+            }
+        };
+        wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        }
+    }
 }
 
 /// Bindings of the GEMM family, in order: parameters, activation codes and side data, weight codes and side data, output.
@@ -24,7 +49,26 @@ pub(crate) const GEMM_BINDINGS: &[Binding] = &[
     Binding::Read,
     Binding::Write,
 ];
+/// The same with weights in textures.
+pub(crate) const GEMM_TEXTURE_BINDINGS: &[Binding] = &[
+    Binding::Uniform,
+    Binding::Read,
+    Binding::Read,
+    Binding::Texture,
+    Binding::Texture,
+    Binding::Write,
+];
 /// The same with a residual at the end.
+pub(crate) const GEMM_TEXTURE_RESIDUAL_BINDINGS: &[Binding] = &[
+    Binding::Uniform,
+    Binding::Read,
+    Binding::Read,
+    Binding::Texture,
+    Binding::Texture,
+    Binding::Write,
+    Binding::Read,
+];
+/// Those of weights in buffers with a residual at the end.
 pub(crate) const GEMM_RESIDUAL_BINDINGS: &[Binding] = &[
     Binding::Uniform,
     Binding::Read,
@@ -36,11 +80,12 @@ pub(crate) const GEMM_RESIDUAL_BINDINGS: &[Binding] = &[
 ];
 
 /// The bindings of a problem's kernels.
-pub(crate) const fn gemm_bindings(residual: bool) -> &'static [Binding] {
-    if residual {
-        GEMM_RESIDUAL_BINDINGS
-    } else {
-        GEMM_BINDINGS
+pub(crate) const fn gemm_bindings(memory: Memory, residual: bool) -> &'static [Binding] {
+    match (memory, residual) {
+        (Memory::Buffers, false) => GEMM_BINDINGS,
+        (Memory::Buffers, true) => GEMM_RESIDUAL_BINDINGS,
+        (Memory::Textures, false) => GEMM_TEXTURE_BINDINGS,
+        (Memory::Textures, true) => GEMM_TEXTURE_RESIDUAL_BINDINGS,
     }
 }
 
@@ -53,12 +98,27 @@ pub(crate) const QUANTIZE_BINDINGS: &[Binding] = &[
     Binding::Write,
 ];
 /// Parameters, codes, side data, output.
-pub(crate) const DECODE_BINDINGS: &[Binding] = &[
+const DECODE_BINDINGS: &[Binding] = &[
     Binding::Uniform,
     Binding::Read,
     Binding::Read,
     Binding::Write,
 ];
+
+const DECODE_TEXTURE_BINDINGS: &[Binding] = &[
+    Binding::Uniform,
+    Binding::Texture,
+    Binding::Texture,
+    Binding::Write,
+];
+
+/// The bindings of what decodes a matrix.
+pub(crate) const fn decode_bindings(memory: Memory) -> &'static [Binding] {
+    match memory {
+        Memory::Buffers => DECODE_BINDINGS,
+        Memory::Textures => DECODE_TEXTURE_BINDINGS,
+    }
+}
 
 /// Parameters, two inputs, output.
 pub(crate) const ELEMENTWISE_BINDINGS: &[Binding] = &[
@@ -131,15 +191,7 @@ fn make(
         .map(|(binding, index)| wgpu::BindGroupLayoutEntry {
             binding: index,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: match binding {
-                    Binding::Uniform => wgpu::BufferBindingType::Uniform,
-                    Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                    Binding::Write => wgpu::BufferBindingType::Storage { read_only: false },
-                },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
+            ty: binding.layout_type(),
             count: None,
         })
         .collect();

@@ -3,16 +3,17 @@
 use std::fmt;
 
 use anybit_formats::{
-    DeviceLayout, ElementFormat, Encoding, LMul, MatrixFormat, Nesting, SumLayout, ZeroKind,
+    DeviceLayout, ElementFormat, Encoding, LMul, MatrixFormat, Memory, Nesting, SumLayout, ZeroKind,
 };
 
 use crate::caps::{Caps, DeviceClass};
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
-use crate::matrix::DeviceMatrix;
+use crate::matrix::{DeviceMatrix, TEXTURE_WIDTH};
 use crate::problem::{Batch, OutputFormat, Problem};
 use crate::specialize::{
-    Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, layouts, span, specialize,
+    Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, layouts, memory_name, span,
+    specialize,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -38,6 +39,9 @@ pub struct PlanOptions {
     pub skeleton: Option<Skeleton>,
     /// Only kernels that read weights in this layout: that of a matrix on the device already.
     pub weight_layout: Option<DeviceLayout>,
+    /// Only kernels that take weights from this memory. What is written on the device, as by
+    /// [`Context::prepare_quantize`](crate::Context::prepare_quantize), lies in buffers.
+    pub memory: Option<Memory>,
     /// Only kernels that read the weights, whose format is then `int2` to `int7`, out of a matrix of `int8` on the device
     /// ([`DeviceMatrix::nested`]). Weights of `int8` are read as they are.
     pub nesting: Option<Nesting>,
@@ -87,6 +91,13 @@ impl PlanOptions {
     #[must_use]
     pub fn with_weight_layout(mut self, layout: DeviceLayout) -> Self {
         self.weight_layout = Some(layout);
+        self
+    }
+
+    /// The same, only with kernels that take weights from this memory.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Memory) -> Self {
+        self.memory = Some(memory);
         self
     }
 
@@ -251,6 +262,8 @@ pub struct Candidate {
     pub skeleton: Skeleton,
     /// Its sizes.
     pub tile: Tile,
+    /// What it reads the weights from.
+    pub memory: Memory,
     /// The cost model's estimate, in arbitrary units.
     pub cost: f64,
     l_mul: LMul,
@@ -412,17 +425,48 @@ pub fn candidates(
                 Some((smallest, _)) if smallest >= lanes => Reduce::Subgroup,
                 _ => Reduce::Workgroup,
             };
-            match consider(row, tile, reduce, problem, caps, options) {
-                Ok(candidate) => accepted.push(candidate),
-                Err(reason) => refused.push(Refusal {
-                    kernel: format!("{}_{}x{}x{}", row.stem, tile.m, tile.n, tile.k),
-                    reason,
-                }),
+            for memory in memories(row, problem, caps, options) {
+                match consider(row, tile, reduce, memory, problem, caps, options) {
+                    Ok(candidate) => accepted.push(candidate),
+                    Err(reason) => refused.push(Refusal {
+                        kernel: format!(
+                            "{}_{}x{}x{}{}",
+                            row.stem,
+                            tile.m,
+                            tile.n,
+                            tile.k,
+                            memory_name(memory)
+                        ),
+                        reason,
+                    }),
+                }
             }
         }
     }
     accepted.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     Ok((accepted, refused))
+}
+
+/// The kinds of memory that weights may lie in. Textures are for devices that read them faster than buffers, and for who asks.
+fn memories(
+    row: &KernelRow,
+    problem: &Problem,
+    caps: &Caps,
+    options: &PlanOptions,
+) -> impl Iterator<Item = Memory> {
+    let layout = options.weight_layout.map(|layout| layout.memory);
+    let asked = options.memory.or(layout);
+    let fits = problem.weight.element().has_codes()
+        && row.engine != Engine::LMul
+        && caps.max_texture >= TEXTURE_WIDTH;
+    let textures = fits
+        && match asked {
+            Some(memory) => memory == Memory::Textures,
+            None => options.kernel.is_some() || caps.class == DeviceClass::Software,
+        };
+    [Memory::Buffers]
+        .into_iter()
+        .chain(textures.then_some(Memory::Textures))
 }
 
 /// The kernel for a problem on a device.
@@ -519,6 +563,7 @@ fn consider(
     row: &'static KernelRow,
     tile: &Tile,
     reduce: Reduce,
+    memory: Memory,
     problem: &Problem,
     caps: &Caps,
     options: &PlanOptions,
@@ -536,11 +581,14 @@ fn consider(
         .filter(|_| problem.weight.element() != ElementFormat::INT8);
     supports(row, tile, problem, options, nesting)?;
 
-    let (activation_layout, weight_layout) = layouts(row, problem);
+    let (activation_layout, weight_layout) = layouts(row, problem, memory);
     if options
         .weight_layout
         .is_some_and(|layout| layout != weight_layout)
     {
+        return Err(Reason::Options);
+    }
+    if options.memory.is_some_and(|asked| asked != memory) {
         return Err(Reason::Options);
     }
     if row.skeleton == Skeleton::Subgroup && !matches!(caps.subgroup, Some((8.., _))) {
@@ -555,7 +603,7 @@ fn consider(
     let l_mul = options
         .l_mul
         .unwrap_or_else(|| LMul::of(problem.activation.element(), problem.weight.element()));
-    let specialization = specialize(row, tile, reduce, problem, nesting, l_mul);
+    let specialization = specialize(row, tile, reduce, problem, memory, nesting, l_mul);
     if options
         .kernel
         .as_ref()
@@ -570,11 +618,12 @@ fn consider(
         });
     }
     Ok(Candidate {
-        cost: cost(row, tile, reduce, problem, nesting, caps.class),
+        cost: cost(row, tile, reduce, problem, memory, nesting, caps.class),
         specialization,
         engine: row.engine,
         skeleton: row.skeleton,
         tile: *tile,
+        memory,
         l_mul,
         activation_layout,
         weight_layout,
@@ -719,6 +768,7 @@ fn check_batch_rows(rows: usize, batch: Batch, broadcast: bool) -> Result<(), Re
 /// What a device's loads cost against its arithmetic: in multiply-adds of one invocation, for one 32-bit word.
 struct Rates {
     load: f64,
+    texture_load: f64,
     /// How much dearer a load is whose neighbours go to other rows.
     scattered: f64,
     workgroup_load: f64,
@@ -736,6 +786,7 @@ const fn rates(class: DeviceClass) -> Rates {
         // Measured on lavapipe: a load costs as much as dozens of multiply-adds, wherever it goes.
         DeviceClass::Software => Rates {
             load: 40.0,
+            texture_load: 5.0,
             scattered: 1.0,
             workgroup_load: 40.0,
             barrier: 60.0,
@@ -747,6 +798,7 @@ const fn rates(class: DeviceClass) -> Rates {
         },
         DeviceClass::Gpu => Rates {
             load: 8.0,
+            texture_load: 12.0,
             scattered: 2.0,
             workgroup_load: 1.0,
             barrier: 20.0,
@@ -781,10 +833,15 @@ fn cost(
     tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
+    memory: Memory,
     nesting: Option<Nesting>,
     class: DeviceClass,
 ) -> f64 {
     let rates = rates(class);
+    let weight_load = match memory {
+        Memory::Buffers => rates.load,
+        Memory::Textures => rates.texture_load,
+    };
     let bits = |format: &MatrixFormat| f64::from(format.element().bits());
     let activation_bits = bits(&problem.activation);
     let weight_bits = match (row.engine, nesting) {
@@ -835,24 +892,23 @@ fn cost(
             };
             arithmetic +=
                 (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;
-            let global = (f64::from(tile.m) * activation_bits
-                + f64::from(tile.n) * (weight_bits + scales))
+            let global = (f64::from(tile.m) * activation_bits * rates.load
+                + f64::from(tile.n) * (weight_bits + scales) * weight_load)
                 / workgroup;
             let local =
                 staged_words * (thread_m + thread_n + 2.0 * f64::from(tile.m + tile.n) / workgroup);
-            global * rates.load
-                + local * rates.workgroup_load
-                + rates.barrier * 64.0 / f64::from(tile.k)
+            global + local * rates.workgroup_load + rates.barrier * 64.0 / f64::from(tile.k)
         }
         Skeleton::Subgroup => {
             arithmetic += decode * thread_n + activation_decode * thread_m / 8.0;
-            (thread_m / 8.0 * activation_bits + thread_n * (weight_bits + scales))
-                * rates.load
+            (thread_m / 8.0 * activation_bits * rates.load
+                + thread_n * (weight_bits + scales) * weight_load)
                 * rates.scattered
         }
         Skeleton::Gemv => {
             arithmetic += decode * thread_n + activation_decode * thread_m;
-            (thread_m * activation_bits + thread_n * (weight_bits + scales)) * rates.load
+            thread_m * activation_bits * rates.load
+                + thread_n * (weight_bits + scales) * weight_load
         }
     };
     let tiles = (problem.m as f64 / f64::from(tile.m)).ceil()

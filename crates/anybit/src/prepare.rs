@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anybit_formats::{AffineFormat, ElementFormat, Granularity, MatrixFormat, PieceLayout};
+use anybit_formats::{
+    AffineFormat, DeviceLayout, ElementFormat, Granularity, MatrixFormat, Memory, PieceLayout,
+};
 use bytemuck::{Pod, Zeroable};
 
 use crate::context::{Context, resolve_now};
@@ -10,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Engine;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Values;
-use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, PendingRead};
+use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix, OutputMatrix, PendingRead};
 use crate::pipeline::{Binding, Pipeline, gemm_bindings};
 use crate::plan::Plan;
 use crate::problem::{OutputFormat, Problem};
@@ -331,19 +333,18 @@ impl Context {
             return Ok(Prepared::new(plan.id(), Vec::new()));
         };
         for (what, matrix) in [("the activations", activation), ("the weights", weight)] {
-            if matrix
-                .chunks
-                .iter()
-                .any(|chunk| chunk.buffer == *output_buffer)
-            {
+            if matrix.is_in(output_buffer) {
                 return Err(Error::Aliased { what });
             }
         }
         // With K = 0 no operand has a buffer. The kernel still runs, over zeros, since the output must become zeros.
         let empty;
         let (activation_chunks, weight_chunks) = if problem.k == 0 {
-            empty = [self.empty_chunk(problem.n)?];
-            (&empty[..], &empty[..])
+            empty = [
+                self.empty_chunk(problem.n, Memory::Buffers)?,
+                self.empty_chunk(problem.n, weight.layout.memory)?,
+            ];
+            (&empty[..1], &empty[1..])
         } else {
             (&activation.chunks[..], &weight.chunks[..])
         };
@@ -374,7 +375,7 @@ impl Context {
             });
         }
 
-        let layout = gemm_bindings(problem.residual);
+        let layout = gemm_bindings(weight.layout.memory, problem.residual);
         let pipeline =
             self.inner
                 .pipelines
@@ -422,15 +423,13 @@ impl Context {
                 ),
                 weight: weight_params,
             };
-            let mut bindings = vec![
-                activation_chunk.codes_binding(),
-                activation_chunk.side_binding(),
-                chunk.codes_binding(),
-                chunk.side_binding(),
-            ];
-            bindings.extend(output.binding());
-            bindings.extend(epilogue.residual.and_then(OutputMatrix::binding));
-            dispatches.push(self.dispatch(
+            let mut bindings = Vec::with_capacity(6);
+            bindings.extend(activation_chunk.resources());
+            bindings.extend(chunk.resources());
+            bindings.extend(output.binding().map(wgpu::BindingResource::Buffer));
+            let residual = epilogue.residual.and_then(OutputMatrix::binding);
+            bindings.extend(residual.map(wgpu::BindingResource::Buffer));
+            dispatches.push(self.dispatch_resources(
                 &pipeline,
                 plan.specialization(),
                 layout,
@@ -443,10 +442,20 @@ impl Context {
     }
 
     /// Zeros to bind where a matrix without columns has no buffer.
-    fn empty_chunk(&self, rows: usize) -> Result<Chunk> {
+    fn empty_chunk(&self, rows: usize, memory: Memory) -> Result<Chunk> {
         Ok(Chunk {
             rows: 0..rows,
-            buffer: self.buffer("an empty matrix", 512, wgpu::BufferUsages::STORAGE)?,
+            memory: match memory {
+                Memory::Buffers => ChunkMemory::Buffer(self.buffer(
+                    "an empty matrix",
+                    512,
+                    wgpu::BufferUsages::STORAGE,
+                )?),
+                Memory::Textures => ChunkMemory::Textures([
+                    self.texture("an empty matrix", 64)?,
+                    self.texture("an empty matrix", 64)?,
+                ]),
+            },
             sections: anybit_formats::Sections {
                 codes_words: 64,
                 side_words: 64,
@@ -468,11 +477,30 @@ impl Context {
         bindings: &[wgpu::BufferBinding<'_>],
         grid: [u32; 3],
     ) -> Result<Dispatch> {
+        let bindings: Vec<_> = bindings
+            .iter()
+            .cloned()
+            .map(wgpu::BindingResource::Buffer)
+            .collect();
+        self.dispatch_resources(pipeline, specialization, layout, params, &bindings, grid)
+    }
+
+    /// [`dispatch`](Self::dispatch) with textures among what is bound.
+    pub(crate) fn dispatch_resources(
+        &self,
+        pipeline: &Arc<Pipeline>,
+        specialization: &Specialization,
+        layout: &[Binding],
+        params: &[u8],
+        bindings: &[wgpu::BindingResource<'_>],
+        grid: [u32; 3],
+    ) -> Result<Dispatch> {
         debug_assert_eq!(layout.len(), bindings.len() + 1);
         let limit = self.inner.caps.max_binding;
-        let sizes = bindings
-            .iter()
-            .filter_map(|binding| binding.size.map(wgpu::BufferSize::get));
+        let sizes = bindings.iter().filter_map(|binding| match binding {
+            wgpu::BindingResource::Buffer(binding) => binding.size.map(wgpu::BufferSize::get),
+            _ => None,
+        });
         if let Some(bytes) = sizes.max().filter(|&bytes| bytes > limit) {
             return Err(Error::BindingTooLarge {
                 what: "an operand",
@@ -486,13 +514,10 @@ impl Context {
             wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
         )?;
         self.guard(|_| self.inner.queue.write_buffer(&buffer, 0, params))?;
-        let entries: Vec<_> = std::iter::once(buffer.as_entire_buffer_binding())
+        let entries: Vec<_> = std::iter::once(buffer.as_entire_binding())
             .chain(bindings.iter().cloned())
             .zip(0..)
-            .map(|(binding, index)| wgpu::BindGroupEntry {
-                binding: index,
-                resource: wgpu::BindingResource::Buffer(binding),
-            })
+            .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
             .collect();
         let device = &self.inner.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -581,7 +606,7 @@ fn check_matrix(
     matrix: &DeviceMatrix,
     shape: (usize, usize),
     format: &MatrixFormat,
-    layout: anybit_formats::DeviceLayout,
+    layout: DeviceLayout,
 ) -> Result<()> {
     if matrix.format != *format {
         return Err(Error::FormatMismatch {
@@ -598,8 +623,10 @@ fn check_matrix(
         });
     }
     // Sums are extra: a kernel that does not read them takes a matrix that has them.
-    let same =
-        matrix.layout.pieces == layout.pieces && matrix.layout.interleave == layout.interleave;
+    let same = DeviceLayout {
+        sums: layout.sums,
+        ..matrix.layout
+    } == layout;
     if !same {
         return Err(Error::LayoutMismatch {
             what,

@@ -1,9 +1,9 @@
 //! Kernels that work row by row: quantising activations, decoding packed matrices, L-Mul element by element.
 
 use anybit_formats::{
-    AffineFormat, DeviceLayout, ElementFormat, Encoding, Granularity, LMul, MatrixFormat, Overflow,
-    PieceLayout, QuantizeRowsOptions, Rounding, ScaleRule, ScaleType, SpecialValues, SumLayout,
-    ZeroKind, layout::sum_block, quantize::rule::TERNARY_MIN_SCALE,
+    AffineFormat, DeviceLayout, ElementFormat, Encoding, Granularity, LMul, MatrixFormat, Memory,
+    Overflow, PieceLayout, QuantizeRowsOptions, Rounding, ScaleRule, ScaleType, SpecialValues,
+    SumLayout, ZeroKind, layout::sum_block, quantize::rule::TERNARY_MIN_SCALE,
 };
 use anybit_shaders::Header;
 use bytemuck::{Pod, Zeroable};
@@ -11,14 +11,14 @@ use bytemuck::{Pod, Zeroable};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
-use crate::pipeline::{Binding, DECODE_BINDINGS, ELEMENTWISE_BINDINGS, QUANTIZE_BINDINGS};
+use crate::pipeline::{Binding, ELEMENTWISE_BINDINGS, QUANTIZE_BINDINGS, decode_bindings};
 use crate::plan::{Reason, Refusal, fold_grid};
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
 use crate::row_source::{RowSource, SourceKind};
 use crate::specialize::{
-    SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, l_mul_constants, log2, operand,
-    piece_constants,
+    SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, l_mul_constants, log2, memory_name,
+    operand, piece_constants,
 };
 
 pub(crate) const WORKGROUP: u32 = 64;
@@ -271,14 +271,21 @@ pub(crate) fn decoding_specialization(
         PieceLayout::Planes if format.element().has_codes() => "_planes",
         _ => "",
     };
+    let (memory, bindings) = match layout.memory {
+        Memory::Buffers => ("memory/buffers", "memory/decoded_buffers"),
+        Memory::Textures => ("memory/textures", "memory/decoded_textures"),
+    };
+    let in_memory = memory_name(layout.memory);
     Specialization {
         id: format!(
-            "{op}_{format}_f32__{WORKGROUP}{variant}_r{}",
+            "{op}_{format}_f32__{WORKGROUP}{variant}_r{}{in_memory}",
             layout.interleave
         ),
         key: ShaderKey {
             root,
             slots: vec![
+                ("memory", memory),
+                ("bindings", bindings),
                 ("codes", modules.codes),
                 ("format", modules.format),
                 ("scale", modules.scale),
@@ -509,14 +516,17 @@ impl Context {
                 });
             }
         };
-        if chunk.buffer == target.buffer {
+        let [values, _] = chunk.bindings("the values to quantise")?;
+        let [codes, side] = target.bindings("the quantised matrix")?;
+        if values.buffer == codes.buffer {
             return Err(Error::Aliased {
                 what: "the values to quantise",
             });
         }
-        source.check_apart(Some(&target.buffer))?;
+        source.check_apart(Some(codes.buffer))?;
+        let weight = source.weight_binding()?;
         let mut layout = QUANTIZE_BINDINGS.to_vec();
-        layout.extend(source.weight_binding().map(|_| Binding::Read));
+        layout.extend(weight.iter().map(|_| Binding::Read));
         let pipeline =
             self.inner
                 .pipelines
@@ -557,13 +567,8 @@ impl Context {
             4 * scales.max(1),
             wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
         )?;
-        let mut bindings = vec![
-            chunk.codes_binding(),
-            target.codes_binding(),
-            target.side_binding(),
-            inverses.as_entire_buffer_binding(),
-        ];
-        bindings.extend(source.weight_binding());
+        let mut bindings = vec![values, codes, side, inverses.as_entire_buffer_binding()];
+        bindings.extend(weight);
         let dispatch = self.dispatch(
             &pipeline,
             &plan.specialization,
@@ -602,13 +607,14 @@ impl Context {
         let Some(buffer) = &output.buffer else {
             return Ok(Prepared::new(specialization.id, Vec::new()));
         };
-        if matrix.chunks.iter().any(|chunk| chunk.buffer == *buffer) {
+        if matrix.is_in(buffer) {
             return Err(Error::Aliased { what: "the matrix" });
         }
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, &specialization, DECODE_BINDINGS)?;
+        let layout = decode_bindings(matrix.layout.memory);
+        let pipeline = self
+            .inner
+            .pipelines
+            .get(&self.inner.device, &specialization, layout)?;
         let bytes = output.bytes();
         let mut dispatches = Vec::new();
         for chunk in &matrix.chunks {
@@ -624,19 +630,20 @@ impl Context {
                 padding: [0; 3],
                 operand: OperandParams::new(&matrix.format, matrix.columns, chunk, 0, |_| 0),
             };
-            dispatches.push(self.dispatch(
+            let [codes, side] = chunk.resources();
+            dispatches.push(self.dispatch_resources(
                 &pipeline,
                 &specialization,
-                DECODE_BINDINGS,
+                layout,
                 bytemuck::bytes_of(&params),
                 &[
-                    chunk.codes_binding(),
-                    chunk.side_binding(),
-                    wgpu::BufferBinding {
+                    codes,
+                    side,
+                    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer,
                         offset: bytes.start,
                         size: wgpu::BufferSize::new(bytes.end - bytes.start),
-                    },
+                    }),
                 ],
                 [x, y, 1],
             )?);
@@ -693,14 +700,16 @@ impl Context {
             padding: [0; 2],
         };
         let bytes = output.bytes();
+        let [x_values, _] = x.bindings("the first factor")?;
+        let [y_values, _] = y.bindings("the second factor")?;
         let dispatch = self.dispatch(
             &pipeline,
             &specialization,
             ELEMENTWISE_BINDINGS,
             bytemuck::bytes_of(&params),
             &[
-                x.codes_binding(),
-                y.codes_binding(),
+                x_values,
+                y_values,
                 wgpu::BufferBinding {
                     buffer,
                     offset: bytes.start,
@@ -735,9 +744,7 @@ impl Context {
         }
         match &matrix.chunks[..] {
             [] => Ok(None),
-            [chunk] if Some(&chunk.buffer) == output.buffer.as_ref() => {
-                Err(Error::Aliased { what })
-            }
+            [chunk] if chunk.buffer() == output.buffer.as_ref() => Err(Error::Aliased { what }),
             [chunk] => Ok(Some(chunk)),
             _ => Err(Error::BindingTooLarge {
                 what,

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
+use crate::matrix::{DeviceMatrix, OutputMatrix};
 use crate::pipeline::Binding;
 use crate::plan::fold_grid;
 use crate::prepare::Prepared;
@@ -146,22 +146,23 @@ impl RowSource<'_> {
         }
     }
 
-    pub(crate) fn weight_binding(&self) -> Option<wgpu::BufferBinding<'_>> {
+    pub(crate) fn weight_binding(&self) -> Result<Option<wgpu::BufferBinding<'_>>> {
         match self {
-            Self::RmsNorm { weight, .. } => weight.chunks.first().map(Chunk::codes_binding),
-            _ => None,
+            Self::RmsNorm { weight, .. } => match weight.chunks.first() {
+                Some(chunk) => {
+                    let [codes, _] = chunk.bindings("the norm's weights")?;
+                    Ok(Some(codes))
+                }
+                None => Ok(None),
+            },
+            _ => Ok(None),
         }
     }
 
     /// Refuses an output that is also an operand of the source.
     pub(crate) fn check_apart(&self, output: Option<&wgpu::Buffer>) -> Result<()> {
         match self {
-            Self::RmsNorm { weight, .. }
-                if weight
-                    .chunks
-                    .iter()
-                    .any(|chunk| Some(&chunk.buffer) == output) =>
-            {
+            Self::RmsNorm { weight, .. } if output.is_some_and(|output| weight.is_in(output)) => {
                 Err(Error::Aliased {
                     what: "the norm's weights",
                 })
@@ -286,7 +287,8 @@ impl Context {
                 });
             }
         };
-        if Some(&chunk.buffer) == output.buffer.as_ref() {
+        let [rows, _] = chunk.bindings("the rows")?;
+        if Some(rows.buffer) == output.buffer.as_ref() {
             return Err(Error::Aliased { what: "the rows" });
         }
         source.check_apart(output.buffer.as_ref())?;
@@ -302,10 +304,10 @@ impl Context {
             epsilon: source.epsilon(),
         };
         let mut layout = vec![Binding::Uniform, Binding::Read, Binding::Write];
-        let mut bindings = vec![chunk.codes_binding()];
+        let mut bindings = vec![rows];
         bindings.extend(output.binding());
         for extra in [
-            source.weight_binding(),
+            source.weight_binding()?,
             residual.and_then(OutputMatrix::binding),
         ] {
             layout.extend(extra.as_ref().map(|_| Binding::Read));

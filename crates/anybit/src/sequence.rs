@@ -1,6 +1,6 @@
 //! A sequence of tokens on the device, and the kernels that read and extend it.
 
-use anybit_formats::{DeviceLayout, MatrixFormat};
+use anybit_formats::{DeviceLayout, MatrixFormat, Memory};
 use anybit_shaders::Header;
 use bytemuck::{Pod, Zeroable};
 
@@ -375,17 +375,17 @@ impl Context {
         let Some(target) = output.binding() else {
             return Ok(Prepared::new(specialization.id, Vec::new()));
         };
-        if matrix
-            .chunks
-            .iter()
-            .any(|chunk| Some(&chunk.buffer) == output.buffer.as_ref())
-        {
+        if matrix.is_in(target.buffer) {
             return Err(Error::Aliased { what: "the matrix" });
         }
+        let operand = match matrix.layout.memory {
+            Memory::Buffers => Binding::Read,
+            Memory::Textures => Binding::Texture,
+        };
         let layout = [
             Binding::Uniform,
-            Binding::Read,
-            Binding::Read,
+            operand,
+            operand,
             Binding::Read,
             Binding::Write,
         ];
@@ -408,16 +408,17 @@ impl Context {
                 padding: [0; 2],
                 operand: OperandParams::new(&matrix.format, matrix.columns, chunk, 0, |_| 0),
             };
-            dispatches.push(self.dispatch(
+            let [codes, side] = chunk.resources();
+            dispatches.push(self.dispatch_resources(
                 &pipeline,
                 &specialization,
                 &layout,
                 bytemuck::bytes_of(&params),
                 &[
-                    chunk.codes_binding(),
-                    chunk.side_binding(),
-                    sequence.buffer.as_entire_buffer_binding(),
-                    target.clone(),
+                    codes,
+                    side,
+                    sequence.buffer.as_entire_binding(),
+                    wgpu::BindingResource::Buffer(target.clone()),
                 ],
                 [x, y, 1],
             )?);

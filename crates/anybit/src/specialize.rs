@@ -2,8 +2,8 @@
 
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FloatFormat, Granularity, LMul,
-    LMulReading, MatrixFormat, Nesting, PieceLayout, ScaleType, SpecialValues, SumLayout, ZeroKind,
-    layout::piece_widths,
+    LMulReading, MatrixFormat, Memory, Nesting, PieceLayout, ScaleType, SpecialValues, SumLayout,
+    ZeroKind, layout::piece_widths,
 };
 use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
@@ -63,9 +63,13 @@ impl Specialization {
     }
 }
 
-/// The layouts that a kernel reads.
-pub(crate) fn layouts(row: &KernelRow, problem: &Problem) -> (DeviceLayout, DeviceLayout) {
-    let layout = |format: &MatrixFormat, interleave| DeviceLayout {
+/// The layouts that a kernel reads, with weights in some memory.
+pub(crate) fn layouts(
+    row: &KernelRow,
+    problem: &Problem,
+    memory: Memory,
+) -> (DeviceLayout, DeviceLayout) {
+    let layout = |format: &MatrixFormat, interleave, memory| DeviceLayout {
         pieces: match (row.engine, format.element()) {
             (Engine::Bitplane | Engine::Lut | Engine::Lut8, ElementFormat::Affine(_)) => {
                 PieceLayout::Planes
@@ -78,14 +82,15 @@ pub(crate) fn layouts(row: &KernelRow, problem: &Problem) -> (DeviceLayout, Devi
             1
         },
         sums: SumLayout::None,
+        memory,
     };
     let activation_interleave = match (row.engine, row.skeleton) {
         (Engine::Bitplane, Skeleton::Tiled) => WEIGHT_INTERLEAVE,
         _ => 1,
     };
     (
-        layout(&problem.activation, activation_interleave),
-        layout(&problem.weight, WEIGHT_INTERLEAVE),
+        layout(&problem.activation, activation_interleave, Memory::Buffers),
+        layout(&problem.weight, WEIGHT_INTERLEAVE, memory),
     )
 }
 
@@ -273,6 +278,14 @@ fn nesting_name(engine: Engine, nesting: Option<Nesting>) -> &'static str {
     }
 }
 
+/// What an id says of the memory that weights lie in.
+pub(crate) const fn memory_name(memory: Memory) -> &'static str {
+    match memory {
+        Memory::Buffers => "",
+        Memory::Textures => "_textures",
+    }
+}
+
 /// The constants of core/l_mul.wgsl.
 pub(crate) fn l_mul_constants(header: Header, l_mul: LMul) -> Header {
     header
@@ -288,10 +301,11 @@ pub(crate) fn specialize(
     tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
+    memory: Memory,
     nesting: Option<Nesting>,
     l_mul: LMul,
 ) -> Specialization {
-    let (activation_layout, weight_layout) = layouts(row, problem);
+    let (activation_layout, weight_layout) = layouts(row, problem, memory);
     let header = Header::new();
     let (header, activation) = operand(header, "A_", &problem.activation, &activation_layout);
     let (header, weight) = match (row.engine, nesting) {
@@ -329,7 +343,18 @@ pub(crate) fn specialize(
         OutputFormat::F16 => "output/f16",
         OutputFormat::I32 => "output/i32",
     };
-    let mut slots = vec![("weight_scale", weight.scale), ("output", output)];
+    let (weight_memory, weight_bindings) = match memory {
+        Memory::Buffers => ("memory/buffers", "memory/weight_buffers"),
+        Memory::Textures => ("memory/textures", "memory/weight_textures"),
+    };
+    let in_memory = memory_name(memory);
+    let mut slots = vec![
+        ("activation_memory", "memory/buffers"),
+        ("weight_memory", weight_memory),
+        ("weight_bindings", weight_bindings),
+        ("weight_scale", weight.scale),
+        ("output", output),
+    ];
     if row.engine != Engine::Bitplane && !row.engine.has_tables() {
         slots.push(("weight_codes", weight.codes));
     }
@@ -373,7 +398,7 @@ pub(crate) fn specialize(
         ));
     }
 
-    let mut memory = 0;
+    let mut workgroup_memory = 0;
     let mut variant = "";
     let engine = row.engine.name();
     let shape = match row.skeleton {
@@ -384,7 +409,7 @@ pub(crate) fn specialize(
                 .constant_u32("THREAD_M", tile.thread_m)
                 .constant_u32("THREAD_N", tile.thread_n);
             let carry = carry_planes(row.engine, nesting);
-            memory = tiled_memory(row.engine, tile, span, problem, carry);
+            workgroup_memory = tiled_memory(row.engine, tile, span, problem, carry);
             format!("{}x{}x{}", tile.m, tile.n, tile.k)
         }
         Skeleton::Subgroup => {
@@ -403,7 +428,7 @@ pub(crate) fn specialize(
             if row.engine.has_tables() {
                 let cells = table_cells(row.engine, tile, reduce);
                 header = header.constant_u32("CELLS", cells);
-                memory = 4 * cells;
+                workgroup_memory = 4 * cells;
                 slots.push((
                     "table",
                     match reduce {
@@ -433,7 +458,7 @@ pub(crate) fn specialize(
             if reduce == Reduce::Subgroup {
                 variant = "_subgroup";
             } else if !row.engine.has_tables() {
-                memory = 8 * tile.workgroup;
+                workgroup_memory = 8 * tile.workgroup;
             }
             format!(
                 "{}x{}x{}_t{}",
@@ -445,7 +470,7 @@ pub(crate) fn specialize(
         }
     };
     let mut id = format!(
-        "{}__{engine}_{shape}{}{variant}",
+        "{}__{engine}_{shape}{}{variant}{in_memory}",
         problem.contract(),
         nesting_name(row.engine, nesting)
     );
@@ -461,7 +486,7 @@ pub(crate) fn specialize(
             header,
         },
         workgroup: tile.workgroup,
-        workgroup_memory: memory,
+        workgroup_memory,
         subgroup: !variant.is_empty(),
     }
 }

@@ -3,7 +3,7 @@
 // Reads P0, P1, P2: the widths of the pieces, low bits first, 0 where there is none; INTERLEAVE: rows that alternate in
 // the streams. Padding has code 0.
 //#import core/operand
-//#needs codes operand
+//#needs mem_codes mem_word mem_pair operand
 
 // Codes that one fmt_row brings.
 const FMT_STEP: u32 = 32u;
@@ -23,34 +23,28 @@ fn fmt_address(stream: u32, width: u32, row: u32, index: u32) -> u32 {
     return operand_address(operand(), stream, width, INTERLEAVE, row, index);
 }
 
-fn fmt_word(address: u32) -> u32 {
-    return codes[address / 4u][address % 4u];
-}
-
 fn fmt_row(row: u32, block: u32) -> fmt_row_t {
     var words: fmt_row_t;
     if (P0 == 8u) {
         let at = fmt_address(0u, 8u, row, 2u * block) / 4u;
-        words.low = codes[at];
-        words.high = codes[at + INTERLEAVE];
+        words.low = mem_codes(at);
+        words.high = mem_codes(at + INTERLEAVE);
     } else if (P0 == 4u) {
-        words.low = codes[fmt_address(0u, 4u, row, block) / 4u];
+        words.low = mem_codes(fmt_address(0u, 4u, row, block) / 4u);
     } else if (P0 == 2u) {
-        let at = fmt_address(0u, 2u, row, block);
-        words.low.x = fmt_word(at);
-        words.low.y = fmt_word(at + 1u);
+        let pair = mem_pair(fmt_address(0u, 2u, row, block));
+        words.low.x = pair.x;
+        words.low.y = pair.y;
     } else {
-        words.low.x = fmt_word(fmt_address(0u, 1u, row, block));
+        words.low.x = mem_word(fmt_address(0u, 1u, row, block));
     }
     if (P1 == 2u) {
-        let at = fmt_address(1u, 2u, row, block);
-        words.second.x = fmt_word(at);
-        words.second.y = fmt_word(at + 1u);
+        words.second = mem_pair(fmt_address(1u, 2u, row, block));
     } else if (P1 == 1u) {
-        words.second.x = fmt_word(fmt_address(1u, 1u, row, block));
+        words.second.x = mem_word(fmt_address(1u, 1u, row, block));
     }
     if (P2 == 1u) {
-        words.third = fmt_word(fmt_address(2u, 1u, row, block));
+        words.third = mem_word(fmt_address(2u, 1u, row, block));
     }
     return words;
 }

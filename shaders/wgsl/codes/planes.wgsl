@@ -3,7 +3,7 @@
 // Reads BITS and INTERLEAVE. Bit 8 * (c % 4) + c / 4 of a plane's word belongs to code c of the block.
 //#import core/bytes
 //#import core/operand
-//#needs codes operand
+//#needs mem_word operand
 
 const FMT_STEP: u32 = 32u;
 
@@ -16,8 +16,7 @@ fn fmt_plane_address(plane: u32, row: u32, block: u32) -> u32 {
 }
 
 fn fmt_plane(plane: u32, row: u32, block: u32) -> u32 {
-    let address = fmt_plane_address(plane, row, block);
-    return codes[address / 4u][address % 4u];
+    return mem_word(fmt_plane_address(plane, row, block));
 }
 
 fn fmt_row(row: u32, block: u32) -> fmt_row_t {

@@ -2,7 +2,7 @@
 //
 // Reads BITS: 32 or 16.
 //#import core/operand
-//#needs codes operand
+//#needs mem_codes operand
 
 // Values that one fmt_row brings.
 const FMT_STEP: u32 = 128u / BITS;
@@ -10,5 +10,5 @@ const FMT_STEP: u32 = 128u / BITS;
 alias fmt_row_t = vec4<u32>;
 
 fn fmt_row(row: u32, index: u32) -> fmt_row_t {
-    return codes[(operand().pieces.x + row * operand().row_words) / 4u + index];
+    return mem_codes((operand().pieces.x + row * operand().row_words) / 4u + index);
 }

@@ -10,7 +10,7 @@ const W_PLANES: u32 = W_BITS + W_CARRY;
 // Plane words of four neighbouring rows; rows alternate in fours in the streams.
 fn bitplane_activation(plane: u32, quad: u32, block: u32) -> vec4<u32> {
     let operand = params.activation;
-    return a_codes[(operand.pieces.x + plane * operand.pieces.y) / 4u + quad * operand.blocks + block];
+    return a_mem_codes((operand.pieces.x + plane * operand.pieces.y) / 4u + quad * operand.blocks + block);
 }
 
 fn bitplane_weight(plane: u32, quad: u32, block: u32) -> vec4<u32> {
@@ -19,7 +19,7 @@ fn bitplane_weight(plane: u32, quad: u32, block: u32) -> vec4<u32> {
     if (W_CARRY == 1u && plane == W_BITS) {
         start = operand.pieces.z;
     }
-    return w_codes[start / 4u + quad * operand.blocks + block];
+    return w_mem_codes(start / 4u + quad * operand.blocks + block);
 }
 
 // The bits of a word that belong to span s of a block.

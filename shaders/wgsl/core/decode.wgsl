@@ -1,5 +1,7 @@
 // Values of a packed matrix in any format and layout, four at a time.
 //#import core/operand
+//#import slot:memory as w_
+//#import slot:bindings
 //#import slot:codes as w_
 //#import slot:format as w_
 //#import slot:scale as w_

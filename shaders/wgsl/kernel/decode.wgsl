@@ -15,8 +15,6 @@ struct DecodeParams {
 }
 
 @group(0) @binding(0) var<uniform> params: DecodeParams;
-@group(0) @binding(1) var<storage, read> w_codes: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> w_side: array<u32>;
 @group(0) @binding(3) var<storage, read_write> output: array<f32>;
 
 fn w_operand() -> Operand {

@@ -19,8 +19,6 @@ struct GatherParams {
 }
 
 @group(0) @binding(0) var<uniform> params: GatherParams;
-@group(0) @binding(1) var<storage, read> w_codes: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> w_side: array<u32>;
 @group(0) @binding(3) var<storage, read> sequence: array<u32>;
 @group(0) @binding(4) var<storage, read_write> output: array<f32>;
 

@@ -4,7 +4,7 @@
 // Reads SCALE: the stored type, as SCL_… below; ZERO: 0 none, 1 integer zero points, four a word, 2 minima, 3 choices of a
 // codebook, four a word; GROUP and INTERLEAVE. Types of two levels multiply them.
 //#import core/operand
-//#needs side operand
+//#needs mem_side mem_side_pair mem_side_quad operand
 
 const SCL_F32: u32 = 0u;
 const SCL_F16: u32 = 1u;
@@ -55,24 +55,24 @@ fn scl_bytes(bytes: vec4<u32>) -> vec4<f32> {
 // One entry of a section of scales or minima, the first of two levels.
 fn scl_first(section: u32, index: u32) -> f32 {
     if (SCALE == SCL_F32) {
-        return bitcast<f32>(side[section + index]);
+        return bitcast<f32>(mem_side(section + index));
     }
     if (SCALE == SCL_F16) {
-        return unpack2x16float(side[section + index / 2u])[index % 2u];
+        return unpack2x16float(mem_side(section + index / 2u))[index % 2u];
     }
-    return scl_bytes(vec4<u32>((side[section + index / 4u] >> (8u * (index % 4u))) & 0xffu)).x;
+    return scl_bytes(vec4<u32>((mem_side(section + index / 4u) >> (8u * (index % 4u))) & 0xffu)).x;
 }
 
 // The second level of a row and group: of the scales, or of the minima.
 fn scl_second(section: u32, row: u32, group: u32) -> f32 {
     if (SCALE == SCL_E4M3) {
-        return bitcast<f32>(side[section]);
+        return bitcast<f32>(mem_side(section));
     }
     if (SCALE == SCL_INT8) {
-        return bitcast<f32>(side[section + row]);
+        return bitcast<f32>(mem_side(section + row));
     }
     let index = operand_side(operand().second_groups, INTERLEAVE, row, group * GROUP / 256u);
-    return unpack2x16float(side[section + index / 2u])[index % 2u];
+    return unpack2x16float(mem_side(section + index / 2u))[index % 2u];
 }
 
 fn scl_load(row: u32, group: u32) -> scl_t {
@@ -82,7 +82,7 @@ fn scl_load(row: u32, group: u32) -> scl_t {
         result.scale *= scl_second(operand().second, row, group);
     }
     if (ZERO == SCL_ZERO_INTEGER || ZERO == SCL_ZERO_CHOICE) {
-        result.zero = i32((side[operand().zeros + index / 4u] >> (8u * (index % 4u))) & 0xffu);
+        result.zero = i32((mem_side(operand().zeros + index / 4u) >> (8u * (index % 4u))) & 0xffu);
     }
     if (ZERO == SCL_ZERO_MINIMUM) {
         result.minimum = scl_first(operand().zeros, index);
@@ -102,27 +102,25 @@ struct scl_quad_t {
 
 fn scl_first_quad(section: u32, index: u32) -> vec4<f32> {
     if (SCALE == SCL_F32) {
-        let word = section + index;
-        return bitcast<vec4<f32>>(vec4<u32>(side[word], side[word + 1u], side[word + 2u], side[word + 3u]));
+        return bitcast<vec4<f32>>(mem_side_quad(section + index));
     }
     if (SCALE == SCL_F16) {
-        let word = section + index / 2u;
-        return vec4<f32>(unpack2x16float(side[word]), unpack2x16float(side[word + 1u]));
+        let words = mem_side_pair(section + index / 2u);
+        return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
     }
-    return scl_bytes(scl_split(side[section + index / 4u]));
+    return scl_bytes(scl_split(mem_side(section + index / 4u)));
 }
 
 fn scl_second_quad(section: u32, row: u32, group: u32) -> vec4<f32> {
     if (SCALE == SCL_E4M3) {
-        return vec4<f32>(bitcast<f32>(side[section]));
+        return vec4<f32>(bitcast<f32>(mem_side(section)));
     }
     if (SCALE == SCL_INT8) {
-        let word = section + row;
-        return bitcast<vec4<f32>>(vec4<u32>(side[word], side[word + 1u], side[word + 2u], side[word + 3u]));
+        return bitcast<vec4<f32>>(mem_side_quad(section + row));
     }
     let index = operand_side(operand().second_groups, INTERLEAVE, row, group * GROUP / 256u);
-    let word = section + index / 2u;
-    return vec4<f32>(unpack2x16float(side[word]), unpack2x16float(side[word + 1u]));
+    let words = mem_side_pair(section + index / 2u);
+    return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
 }
 
 fn scl_split(word: u32) -> vec4<u32> {
@@ -144,7 +142,7 @@ fn scl_load_quad(row: u32, group: u32) -> scl_quad_t {
         result.scale *= scl_second_quad(operand().second, row, group);
     }
     if (ZERO == SCL_ZERO_INTEGER || ZERO == SCL_ZERO_CHOICE) {
-        result.zero = vec4<i32>(scl_split(side[operand().zeros + index / 4u]));
+        result.zero = vec4<i32>(scl_split(mem_side(operand().zeros + index / 4u)));
     }
     if (ZERO == SCL_ZERO_MINIMUM) {
         result.minimum = scl_first_quad(operand().zeros, index);

@@ -5,7 +5,7 @@ use anybit::{
     Reason, plan, wgpu,
 };
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FormatError, Nesting, PackedMatrix, PieceLayout, SumLayout,
+    DeviceLayout, ElementFormat, FormatError, Memory, Nesting, PackedMatrix, PieceLayout, SumLayout,
 };
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
@@ -25,6 +25,7 @@ fn layout(pieces: PieceLayout) -> DeviceLayout {
         pieces,
         interleave: 4,
         sums: SumLayout::None,
+        memory: Memory::Buffers,
     }
 }
 
@@ -172,7 +173,7 @@ fn plans_take_only_weights_read_their_way() {
                 Some(nesting) => whole.nested(4, nesting).expect("a view"),
             };
             for planned in ways {
-                let mut options = PlanOptions::engine(engine);
+                let mut options = PlanOptions::engine(engine).with_memory(Memory::Buffers);
                 options.nesting = planned;
                 match prepare(&context, &options, &view, None) {
                     Ok(1) => assert_eq!(planned, read),

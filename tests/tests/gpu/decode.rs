@@ -2,8 +2,8 @@
 
 use anybit::{OutputFormat, decode_specialization};
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FORMATS, FloatFormat, Granularity, MatrixFormat, PackedMatrix,
-    PieceLayout, ScaleLayout, ScaleType, SideData, SumLayout, ZeroKind, Zeros,
+    DeviceLayout, ElementFormat, FORMATS, FloatFormat, Granularity, MatrixFormat, Memory,
+    PackedMatrix, PieceLayout, ScaleLayout, ScaleType, SideData, SumLayout, ZeroKind, Zeros,
 };
 use anybit_reference::bound::ErrorModel;
 use anybit_tests::compare;
@@ -188,6 +188,7 @@ fn every_code_in_every_layout() {
                 pieces: PIECES[row[1] % 2],
                 interleave: INTERLEAVES[row[1] / 2],
                 sums: SUMS[row[2]],
+                memory: [Memory::Buffers, Memory::Textures][index % 2],
             };
             let grouped = matches!(
                 scales(&row),

@@ -1,7 +1,7 @@
 //! The comparisons bite: shaders that are wrong on purpose fail them.
 
 use anybit::{Context, Engine, OutputFormat, Plan, PlanOptions, Problem, Skeleton, Values};
-use anybit_formats::{MatrixFormat, Nesting, PackedMatrix};
+use anybit_formats::{MatrixFormat, Memory, Nesting, PackedMatrix};
 use anybit_reference::exact;
 use anybit_shaders::Modules;
 use anybit_tests::compare::{self, Wrong};
@@ -168,7 +168,7 @@ fn wrong_shaders_are_caught() {
             };
             let problem =
                 Problem::new(shape, format(mutation.activation), read).with_output(mutation.output);
-            let mut options = PlanOptions::engine(mutation.engine);
+            let mut options = PlanOptions::engine(mutation.engine).with_memory(Memory::Buffers);
             options.nesting = nested.map(|(_, nesting)| nesting);
             options.skeleton = Some(mutation.skeleton);
             // Without subgroups, so that every adapter runs the same kernels.

@@ -4,7 +4,9 @@ use anybit::{
     Batch, Context, DeviceMatrix, Engine, Error, Operands, OutputFormat, Plan, PlanOptions,
     Problem, Values, candidates, plan,
 };
-use anybit_formats::{DeviceLayout, MatrixFormat, Nesting, PackedMatrix, PieceLayout, SumLayout};
+use anybit_formats::{
+    DeviceLayout, MatrixFormat, Memory, Nesting, PackedMatrix, PieceLayout, SumLayout,
+};
 use anybit_reference::exact;
 use anybit_reference::kernel::{Tile, gemm_tiled_bitplane};
 use anybit_tests::compare;
@@ -18,8 +20,8 @@ const CARRIES: [u8; 6] = [2, 3, 4, 5, 6, 7];
 /// Ragged against every tile and step.
 const SHAPES: [(usize, usize, usize); 3] = [(5, 37, 75), (1, 9, 33), (9, 70, 160)];
 
-/// The layout in which an engine reads weights.
-fn layout(engine: Engine) -> DeviceLayout {
+/// The layout in which an engine reads weights from some memory.
+fn layout(engine: Engine, memory: Memory) -> DeviceLayout {
     DeviceLayout {
         pieces: match engine {
             Engine::Bitplane => PieceLayout::Planes,
@@ -27,16 +29,22 @@ fn layout(engine: Engine) -> DeviceLayout {
         },
         interleave: 4,
         sums: SumLayout::None,
+        memory,
     }
 }
 
 /// A stored matrix on the device in an engine's layout, with carry planes for every width where they are read.
-fn upload(context: &Context, stored: &PackedMatrix, engine: Engine) -> Result<DeviceMatrix, Error> {
+fn upload(
+    context: &Context,
+    stored: &PackedMatrix,
+    engine: Engine,
+    memory: Memory,
+) -> Result<DeviceMatrix, Error> {
     let widths: &[u8] = match engine {
         Engine::Bitplane => &CARRIES,
         _ => &[],
     };
-    context.upload_with_carries(stored, &layout(engine), widths)
+    context.upload_with_carries(stored, &layout(engine, memory), widths)
 }
 
 /// The product of a plan with the weights on the device; it runs on them as they are.
@@ -120,7 +128,8 @@ fn check_width(
     let w = operand(&stored, (shape.1, shape.2), fill, &mut random);
     let result = (|| -> Result<(), String> {
         let error = |error: Error| error.to_string();
-        let whole = upload(&context, &w, engine).map_err(error)?;
+        let memory = plan.weight_layout().memory;
+        let whole = upload(&context, &w, engine, memory).map_err(error)?;
         let view = whole.nested(bits, nesting).map_err(error)?;
         let values = multiply(&context, &plan, &x, &view).map_err(error)?;
         let nested = w.nested(bits, nesting).map_err(|error| error.to_string())?;
@@ -230,7 +239,8 @@ fn every_tile_reads_nested_weights() {
                     .expect("a candidate");
                 rig.note_pipeline(plan.specialization(), false);
                 let context = rig.best();
-                let result = upload(&context, &w, engine)
+                let memory = plan.weight_layout().memory;
+                let result = upload(&context, &w, engine, memory)
                     .and_then(|whole| whole.nested(2, nesting))
                     .and_then(|view| multiply(&context, &plan, &x, &view))
                     .map_err(|error| error.to_string())
@@ -255,7 +265,7 @@ fn one_upload_serves_every_width() {
             let mut random = Random::new(3);
             let x = operand(&format("u2rf"), (m, k), Fill::Random, &mut random);
             let w = operand(&format("i8g32h"), (n, k), Fill::Random, &mut random);
-            let whole = match upload(&context, &w, engine) {
+            let whole = match upload(&context, &w, engine, Memory::Buffers) {
                 Ok(whole) => whole,
                 Err(error) => return rig.note(Err(error.to_string())),
             };
@@ -329,7 +339,8 @@ fn nested_weights_in_batches_and_without_columns() {
             let result = context
                 .plan_with(&problem, &options)
                 .and_then(|plan| {
-                    let view = upload(&context, &w, engine)?.nested(5, nesting)?;
+                    let memory = plan.weight_layout().memory;
+                    let view = upload(&context, &w, engine, memory)?.nested(5, nesting)?;
                     multiply(&context, &plan, &x, &view)
                 })
                 .map_err(|error| error.to_string())
@@ -355,7 +366,9 @@ fn twins_of_the_nested_matrix_agree() {
             let found = context
                 .plan_with(&problem, &options)
                 .and_then(|plan| {
-                    let view = upload(&context, &w, Engine::Bitplane)?.nested(4, nesting)?;
+                    let memory = plan.weight_layout().memory;
+                    let view =
+                        upload(&context, &w, Engine::Bitplane, memory)?.nested(4, nesting)?;
                     multiply(&context, &plan, &x, &view)
                 })
                 .map(|values| values.into_i32().unwrap_or_default());

@@ -6,9 +6,9 @@ use anybit::{
 };
 use anybit_formats::quantize::rounding;
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, Overflow, PackedMatrix,
-    PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout, ScaleRule, ScaleType, SpecialValues,
-    SumLayout, ZeroKind,
+    DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, Memory, Overflow,
+    PackedMatrix, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout, ScaleRule, ScaleType,
+    SpecialValues, SumLayout, ZeroKind,
 };
 use anybit_reference::bound::ErrorModel;
 use anybit_reference::quantize::{codes_allowed_with, codes_given_with};
@@ -231,6 +231,7 @@ fn codes_follow_from_the_emitted_scale() {
                 pieces: [PieceLayout::Pieces, PieceLayout::Planes][row[3] % 2],
                 interleave: INTERLEAVES[row[3] / 2],
                 sums: [SumLayout::None, SumLayout::Blocks][row[4]],
+                memory: Memory::Buffers,
             };
             let columns: &[usize] = match scales(&row).map(|scales| scales.granularity) {
                 None | Some(Granularity::Row) => &[1, 31, 70, 257],
@@ -564,6 +565,7 @@ fn long_rows_and_many_rows() {
             pieces: PieceLayout::Planes,
             interleave: 4,
             sums: SumLayout::Blocks,
+            memory: Memory::Buffers,
         };
         let format: MatrixFormat = "i5rf".parse().expect("a format");
         for (rows, columns) in [(2, 9001), (65_537, 33)] {

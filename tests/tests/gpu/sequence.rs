@@ -1,7 +1,7 @@
 //! Gathering, cross entropy and drawing on the GPU.
 
 use anybit::{Context, Sampling, wgpu};
-use anybit_formats::{DeviceLayout, PackedMatrix, PieceLayout};
+use anybit_formats::{DeviceLayout, Memory, PackedMatrix, PieceLayout};
 use anybit_reference::bound::{Bounded, ErrorModel};
 use anybit_reference::kernel;
 use anybit_tests::model::{CANARY, Outcome, bounded, filled, read, submit, values, words};
@@ -78,6 +78,7 @@ fn rows_are_gathered() {
                     true => DeviceLayout {
                         pieces,
                         interleave,
+                        memory: [Memory::Buffers, Memory::Textures][second % 2],
                         ..DeviceLayout::ROW_MAJOR
                     },
                     false => DeviceLayout::ROW_MAJOR,

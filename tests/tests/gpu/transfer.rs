@@ -1,7 +1,7 @@
 //! Upload and download, and matrices that do not fit one binding.
 
 use anybit::{Context, Error, Operands, OutputFormat, PlanOptions, Problem, Values, wgpu};
-use anybit_formats::{DeviceLayout, FORMATS, MatrixFormat, PieceLayout, SumLayout};
+use anybit_formats::{DeviceLayout, FORMATS, MatrixFormat, Memory, PieceLayout, SumLayout};
 use anybit_reference::exact;
 use anybit_tests::compare;
 use anybit_tests::operand::{Fill, format, operand};
@@ -34,6 +34,11 @@ fn matrices_come_back_as_they_went() {
                             [SumLayout::None, SumLayout::Blocks, SumLayout::Groups][turn]
                         } else {
                             SumLayout::None
+                        },
+                        memory: if coded {
+                            [Memory::Textures, Memory::Buffers][(index + rows + turn) % 2]
+                        } else {
+                            Memory::Buffers
                         },
                     };
                     let mut random = Random::new(index as u64);

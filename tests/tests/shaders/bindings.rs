@@ -104,17 +104,28 @@ fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), Str
     }
 }
 
+/// What a shader reads a packed matrix from.
+fn operand_bound(text: &Text) -> Bound {
+    match text.specialization.id.ends_with("_textures") {
+        true => Bound::Texture,
+        false => Bound::Read,
+    }
+}
+
 fn check_gemms(what: &str, texts: &[Text]) {
     let params = GEMM_PARAMS_BYTES as u32;
-    let bindings = [
-        Bound::Uniform(params),
-        Bound::Read,
-        Bound::Read,
-        Bound::Read,
-        Bound::Read,
-        Bound::Write,
-    ];
-    check_all(what, texts, |text| check(text, Some(params), &bindings));
+    check_all(what, texts, |text| {
+        let weight = operand_bound(text);
+        let bindings = [
+            Bound::Uniform(params),
+            Bound::Read,
+            Bound::Read,
+            weight,
+            weight,
+            Bound::Write,
+        ];
+        check(text, Some(params), &bindings)
+    });
 }
 
 #[test]
@@ -143,8 +154,9 @@ fn quantizing_shaders() {
 
 #[test]
 fn decoding_shaders() {
-    let bindings = [Bound::Uniform(0), Bound::Read, Bound::Read, Bound::Write];
     check_all("decoding shaders", &decoders(), |text| {
+        let matrix = operand_bound(text);
+        let bindings = [Bound::Uniform(0), matrix, matrix, Bound::Write];
         check(text, None, &bindings)
     });
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use anybit::{
-    Caps, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Specialization, Tile,
-    candidates, decode_specialization, l_mul_specialization, model_specializations,
-    quantize_specialization, quantize_specialization_with,
+    Caps, DeviceClass, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem,
+    Specialization, Tile, candidates, decode_specialization, l_mul_specialization,
+    model_specializations, quantize_specialization, quantize_specialization_with,
 };
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, LMul, LMulReading,
-    MatrixFormat, Nesting, Overflow, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout,
-    ScaleRule, ScaleType, SumLayout, ZeroKind,
+    MatrixFormat, Memory, Nesting, Overflow, PieceLayout, QuantizeRowsOptions, Rounding,
+    ScaleLayout, ScaleRule, ScaleType, SumLayout, ZeroKind,
 };
 use anybit_tests::cover::pairwise;
 
@@ -57,14 +57,22 @@ fn link(specialization: &Specialization) -> Result<String, String> {
 
 /// Devices that get different shaders: without subgroups, and with small and large ones.
 pub(super) fn devices() -> Vec<Caps> {
-    [None, Some((8, 8)), Some((32, 32))]
-        .into_iter()
-        .map(|subgroup| {
-            let mut caps = Caps::floor();
-            caps.subgroup = subgroup;
-            caps
-        })
-        .collect()
+    // Software adapters get weights in textures.
+    [
+        (None, DeviceClass::Gpu),
+        (Some((8, 8)), DeviceClass::Gpu),
+        (Some((32, 32)), DeviceClass::Gpu),
+        (None, DeviceClass::Software),
+        (Some((8, 8)), DeviceClass::Software),
+    ]
+    .into_iter()
+    .map(|(subgroup, class)| {
+        let mut caps = Caps::floor();
+        caps.subgroup = subgroup;
+        caps.class = class;
+        caps
+    })
+    .collect()
 }
 
 const GRANULARITIES: [Granularity; 5] = [
@@ -241,6 +249,7 @@ fn layouts(element: ElementFormat) -> Vec<DeviceLayout> {
                         pieces,
                         interleave,
                         sums,
+                        memory: Memory::Buffers,
                     });
                 }
             }
@@ -322,6 +331,13 @@ pub(super) fn decoders() -> Vec<Text> {
         for layout in layouts(row.element) {
             if let Ok(bare) = MatrixFormat::new(row.element, None) {
                 texts.add(decode_specialization(&bare, &layout));
+            }
+            let in_textures = DeviceLayout {
+                memory: Memory::Textures,
+                ..layout
+            };
+            if let Some(format) = matrix_format(row.element, [3, 1, 2]) {
+                texts.add(decode_specialization(&format, &in_textures));
             }
             for scales in &scales {
                 if let Some(format) = matrix_format(row.element, [scales[0], scales[1], scales[2]])

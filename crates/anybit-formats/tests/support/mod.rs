@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use anybit_formats::{
-    DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, PackedMatrix, PieceLayout,
-    ScaleLayout, ScaleType, SideData, SumLayout, ZeroKind, Zeros,
+    DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, Memory, PackedMatrix,
+    PieceLayout, ScaleLayout, ScaleType, SideData, SumLayout, ZeroKind, Zeros,
 };
 
 /// A small generator of even bits (SplitMix64).
@@ -109,6 +109,7 @@ pub(crate) fn layouts_of(element: ElementFormat) -> Vec<DeviceLayout> {
                         pieces,
                         interleave,
                         sums,
+                        memory: Memory::Buffers,
                     });
                 }
             }

@@ -13,6 +13,9 @@ pub(super) const ROW: KernelRow = KernelRow {
 const TILES: &[Tile] = &[
     Tile::gemv(1, 4, 64, 8),
     Tile::gemv(1, 8, 32, 8),
+    Tile::gemv(1, 16, 32, 8),
+    Tile::gemv(1, 16, 32, 4),
+    Tile::gemv(1, 32, 16, 4),
     Tile::gemv(1, 4, 64, 32),
     Tile::gemv(2, 4, 64, 8),
     Tile::gemv(4, 4, 64, 8),
