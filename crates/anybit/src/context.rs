@@ -5,13 +5,18 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::bind_groups::BindGroups;
 use crate::caps::{Caps, wanted_features, wanted_limits};
 use crate::error::{Error, Result};
-use crate::pipeline::PipelineCache;
+use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all, gemm_bindings};
+use crate::pipeline_cache;
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::problem::Problem;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::readback::Poller;
+use crate::specialize::Specialization;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::staging::Staging;
 
 /// Which adapter to take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +26,12 @@ pub struct ContextOptions {
     pub backends: Option<wgpu::Backends>,
     /// Only adapters whose name holds this text, in any case.
     pub adapter: Option<String>,
+    /// What [`Context::pipeline_cache_data`] returned in an earlier run, so that the driver need not compile the same
+    /// pipelines again. Bytes that are damaged, or of another adapter or driver, do no harm and are of no use.
+    ///
+    /// They must come from a place that only the user who runs the program can write to. Their checksum tells damage, not
+    /// malice: whoever can write them can compute it too, and drivers read what they are given without distrust.
+    pub pipeline_cache: Option<Vec<u8>>,
 }
 
 impl ContextOptions {
@@ -35,6 +46,13 @@ impl ContextOptions {
     #[must_use]
     pub fn with_adapter(mut self, name: impl Into<String>) -> Self {
         self.adapter = Some(name.into());
+        self
+    }
+
+    /// With the pipelines of an earlier run: see [`pipeline_cache`](Self::pipeline_cache).
+    #[must_use]
+    pub fn with_pipeline_cache(mut self, data: impl Into<Vec<u8>>) -> Self {
+        self.pipeline_cache = Some(data.into());
         self
     }
 }
@@ -86,6 +104,8 @@ pub async fn adapters(options: &ContextOptions) -> Result<Vec<wgpu::Adapter>> {
 #[derive(Clone)]
 pub struct Context {
     pub(crate) inner: Arc<Inner>,
+    /// Where pipelines are noted that are to be compiled later, together.
+    later: Option<Arc<Mutex<Vec<Arc<Pipeline>>>>>,
 }
 
 pub(crate) struct Inner {
@@ -93,8 +113,11 @@ pub(crate) struct Inner {
     pub(crate) queue: wgpu::Queue,
     pub(crate) caps: Caps,
     pub(crate) pipelines: PipelineCache,
+    pub(crate) bind_groups: Arc<BindGroups>,
     /// What dispatches of one operation hand on to the next.
     scratch: Mutex<Option<wgpu::Buffer>>,
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) staging: Staging,
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) poller: Poller,
 }
@@ -111,6 +134,13 @@ impl fmt::Debug for Context {
 impl Context {
     /// A context on a device of the caller, with its queue. anybit uses of it what it has and requires nothing; ask for
     /// [`wanted_features`] and [`wanted_limits`] when making it.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self::from_device_with(device, queue, None)
+    }
+
+    /// [`from_device`](Self::from_device) with the pipelines of an earlier run, if there are any and the device has
+    /// [`PIPELINE_CACHE`](wgpu::Features::PIPELINE_CACHE): see [`ContextOptions::pipeline_cache`], also for where they must
+    /// come from.
     #[cfg_attr(
         target_arch = "wasm32",
         expect(
@@ -118,18 +148,26 @@ impl Context {
             reason = "a browser has one thread; Arc is what the other targets share"
         )
     )]
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+    pub fn from_device_with(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        pipeline_cache: Option<&[u8]>,
+    ) -> Self {
         let caps = Caps::of_device(&device);
         Self {
             inner: Arc::new(Inner {
                 #[cfg(not(target_arch = "wasm32"))]
+                staging: Staging::default(),
+                #[cfg(not(target_arch = "wasm32"))]
                 poller: Poller::new(device.clone()),
+                pipelines: PipelineCache::new(pipeline_cache::create(&device, pipeline_cache)),
                 device,
                 queue,
                 caps,
-                pipelines: PipelineCache::default(),
+                bind_groups: Arc::default(),
                 scratch: Mutex::default(),
             }),
+            later: None,
         }
     }
 
@@ -155,7 +193,7 @@ impl Context {
                 found,
             });
         };
-        Self::from_adapter(&adapter).await
+        Self::from_adapter_with(&adapter, options.pipeline_cache.as_deref()).await
     }
 
     /// A context on a device made from an adapter, with the features and limits that anybit wants.
@@ -164,6 +202,13 @@ impl Context {
     ///
     /// [`Error::RequestDevice`].
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        Self::from_adapter_with(adapter, None).await
+    }
+
+    async fn from_adapter_with(
+        adapter: &wgpu::Adapter,
+        pipeline_cache: Option<&[u8]>,
+    ) -> Result<Self> {
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("anybit"),
@@ -176,7 +221,7 @@ impl Context {
                 adapter: adapter.get_info().name,
                 source,
             })?;
-        Ok(Self::from_device(device, queue))
+        Ok(Self::from_device_with(device, queue, pipeline_cache))
     }
 
     /// As [`request`](Self::request), waiting for it.
@@ -222,23 +267,92 @@ impl Context {
         plan(problem, &self.inner.caps, options)
     }
 
-    /// Makes the pipelines of plans ahead of their first use. May run on any thread, several at once.
+    /// Compiles the pipelines of plans ahead of their first use, on several threads, and waits for them. May be called from
+    /// several threads: none compiles what another is compiling or has compiled.
     ///
     /// # Errors
     ///
     /// [`Error::Pipeline`] if the driver rejects one.
-    pub fn warm_up(&self, plans: &[Plan]) -> Result<()> {
-        for plan in plans {
-            self.inner.pipelines.get(
-                &self.inner.device,
-                plan.specialization(),
-                crate::pipeline::gemm_bindings(
-                    plan.weight_layout().memory,
-                    plan.problem().residual,
-                ),
-            )?;
+    pub fn warm_up<'a>(&self, plans: impl IntoIterator<Item = &'a Plan>) -> Result<()> {
+        let pipelines = plans.into_iter().map(|plan| {
+            let bindings = gemm_bindings(plan.weight_layout().memory, plan.problem().residual);
+            let Inner {
+                pipelines, device, ..
+            } = &*self.inner;
+            pipelines.get(device, plan.specialization(), bindings)
+        });
+        compile_all(&pipelines.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Runs `prepare` with a context that leaves pipelines to be compiled later; then compiles all that it has met, on
+    /// several threads, and waits for them. For all that a model does before its first token: one pipeline after the other
+    /// takes as many times as long as there are threads.
+    ///
+    /// What `prepare` returns is ready to be recorded. If it is recorded within `prepare` already, that compiles what it
+    /// needs.
+    ///
+    /// # Errors
+    ///
+    /// Those of `prepare`; [`Error::Pipeline`] if the driver rejects a pipeline.
+    ///
+    /// ```no_run
+    /// # use anybit::{Context, Error, Operands, Plan, Prepared};
+    /// # fn both(context: &Context, plan: &Plan, x: Operands<'_>, y: Operands<'_>) -> Result<[Prepared; 2], Error> {
+    /// context.prepare_together(|context| {
+    ///     Ok([context.prepare(plan, x)?, context.prepare(plan, y)?])
+    /// })
+    /// # }
+    /// ```
+    pub fn prepare_together<T, E: From<Error>>(
+        &self,
+        prepare: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let later = Arc::<Mutex<Vec<_>>>::default();
+        let prepared = prepare(&Self {
+            inner: Arc::clone(&self.inner),
+            later: Some(Arc::clone(&later)),
+        })?;
+        let pipelines = std::mem::take(&mut *later.lock().unwrap_or_else(PoisonError::into_inner));
+        compile_all(&pipelines)?;
+        Ok(prepared)
+    }
+
+    /// The pipeline of a kernel: compiled, unless that is for later.
+    pub(crate) fn pipeline(
+        &self,
+        specialization: &Specialization,
+        bindings: &[Binding],
+    ) -> Result<Arc<Pipeline>> {
+        let Inner {
+            pipelines, device, ..
+        } = &*self.inner;
+        let pipeline = pipelines.get(device, specialization, bindings)?;
+        match &self.later {
+            Some(later) if !pipeline.is_compiled() => {
+                let mut later = later.lock().unwrap_or_else(PoisonError::into_inner);
+                later.push(Arc::clone(&pipeline));
+            }
+            _ => {
+                pipeline.compiled()?;
+            }
         }
-        Ok(())
+        Ok(pipeline)
+    }
+
+    /// What the driver remembers of the pipelines compiled so far, to be kept for a later run
+    /// ([`ContextOptions::pipeline_cache`]). `None` where the device cannot tell: all but Vulkan, and devices of the caller
+    /// without [`PIPELINE_CACHE`](wgpu::Features::PIPELINE_CACHE).
+    ///
+    /// Write it to a new file and rename that over the old one, so that it is whole or not there.
+    pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
+        let cache = self.inner.pipelines.driver_cache()?;
+        pipeline_cache::save(&self.inner.device, cache)
+    }
+
+    /// How many bind groups are kept for products that are prepared again: at most 1024, and none that a dropped matrix was
+    /// in.
+    pub fn kept_bind_groups(&self) -> usize {
+        self.inner.bind_groups.len()
     }
 
     /// Leaves polling the device to the caller: no helper thread polls while reads are pending.
@@ -283,6 +397,23 @@ impl Context {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer> {
+        self.create_buffer(what, bytes, usage, false)
+    }
+
+    /// A buffer to copy from, mapped for writing.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn mapped_buffer(&self, what: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        self.create_buffer(what, bytes, usage, true)
+    }
+
+    fn create_buffer(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        mapped: bool,
+    ) -> Result<wgpu::Buffer> {
         let limit = self.inner.caps.max_buffer;
         if bytes > limit {
             return Err(Error::BindingTooLarge { what, bytes, limit });
@@ -296,7 +427,7 @@ impl Context {
                 label: Some(what),
                 size: bytes,
                 usage,
-                mapped_at_creation: false,
+                mapped_at_creation: mapped,
             })
         });
         if resolve_now(memory.pop()).is_some() {

@@ -50,15 +50,18 @@
 //! # Features
 //!
 //! `vulkan`, `metal` and `dx12` (default), `gles`, `webgpu`: the backends of wgpu. `noop`: wgpu's backend without a
-//! device, for tests of an application's own logic.
+//! device, for tests of an application's own logic. `rayon` (default): matrices are packed and uploaded on several threads; without effect on
+//! WebAssembly.
 //!
 //! # Safety of shaders
 //!
-//! All kernels run with wgpu's checks on. There is no `unsafe` in this crate.
-#![forbid(unsafe_code)]
+//! All kernels run with wgpu's checks on. There is no `unsafe` in this crate but one call: wgpu takes the bytes of an earlier
+//! run's pipelines ([`ContextOptions::pipeline_cache`]) on trust, and gets none whose checksum is not right.
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod attention;
+mod bind_groups;
 mod cache;
 mod caps;
 mod context;
@@ -67,6 +70,7 @@ mod kernel;
 mod matrix;
 mod model_kernels;
 mod pipeline;
+mod pipeline_cache;
 mod plan;
 mod prepare;
 mod problem;
@@ -75,6 +79,7 @@ mod row_kernels;
 mod row_source;
 mod sequence;
 mod specialize;
+mod staging;
 
 pub use anybit_formats as formats;
 pub use attention::{Attention, HeadNorm, Pairing, Rotary, RotaryTable};

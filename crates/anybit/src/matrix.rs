@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use anybit_formats::layout::{padded_rows, piece_widths, row_words};
 use anybit_formats::{
@@ -11,6 +12,7 @@ use anybit_formats::{
 
 use half::f16;
 
+use crate::bind_groups::Life;
 use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
 use crate::problem::OutputFormat;
@@ -77,6 +79,7 @@ pub(crate) struct Chunk {
     pub(crate) side: Range<u64>,
     /// Words from row to row, of float matrices.
     pub(crate) row_words: u32,
+    pub(crate) life: Arc<Life>,
 }
 
 impl Chunk {
@@ -102,6 +105,16 @@ impl Chunk {
             ChunkMemory::Textures(textures) => textures
                 .each_ref()
                 .map(|words| wgpu::BindingResource::TextureView(&words.view)),
+        }
+    }
+
+    /// Where codes and side data lie, for bind groups to be told apart by.
+    pub(crate) fn places(&self) -> [[u64; 2]; 2] {
+        match &self.memory {
+            ChunkMemory::Buffer(_) => {
+                [&self.codes, &self.side].map(|bytes| [bytes.start, bytes.end - bytes.start])
+            }
+            ChunkMemory::Textures(_) => [[0, 0], [1, 0]],
         }
     }
 
@@ -341,6 +354,7 @@ impl DeviceMatrix {
                 // Never read; any 16 bytes of the buffer will do.
                 side: offset..offset + 16,
                 row_words,
+                life: Life::new(),
             }]
         };
         Ok(Self {
@@ -358,6 +372,10 @@ impl DeviceMatrix {
 impl Context {
     /// Uploads a packed matrix in a layout, as a plan names it. A matrix over the device's binding limit is split by
     /// rows.
+    ///
+    /// Words are put in order on several threads, straight in the memory that the device copies from. Of that there are 16 MiB:
+    /// a matrix of 1 MiB or more is submitted piece by piece, and a large one takes until the device has copied all but its
+    /// last pieces.
     ///
     /// # Errors
     ///
@@ -382,21 +400,17 @@ impl Context {
         let shape = (matrix.rows(), matrix.columns());
         let device = self.allocate_with_carries(*matrix.format(), shape, layout, widths)?;
         for chunk in &device.chunks {
-            let image = if chunk.rows == (0..matrix.rows()) {
-                matrix.to_device_with_carries(layout, widths)?
-            } else {
-                matrix
-                    .row_range(chunk.rows.clone())?
-                    .to_device_with_carries(layout, widths)?
-            };
+            let rows = matrix.device_rows(chunk.rows.clone(), layout, widths)?;
             match &chunk.memory {
                 ChunkMemory::Buffer(buffer) => {
-                    self.write(buffer, chunk.codes.start, &image.codes)?;
-                    self.write(buffer, chunk.side.start, &image.side)?;
+                    let places = [chunk.codes.start, chunk.side.start];
+                    self.upload_rows(&rows, buffer, places)?;
                 }
                 ChunkMemory::Textures([codes, side]) => {
-                    self.write_texture(codes, &image.codes)?;
-                    self.write_texture(side, &image.side)?;
+                    let mut words = vec![0; chunk.sections.codes_words];
+                    rows.fill_codes(0, &mut words);
+                    self.write_texture(codes, &words)?;
+                    self.write_texture(side, &rows.side())?;
                 }
             }
         }
@@ -580,6 +594,7 @@ impl Context {
                     codes,
                     side,
                     row_words,
+                    life: Life::new(),
                 });
                 first = range.end;
             }
@@ -776,6 +791,7 @@ pub struct OutputMatrix {
     pub(crate) row_stride: u32,
     pub(crate) offset: u64,
     pub(crate) buffer: Option<wgpu::Buffer>,
+    pub(crate) life: Arc<Life>,
 }
 
 impl OutputMatrix {
@@ -817,14 +833,20 @@ impl OutputMatrix {
     pub fn as_activation(&self) -> Option<DeviceMatrix> {
         let float = self.float()?;
         match &self.buffer {
-            Some(buffer) => DeviceMatrix::from_buffer_as(
-                float,
-                buffer,
-                self.offset,
-                (self.rows, self.columns),
-                self.row_stride as usize,
-            )
-            .ok(),
+            Some(buffer) => {
+                let mut matrix = DeviceMatrix::from_buffer_as(
+                    float,
+                    buffer,
+                    self.offset,
+                    (self.rows, self.columns),
+                    self.row_stride as usize,
+                )
+                .ok()?;
+                for chunk in &mut matrix.chunks {
+                    chunk.life = Arc::clone(&self.life);
+                }
+                Some(matrix)
+            }
             None => Some(DeviceMatrix {
                 format: MatrixFormat::new(float.into(), None).ok()?,
                 rows: self.rows,
@@ -873,6 +895,7 @@ impl OutputMatrix {
             row_stride,
             offset,
             buffer: (!matrix.chunks.is_empty()).then(|| buffer.clone()),
+            life: Life::new(),
         })
     }
 
@@ -986,6 +1009,7 @@ impl Context {
             } else {
                 Some(self.buffer("the output", bytes, STORAGE)?)
             },
+            life: Life::new(),
         })
     }
 

@@ -7,6 +7,7 @@ use anybit_formats::{
 };
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind_groups::{BoundOperand, Key, Life};
 use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
 use crate::kernel::Engine;
@@ -241,10 +242,19 @@ impl Prepared {
         self.dispatches.len()
     }
 
+    /// The bind group of each dispatch. Where those of two are equal, they are one and the same.
+    pub fn bind_groups(&self) -> impl ExactSizeIterator<Item = &wgpu::BindGroup> {
+        self.dispatches.iter().map(|dispatch| &dispatch.bind_group)
+    }
+
     /// Records the work in a pass of the caller. Nothing is submitted.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            // It is compiled, or `Context::prepare_together` is not done and will return the error.
+            let Ok(pipeline) = dispatch.pipeline.compiled() else {
+                continue;
+            };
+            pass.set_pipeline(pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
             let [x, y, z] = dispatch.grid;
             pass.dispatch_workgroups(x, y, z);
@@ -264,6 +274,9 @@ impl Prepared {
 impl Context {
     /// Binds a plan to its operands and makes its pipeline if it is new. Shapes, formats, layouts and aliasing are
     /// checked here, so that recording cannot fail.
+    ///
+    /// Parameters and bind groups are kept as long as the matrices: the same plan with the same operands again makes nothing
+    /// on the device.
     ///
     /// # Errors
     ///
@@ -376,10 +389,7 @@ impl Context {
         }
 
         let layout = gemm_bindings(weight.layout.memory, problem.residual);
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, plan.specialization(), layout)?;
+        let pipeline = self.pipeline(plan.specialization(), layout)?;
         let centre = |element| centre(plan.engine(), element);
         let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
         let mut dispatches = Vec::new();
@@ -423,20 +433,28 @@ impl Context {
                 ),
                 weight: weight_params,
             };
-            let mut bindings = Vec::with_capacity(6);
-            bindings.extend(activation_chunk.resources());
-            bindings.extend(chunk.resources());
-            bindings.extend(output.binding().map(wgpu::BindingResource::Buffer));
-            let residual = epilogue.residual.and_then(OutputMatrix::binding);
-            bindings.extend(residual.map(wgpu::BindingResource::Buffer));
-            dispatches.push(self.dispatch_resources(
-                &pipeline,
-                plan.specialization(),
-                layout,
-                bytemuck::bytes_of(&params),
-                &bindings,
+            let mut operands = Vec::with_capacity(6);
+            for chunk in [activation_chunk, chunk] {
+                let places = chunk.places();
+                let resources = chunk.resources().into_iter().zip(places);
+                operands.extend(resources.map(|(resource, place)| (resource, place, &chunk.life)));
+            }
+            let outputs = [Some(output), epilogue.residual].into_iter().flatten();
+            operands.extend(outputs.filter_map(|output| {
+                let binding = output.binding()?;
+                let place = [binding.offset, binding.size.map_or(0, wgpu::BufferSize::get)];
+                Some((wgpu::BindingResource::Buffer(binding), place, &output.life))
+            }));
+            dispatches.push(Dispatch {
+                pipeline: Arc::clone(&pipeline),
+                bind_group: self.kept_bind_group(
+                    &pipeline,
+                    plan.specialization(),
+                    bytemuck::bytes_of(&params),
+                    &operands,
+                )?,
                 grid,
-            )?);
+            });
         }
         Ok(Prepared::new(plan.id(), dispatches))
     }
@@ -464,6 +482,7 @@ impl Context {
             codes: 0..256,
             side: 256..512,
             row_words: 0,
+            life: Life::new(),
         })
     }
 
@@ -496,6 +515,44 @@ impl Context {
         grid: [u32; 3],
     ) -> Result<Dispatch> {
         debug_assert_eq!(layout.len(), bindings.len() + 1);
+        Ok(Dispatch {
+            pipeline: Arc::clone(pipeline),
+            bind_group: self.bind_group(pipeline, specialization, params, bindings)?,
+            grid,
+        })
+    }
+
+    /// A bind group as it was made before, if it is of the same matrices and parameters; else a new one, kept as long as the
+    /// matrices are there.
+    fn kept_bind_group(
+        &self,
+        pipeline: &Pipeline,
+        specialization: &Specialization,
+        params: &[u8],
+        operands: &[BoundOperand<'_>],
+    ) -> Result<wgpu::BindGroup> {
+        let kept = &self.inner.bind_groups;
+        let key = Key::new(&pipeline.layout.bind_group, params, operands);
+        if let Some(bind_group) = kept.get(&key) {
+            return Ok(bind_group);
+        }
+        let bindings: Vec<_> = operands
+            .iter()
+            .map(|(resource, ..)| resource.clone())
+            .collect();
+        let bind_group = self.bind_group(pipeline, specialization, params, &bindings)?;
+        kept.keep(key, &bind_group, operands.iter().map(|(.., life)| *life));
+        Ok(bind_group)
+    }
+
+    /// A bind group with its parameters in a uniform buffer of its own.
+    fn bind_group(
+        &self,
+        pipeline: &Pipeline,
+        specialization: &Specialization,
+        params: &[u8],
+        bindings: &[wgpu::BindingResource<'_>],
+    ) -> Result<wgpu::BindGroup> {
         let limit = self.inner.caps.max_binding;
         let sizes = bindings.iter().filter_map(|binding| match binding {
             wgpu::BindingResource::Buffer(binding) => binding.size.map(wgpu::BufferSize::get),
@@ -523,7 +580,7 @@ impl Context {
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&specialization.id),
-            layout: &pipeline.layout,
+            layout: &pipeline.layout.bind_group,
             entries: &entries,
         });
         if let Some(error) = resolve_now(scope.pop()) {
@@ -532,11 +589,7 @@ impl Context {
                 message: error.to_string(),
             });
         }
-        Ok(Dispatch {
-            pipeline: Arc::clone(pipeline),
-            bind_group,
-            grid,
-        })
+        Ok(bind_group)
     }
 
     /// Records the work, submits it, and reads the output back.

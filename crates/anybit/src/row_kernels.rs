@@ -527,10 +527,7 @@ impl Context {
         let weight = source.weight_binding()?;
         let mut layout = QUANTIZE_BINDINGS.to_vec();
         layout.extend(weight.iter().map(|_| Binding::Read));
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, &plan.specialization, &layout)?;
+        let pipeline = self.pipeline(&plan.specialization, &layout)?;
         let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
         let rule = Rule::new(&output.format);
         let params = QuantizeParams {
@@ -611,10 +608,7 @@ impl Context {
             return Err(Error::Aliased { what: "the matrix" });
         }
         let layout = decode_bindings(matrix.layout.memory);
-        let pipeline = self
-            .inner
-            .pipelines
-            .get(&self.inner.device, &specialization, layout)?;
+        let pipeline = self.pipeline(&specialization, layout)?;
         let bytes = output.bytes();
         let mut dispatches = Vec::new();
         for chunk in &matrix.chunks {
@@ -681,10 +675,7 @@ impl Context {
         let (Some(x), Some(y), Some(buffer)) = (x, y, &output.buffer) else {
             return Ok(Prepared::new(specialization.id, Vec::new()));
         };
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, &specialization, ELEMENTWISE_BINDINGS)?;
+        let pipeline = self.pipeline(&specialization, ELEMENTWISE_BINDINGS)?;
         let vectors = shape.1.div_ceil(4) as u64;
         let workgroups = (shape.0 as u64)
             .saturating_mul(vectors)
