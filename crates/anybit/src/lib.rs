@@ -50,8 +50,8 @@
 //! # Features
 //!
 //! `vulkan`, `metal` and `dx12` (default), `gles`, `webgpu`: the backends of wgpu. `noop`: wgpu's backend without a
-//! device, for tests of an application's own logic. `rayon` (default): matrices are packed and uploaded on several threads; without effect on
-//! WebAssembly.
+//! device, for tests of an application's own logic. `rayon` (default): matrices are packed and uploaded on several threads;
+//! without effect on WebAssembly.
 //!
 //! # Safety of shaders
 //!

@@ -442,7 +442,10 @@ impl Context {
             let outputs = [Some(output), epilogue.residual].into_iter().flatten();
             operands.extend(outputs.filter_map(|output| {
                 let binding = output.binding()?;
-                let place = [binding.offset, binding.size.map_or(0, wgpu::BufferSize::get)];
+                let place = [
+                    binding.offset,
+                    binding.size.map_or(0, wgpu::BufferSize::get),
+                ];
                 Some((wgpu::BindingResource::Buffer(binding), place, &output.life))
             }));
             dispatches.push(Dispatch {

@@ -73,7 +73,7 @@ fn each<T: Send>(items: Vec<T>, f: impl Fn(T) + Send + Sync) {
     use rayon::prelude::*;
 
     /// Below so many stretches, handing work to other threads costs more than it saves.
-    const WORTH_THREADS: usize = 8;
+    const WORTH_THREADS: usize = 16;
     if items.len() < WORTH_THREADS {
         items.into_iter().for_each(f);
     } else {
@@ -103,10 +103,7 @@ impl Context {
         let words = sources.iter().map(|(source, _)| source.len()).sum();
         #[cfg(not(target_arch = "wasm32"))]
         if native::is_worth_staging(self, words) {
-            for (source, offset) in sources {
-                self.stage(source, buffer, offset)?;
-            }
-            return Ok(());
+            return self.stage(&sources, buffer);
         }
         for (source, offset) in sources {
             self.write_source(source, buffer, offset)?;
@@ -276,35 +273,43 @@ mod native {
     }
 
     impl Context {
-        /// Uploads a source through the chunks.
+        /// Uploads sources to their places of a buffer through the chunks, as many as fit in each.
         pub(super) fn stage(
             &self,
-            source: Source<'_>,
+            sources: &[(Source<'_>, u64)],
             buffer: &wgpu::Buffer,
-            offset: u64,
         ) -> Result<()> {
-            let mut first = 0;
-            while first < source.len() {
-                let words = CHUNK.min(source.len() - first);
+            // The source that is under way, and its next word.
+            let (mut index, mut first) = (0, 0);
+            while index < sources.len() {
                 let mut taken = self.inner.staging.take(self)?;
                 let Some(chunk) = taken.buffer.clone() else {
                     return Ok(());
                 };
-                let bytes = 4 * words as u64;
-                let mut view =
-                    chunk
-                        .get_mapped_range_mut(..bytes)
-                        .map_err(|error| Error::DeviceLost {
-                            reason: error.to_string(),
-                        })?;
-                // Outside of error scopes and locks: while a thread waits for others it may do other work of the application.
-                source.write(first, view.slice(..));
+                let view = chunk.get_mapped_range_mut(..);
+                let mut view = view.map_err(|error| Error::DeviceLost {
+                    reason: error.to_string(),
+                })?;
+                let (mut copies, mut place) = (Vec::new(), 0);
+                while let Some((source, offset)) = sources.get(index).filter(|_| place < CHUNK) {
+                    let words = (source.len() - first).min(CHUNK - place);
+                    // Outside of error scopes and locks: while a thread waits for others it may do other work of the application.
+                    source.write(first, view.slice(4 * place..4 * (place + words)));
+                    let bytes = |words: usize| 4 * words as u64;
+                    copies.push((bytes(place), offset + bytes(first), bytes(words)));
+                    place += words;
+                    first += words;
+                    if first == source.len() {
+                        (index, first) = (index + 1, 0);
+                    }
+                }
                 drop(view);
                 let used = self.guard(|device| {
                     chunk.unmap();
                     let mut encoder = device.create_command_encoder(&Default::default());
-                    let target = offset + 4 * first as u64;
-                    encoder.copy_buffer_to_buffer(&chunk, 0, buffer, target, bytes);
+                    for &(place, target, bytes) in &copies {
+                        encoder.copy_buffer_to_buffer(&chunk, place, buffer, target, bytes);
+                    }
                     let submission = self.inner.queue.submit([encoder.finish()]);
                     let (sender, mapped) = channel();
                     chunk.map_async(wgpu::MapMode::Write, .., move |result| {
@@ -319,7 +324,6 @@ mod native {
                 })?;
                 taken.buffer = None;
                 self.inner.staging.give(used);
-                first += words;
             }
             Ok(())
         }

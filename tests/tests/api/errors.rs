@@ -6,7 +6,7 @@ use anybit::{
     PlanOptions, Problem, Values, wgpu,
 };
 use anybit_formats::{
-    DeviceLayout, FloatFormat, FormatError, MatrixFormat, PackedMatrix, quantize,
+    DeviceLayout, FloatFormat, FormatError, MatrixFormat, Memory, PackedMatrix, quantize,
 };
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
@@ -173,6 +173,70 @@ fn operands_of_another_shape_or_format_are_refused() {
             .upload(&matrix("i4g32h", 20, 64), &other)
             .expect("an upload");
         assert_error!(with_w(moved), Error::LayoutMismatch { .. });
+        let other = DeviceLayout {
+            memory: match set.plan.weight_layout().memory {
+                Memory::Buffers => Memory::Textures,
+                Memory::Textures => Memory::Buffers,
+            },
+            ..set.plan.weight_layout()
+        };
+        let moved = context
+            .upload(&matrix("i4g32h", 20, 64), &other)
+            .expect("an upload");
+        assert_error!(with_w(moved), Error::LayoutMismatch { .. });
+    });
+}
+
+/// Only products, decoding and gathering read textures, and nothing writes them.
+#[test]
+fn textures_are_for_weights_alone() {
+    let set = Set::new((3, 20, 64), "i8rf", "i4g32h", OutputFormat::F32);
+    let context = &set.context;
+    let textures = DeviceLayout {
+        interleave: 4,
+        memory: Memory::Textures,
+        ..DeviceLayout::ROW_MAJOR
+    };
+    unseen_by_wgpu(context, || {
+        let stored = matrix("i4g32h", 20, 64);
+        let there = context.upload(&stored, &textures).expect("an upload");
+        // Whole rows of texels.
+        assert_eq!(there.bytes() % 8192, 0);
+        assert_eq!(there.layout(), textures);
+        let values = context.upload_f32(&[0.5; 1280], 20, 64).expect("an upload");
+        assert_error!(
+            context.prepare_quantize(&values, &there),
+            Error::InTextures { .. }
+        );
+        let output = context
+            .output(OutputFormat::F32, 20, 64)
+            .expect("an output");
+        assert!(context.prepare_decode(&there, &output).is_ok());
+        let problem = set.plan.problem().clone();
+        for (asked, memory) in [
+            (
+                PlanOptions::default().with_memory(Memory::Buffers),
+                Memory::Buffers,
+            ),
+            (
+                PlanOptions::default().with_memory(Memory::Textures),
+                Memory::Textures,
+            ),
+            (PlanOptions::default().with_weight(&there), Memory::Textures),
+        ] {
+            let plan = context.plan_with(&problem, &asked).expect("a plan");
+            assert_eq!(plan.weight_layout().memory, memory, "{}", plan.id());
+            assert_eq!(plan.id().ends_with("_textures"), memory == Memory::Textures);
+        }
+        // Floats lie in buffers.
+        let floats = Problem::new((3, 20, 64), problem.activation, MatrixFormat::F32);
+        assert_error!(
+            context.plan_with(
+                &floats,
+                &PlanOptions::default().with_memory(Memory::Textures)
+            ),
+            Error::Unsupported { .. }
+        );
     });
 }
 

@@ -214,7 +214,7 @@ fn plans_take_only_weights_read_their_way() {
     assert!(matches!(
         prepare(
             &context,
-            &PlanOptions::engine(Engine::Dot4),
+            &PlanOptions::engine(Engine::Dot4).with_memory(Memory::Buffers),
             &weight,
             Some(&view)
         ),
