@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use crate::caps::{Caps, wanted_features, wanted_limits};
+use crate::choices::{Choices, Explanation, explain};
 use crate::error::{Error, Result};
 use crate::pipeline::PipelineCache;
-use crate::plan::{Plan, PlanOptions, plan};
+use crate::plan::{Plan, PlanOptions, plan_with};
 use crate::problem::Problem;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::readback::Poller;
@@ -86,6 +87,7 @@ pub async fn adapters(options: &ContextOptions) -> Result<Vec<wgpu::Adapter>> {
 #[derive(Clone)]
 pub struct Context {
     pub(crate) inner: Arc<Inner>,
+    choices: Arc<Choices>,
 }
 
 pub(crate) struct Inner {
@@ -130,7 +132,30 @@ impl Context {
                 pipelines: PipelineCache::default(),
                 scratch: Mutex::default(),
             }),
+            choices: Arc::new(Choices::builtin().clone()),
         }
+    }
+
+    /// The same device with measured choices of kernels, beside those that it has and before them.
+    ///
+    /// Plans of one context never change, so nothing that relies on one kernel for every number of rows
+    /// ([`PlanOptions::deterministic`]) mixes contexts with different choices.
+    #[must_use]
+    pub fn with_choices(mut self, choices: Choices) -> Self {
+        Arc::make_mut(&mut self.choices).merge(choices);
+        self
+    }
+
+    /// The same device with the cost model alone, without even the choices that come with the crate.
+    #[must_use]
+    pub fn without_choices(mut self) -> Self {
+        self.choices = Arc::default();
+        self
+    }
+
+    /// The measured choices that plans go by.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// A context on a device of its own: the best adapter that fits the options, with the features and limits that
@@ -219,7 +244,16 @@ impl Context {
     ///
     /// Those of [`plan()`](crate::plan()).
     pub fn plan_with(&self, problem: &Problem, options: &PlanOptions) -> Result<Plan> {
-        plan(problem, &self.inner.caps, options)
+        plan_with(problem, &self.inner.caps, options, &self.choices)
+    }
+
+    /// How this device comes to a kernel for a problem, under restrictions.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`candidates`](crate::candidates).
+    pub fn explain(&self, problem: &Problem, options: &PlanOptions) -> Result<Explanation> {
+        explain(problem, &self.inner.caps, options, &self.choices)
     }
 
     /// Makes the pipelines of plans ahead of their first use. May run on any thread, several at once.
