@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anybit::{Caps, Context, DeviceMatrix, Operands, Plan};
+use anybit::{Caps, Context, DeviceMatrix, Explanation, Operands, Plan, PlanOptions};
 use anybit_formats::{DeviceLayout, PackedMatrix};
 use indicatif::{ProgressBar, ProgressStyle};
 use wildmatch::WildMatch;
@@ -13,9 +13,10 @@ use crate::correctness::{Reference, Verdict};
 use crate::probe::{self, Ceilings};
 use crate::problem::{Precision, Shape, Workload, format_name, synthetic};
 use crate::report::{self, Row};
+use crate::roofline::Roof;
 use crate::strategy::Strategy;
 use crate::timing::{Budget, Timer, Timing};
-use crate::{Error, adapters, chart, model};
+use crate::{Error, adapters, chart, explain, model, roofline, tune};
 
 /// `anybit-benches bench`.
 ///
@@ -34,7 +35,12 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
 
     let mut rows = Vec::new();
     for adapter in adapters.iter().take(count) {
-        let context = pollster::block_on(Context::from_adapter(adapter))?;
+        let mut context = pollster::block_on(Context::from_adapter(adapter))?;
+        context = if arguments.untuned {
+            context.without_choices()
+        } else {
+            tune::with_user_choices(context)
+        };
         let timer = Timer::new(&context);
         let ceilings = probe::ceilings(&context, &timer)?;
         report::print_header(context.caps(), timer.method(), &ceilings, arguments);
@@ -43,11 +49,12 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
             timer,
             ceilings,
             selection: &selection,
-            strategy: if arguments.quick {
-                Strategy::Planned
-            } else {
-                Strategy::EveryKind
+            strategy: match (arguments.explain, arguments.quick) {
+                (true, _) => Strategy::Everything,
+                (false, true) => Strategy::Planned,
+                (false, false) => Strategy::EveryKind,
             },
+            explain: arguments.explain,
             budget: if arguments.quick {
                 Budget::QUICK
             } else {
@@ -58,7 +65,9 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
         report::compare(&mut measured);
         let sums = report::block_sums(&measured);
         measured.retain(|row| row.selected || row.checked.failed());
+        explain::compare(&mut measured);
         report::print_table(&measured);
+        explain::print(&measured);
         report::print_summary(&measured, &sums);
         rows.extend(measured);
     }
@@ -70,6 +79,14 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
     if let Some(path) = &arguments.svg {
         chart::draw(&rows, path)?;
         println!("chart: {}", path.display());
+    }
+    if let Some(path) = &arguments.roofline {
+        roofline::draw(&rows, path)?;
+        println!("roofline: {}", path.display());
+    }
+    if let Some(path) = &arguments.bits {
+        chart::draw_bits(&rows, path)?;
+        println!("speed against bits: {}", path.display());
     }
     let failed = rows.iter().filter(|row| row.checked.failed()).count();
     println!("\n{} rows checked, {failed} failed", rows.len());
@@ -84,29 +101,40 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
 
 /// What the arguments ask for.
 fn workloads(arguments: &BenchArguments) -> Result<Vec<Workload>, Error> {
+    let mut workloads = Vec::new();
     if !arguments.shapes.is_empty() {
-        return arguments
-            .shapes
-            .iter()
-            .map(|&shape| synthetic(shape.to_string(), shape, Precision::all(shape.k)?))
-            .collect();
+        for &shape in &arguments.shapes {
+            let precisions = Precision::all(shape.k)?;
+            workloads.push(synthetic(shape.to_string(), shape, precisions)?);
+        }
+    } else {
+        if let Some(path) = &arguments.model {
+            workloads = model::workloads(path)?;
+        }
+        let square = Shape::new(1024, 1024, 1024);
+        workloads.push(synthetic("square", square, Precision::of_square()?)?);
+        if arguments.synthetic {
+            let shape = Shape::new(1, 4096, 4096);
+            workloads.push(synthetic("GEMV", shape, Precision::all(shape.k)?)?);
+            // Off every tile and block; the last off the usual group, too.
+            for shape in [
+                Shape::new(7, 515, 544),
+                Shape::new(133, 257, 608),
+                Shape::new(65, 129, 333),
+            ] {
+                workloads.push(synthetic("ragged", shape, Precision::all(shape.k)?)?);
+            }
+        }
     }
-    let mut workloads = match &arguments.model {
-        Some(path) => model::workloads(path)?,
-        None => Vec::new(),
-    };
-    let square = Shape::new(1024, 1024, 1024);
-    workloads.push(synthetic("square", square, Precision::of_square()?)?);
-    if arguments.synthetic {
-        let shape = Shape::new(1, 4096, 4096);
-        workloads.push(synthetic("GEMV", shape, Precision::all(shape.k)?)?);
-        // Off every tile and block; the last off the usual group, too.
-        for shape in [
-            Shape::new(7, 515, 544),
-            Shape::new(133, 257, 608),
-            Shape::new(65, 129, 333),
-        ] {
-            workloads.push(synthetic("ragged", shape, Precision::all(shape.k)?)?);
+    if arguments.bits.is_some() {
+        let usual = [Shape::new(1024, 1024, 1024), Shape::new(1, 4096, 4096)];
+        let shapes = match arguments.shapes[..] {
+            [] => &usual,
+            _ => &arguments.shapes[..],
+        };
+        for &shape in shapes {
+            let precisions = Precision::of_bits(shape.k)?;
+            workloads.push(synthetic(chart::BITS, shape, precisions)?);
         }
     }
     Ok(workloads)
@@ -154,6 +182,7 @@ struct Bench<'a> {
     ceilings: Ceilings,
     selection: &'a Selection,
     strategy: Strategy,
+    explain: bool,
     budget: Budget,
 }
 
@@ -164,6 +193,9 @@ struct Operand {
     reference: Reference,
     device: Option<DeviceMatrix>,
 }
+
+/// Bytes of X, of W and of Y.
+type Bytes = [u64; 3];
 
 impl Bench<'_> {
     fn run(&self, workloads: &[Workload]) -> Result<Vec<Row>, Error> {
@@ -233,7 +265,12 @@ impl Bench<'_> {
         rows: &mut Vec<Row>,
     ) -> Result<(), Error> {
         let problem = workload.problem(m, precision);
-        let plans = match self.strategy.plans(&self.context, &problem) {
+        let strategy = match (self.strategy, self.selection.takes(&problem.contract())) {
+            // A baseline that nobody asked to explain.
+            (Strategy::Everything, false) => Strategy::EveryKind,
+            (strategy, _) => strategy,
+        };
+        let plans = match strategy.plans(&self.context, &problem) {
             Ok(plans) => plans,
             Err(error) => {
                 let mut row = self.row(workload, precision, m, None);
@@ -242,8 +279,15 @@ impl Bench<'_> {
                 return Ok(());
             }
         };
+        let explanation: Option<Explanation> = match self.explain {
+            true => Some(self.context.explain(&problem, &PlanOptions::default())?),
+            false => None,
+        };
         for plan in &plans {
             let mut row = self.row(workload, precision, m, Some(plan));
+            row.explain = explanation
+                .as_ref()
+                .and_then(|explanation| explain::of_kernel(explanation, plan.id()));
             match self.measure(plan, m, operand) {
                 Ok((verdict, timing)) => {
                     row.checked = verdict;
@@ -259,13 +303,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Checks a plan, then times it. The bytes are those that it must move at least.
+    /// Checks a plan, then times it. The bytes are those of X, W and Y.
     fn measure(
         &self,
         plan: &Plan,
         m: usize,
         operand: &mut Operand,
-    ) -> Result<(Verdict, Option<(Timing, u64)>), Error> {
+    ) -> Result<(Verdict, Option<(Timing, Bytes)>), Error> {
         let context = &self.context;
         let weights = operand.on_device(context, &plan.weight_layout())?;
         let activations = operand.activations.row_range(0..m)?;
@@ -292,7 +336,11 @@ impl Bench<'_> {
         let timing = self
             .timer
             .measure(self.budget, |pass| prepared.encode(pass))?;
-        let bytes = activations.bytes() + weights.bytes() + 4 * m as u64 * n as u64;
+        let bytes = [
+            activations.bytes(),
+            weights.bytes(),
+            4 * m as u64 * n as u64,
+        ];
         Ok((verdict, Some((timing, bytes))))
     }
 
@@ -330,19 +378,35 @@ impl Bench<'_> {
             gbps: None,
             ratio_f32: None,
             ceiling: None,
+            arithmetic_gops: None,
+            load_gops: None,
+            bound: None,
+            roof_fraction: None,
+            explain: None,
+            roof: None,
+            engine: plan.map_or("", |plan| plan.engine().name()),
         }
     }
 
-    fn fill(&self, row: &mut Row, plan: &Plan, timing: Timing, bytes: u64) {
+    fn fill(&self, row: &mut Row, plan: &Plan, timing: Timing, bytes: Bytes) {
         let operations = Shape::new(row.m, row.n, row.k).operations();
         let bits = (row.activation_bits, row.weight_bits);
         row.seconds = Some(timing.seconds);
         row.cpu_seconds = timing.cpu_seconds;
         row.gops = Some(operations / timing.seconds / 1e9);
-        row.gbps = Some(bytes as f64 / timing.seconds / 1e9);
+        row.gbps = Some(bytes.iter().sum::<u64>() as f64 / timing.seconds / 1e9);
         row.ceiling = self
             .ceilings
             .fraction(plan.engine(), bits, operations, timing);
+        let loaded = roofline::loaded(self.context.caps().class, plan, bytes);
+        row.set_roof(Roof::new(
+            &self.ceilings,
+            plan,
+            bits,
+            operations,
+            loaded,
+            timing,
+        ));
     }
 }
 

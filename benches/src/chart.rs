@@ -8,6 +8,9 @@ use plotters::prelude::*;
 use crate::Error;
 use crate::report::{Row, fastest};
 
+/// The workload of the chart of speed against bits.
+pub(crate) const BITS: &str = "bits";
+
 /// Problems that are drawn together.
 #[derive(Clone, Debug, PartialEq)]
 struct Bar {
@@ -147,6 +150,110 @@ fn draw_bars(
         .map_err(|error| error.to_string())
 }
 
+/// Draws the speed of integer weights of 1 to 8 bits, a line for each kind of activations: one chart for each adapter and
+/// shape, one below the other. Of each problem the fastest kernel counts.
+///
+/// # Errors
+///
+/// [`Error::Chart`].
+pub(crate) fn draw_bits(rows: &[Row], path: &Path) -> Result<(), Error> {
+    draw_bits_into(rows, path).map_err(|message| Error::Chart {
+        path: path.to_owned(),
+        message,
+    })
+}
+
+fn draw_bits_into(rows: &[Row], path: &Path) -> Result<(), String> {
+    let rows = fastest(rows.iter().filter(|row| row.workload == BITS));
+    let mut charts: Vec<(String, Vec<&Row>)> = Vec::new();
+    for row in rows {
+        let title = format!("{} ({}), {}", row.adapter, row.backend, row.shape());
+        match charts.iter_mut().find(|(other, _)| *other == title) {
+            Some((_, rows)) => rows.push(row),
+            None => charts.push((title, vec![row])),
+        }
+    }
+    let size = (900, 480 * charts.len().max(1) as u32);
+    let root = SVGBackend::new(path, size).into_drawing_area();
+    root.fill(&WHITE).map_err(|error| error.to_string())?;
+    for (area, (title, rows)) in root.split_evenly((charts.len(), 1)).iter().zip(&charts) {
+        draw_bit_lines(area, title, rows)?;
+    }
+    root.present().map_err(|error| error.to_string())
+}
+
+fn draw_bit_lines(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    title: &str,
+    rows: &[&Row],
+) -> Result<(), String> {
+    let text = |error: DrawingAreaErrorKind<_>| error.to_string();
+    let highest = rows.iter().filter_map(|row| row.gops).fold(1e-3, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .caption(
+            format!("{title}: GOP/s, 2 a multiply-accumulate"),
+            ("sans-serif", 22),
+        )
+        .margin(10)
+        .x_label_area_size(45)
+        .y_label_area_size(65)
+        .build_cartesian_2d(0.8..8.2, 0.0..1.1 * highest)
+        .map_err(text)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_labels(8)
+        .x_label_formatter(&|bits| format!("{bits:.0}"))
+        .x_desc("bits of the weights")
+        .y_desc("GOP/s")
+        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 15))
+        .draw()
+        .map_err(text)?;
+    for (index, activation) in [4, 8, 32].into_iter().enumerate() {
+        let color = Palette99::pick(index).to_rgba();
+        let line = |row: &&&Row| row.activation_bits == activation && row.weight_bits <= 8;
+        let mut points: Vec<(f64, f64)> = rows
+            .iter()
+            .filter(line)
+            .filter_map(|row| Some((f64::from(row.weight_bits), row.gops?)))
+            .collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let name = match activation {
+            32 => "f32 activations".to_owned(),
+            bits => format!("{bits}-bit activations"),
+        };
+        chart
+            .draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(4))
+            .map_err(text)?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(2)));
+    }
+    let baseline = rows
+        .iter()
+        .find(|row| row.baseline)
+        .and_then(|row| row.gops);
+    if let Some(gops) = baseline {
+        chart
+            .draw_series(LineSeries::new(
+                [(0.8, gops), (8.2, gops)],
+                BLACK.stroke_width(1),
+            ))
+            .map_err(text)?
+            .label("f32 by f32")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 14, y)], BLACK.stroke_width(1)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .label_font(("sans-serif", 15))
+        .draw()
+        .map_err(text)
+}
+
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut kept = Vec::new();
     for name in names {
@@ -228,6 +335,29 @@ mod tests {
                 ("W8A8 f32", "4x2x3", 48.0)
             ]
         );
+    }
+
+    #[test]
+    fn speed_against_bits_is_drawn_for_each_shape() {
+        let path = std::env::temp_dir().join(format!("anybit-bits-{}.svg", std::process::id()));
+        let mut rows = [
+            row(BITS, 1, true, Some(1e-9)),
+            row(BITS, 1, false, Some(1e-9)),
+            row(BITS, 4, false, Some(1e-9)),
+            row(BITS, 4, false, None),
+            row("square", 7, false, Some(1e-9)),
+        ];
+        rows[0].activation_bits = 32;
+        rows[0].weight_bits = 32;
+        draw_bits(&rows, &path).expect("a chart");
+        let svg = std::fs::read_to_string(&path).expect("a file");
+        std::fs::remove_file(&path).expect("the file is ours");
+        for text in ["<svg", "1x2x3", "4x2x3", "8-bit activations", "f32 by f32"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert!(!svg.contains("7x2x3"));
+        draw_bits(&[], &path).expect("an empty chart");
+        std::fs::remove_file(&path).expect("the file is ours");
     }
 
     #[test]

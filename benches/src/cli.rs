@@ -20,6 +20,9 @@ pub(crate) enum Task {
     /// Check every kernel's result against the CPU, then time it
     Bench(BenchArguments),
 
+    /// Measure every kernel for each contract and class of shapes, and keep which were fastest
+    Tune(TuneArguments),
+
     /// List the adapters, with what decides the choice of kernels
     Adapters(AdapterChoice),
 
@@ -65,6 +68,15 @@ pub(crate) struct BenchArguments {
     #[arg(long)]
     pub(crate) quick: bool,
 
+    /// Run every kernel that can do a problem, and print each with the planner's estimate and its time, which is chosen and
+    /// why, and why others are refused
+    #[arg(long)]
+    pub(crate) explain: bool,
+
+    /// Plan by the cost model alone, as if the machine had never been tuned
+    #[arg(long)]
+    pub(crate) untuned: bool,
+
     /// Write the results to this file as JSON lines, one object a row
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -73,12 +85,43 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
+    /// Draw the results under the adapter's ceilings into this SVG file: speed against operations a byte loaded
+    #[arg(long, value_name = "FILE")]
+    pub(crate) roofline: Option<PathBuf>,
+
+    /// Also run integer weights of 1 to 8 bits by f32 and by 8- and 4-bit activations, and draw their speed into this SVG
+    /// file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bits: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) choice: AdapterChoice,
 
     /// Run on every adapter, one after the other
     #[arg(long, conflicts_with = "adapter")]
     pub(crate) all_adapters: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TuneArguments {
+    /// Tune only the contracts that match, such as 'gemm_i8rf_*' (the part of a kernel id left of `__`)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) contract: Option<String>,
+
+    /// Shapes to tune for, each of which stands for its class; those of the bench by default
+    #[arg(long, value_name = "MxNxK", value_delimiter = ',')]
+    pub(crate) shapes: Vec<Shape>,
+
+    /// Seconds for all of it, which the problems share
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+
+    /// Keep the choices in this file, not in that of ANYBIT_TUNING or the user's cache folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) choice: AdapterChoice,
 }
 
 /// Which adapters a task may use.
@@ -143,6 +186,23 @@ mod tests {
             rejection("anybit-benches bench --synthetic --model a.gguf"),
             Some(ErrorKind::ArgumentConflict)
         );
+    }
+
+    #[test]
+    fn a_tuning_needs_nothing() {
+        assert_eq!(rejection("anybit-benches tune"), None);
+        let all = "anybit-benches tune --backend gl --adapter a --contract gemm_* --shapes 1x2x3,4x5x6 --seconds 9 --file f";
+        let Ok(Task::Tune(arguments)) = Cli::try_parse_from(all.split(' ')).map(|cli| cli.task)
+        else {
+            panic!("a tuning");
+        };
+        assert_eq!((arguments.seconds, arguments.shapes.len()), (9, 2));
+        for wrong in ["--seconds 0", "--seconds x", "--shapes 1x2", "--quick"] {
+            assert!(
+                rejection(&format!("anybit-benches tune {wrong}")).is_some(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

@@ -36,6 +36,11 @@ pub(crate) enum Error {
         glob: String,
         contracts: Vec<String>,
     },
+    #[error(
+        "no cache folder for the choices: neither the home folder nor its substitutes are set; name a file with --file or \
+         ANYBIT_TUNING"
+    )]
+    NoTuningFile,
     #[error("{failed} of {rows} rows failed; see the table for the reasons")]
     Failed { failed: usize, rows: usize },
     #[error("the probe {name} does not link (a bug of anybit)")]
@@ -46,10 +51,6 @@ pub(crate) enum Error {
     },
     #[error("the driver rejected the probe {name}: {message}")]
     ProbeRejected { name: &'static str, message: String },
-    #[error("the device did not finish: {0}")]
-    Poll(#[from] anybit::wgpu::PollError),
-    #[error("the device did not hand back its timestamps: {0}")]
-    Timestamps(String),
     #[error("kernel {kernel} does not link (a bug of anybit)")]
     Link {
         kernel: String,

@@ -11,13 +11,16 @@ mod correctness;
 mod cpu_time;
 mod docs;
 mod error;
+mod explain;
 mod model;
 mod probe;
 mod problem;
 mod report;
+mod roofline;
 mod shaders;
 mod strategy;
 mod timing;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,7 @@ pub(crate) use error::Error;
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Tune(arguments) => tune::run(&arguments),
         Task::Adapters(choice) => adapters::list(&choice),
         Task::Docs { check } => docs::run(check),
         Task::Shaders { print } => shaders::print(&print),

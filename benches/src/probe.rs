@@ -30,23 +30,33 @@ pub(crate) struct Ceilings {
 }
 
 impl Ceilings {
+    /// The ceiling of an engine's arithmetic, and how many of its operations a product of codes of so many bits is; `None`
+    /// of engines that no probe is for.
+    pub(crate) fn arithmetic(
+        &self,
+        engine: Engine,
+        (activation_bits, weight_bits): (u32, u32),
+    ) -> Option<(Ceiling, u32)> {
+        match engine {
+            Engine::Fma => Some((self.multiply_add, 1)),
+            Engine::Dot4 => Some((self.dot4_signed, 1)),
+            // A product of p and q bits is p·q one-bit products.
+            Engine::Bitplane => Some((self.bit_count, activation_bits * weight_bits)),
+            _ => None,
+        }
+    }
+
     /// The fraction that some work reaches of what the adapter's arithmetic allows for an engine and codes of so many
     /// bits. On software adapters both are for each second of CPU time, since wall time there depends on what else the
     /// machine does.
     pub(crate) fn fraction(
         &self,
         engine: Engine,
-        (activation_bits, weight_bits): (u32, u32),
+        bits: (u32, u32),
         operations: f64,
         timing: Timing,
     ) -> Option<f64> {
-        let (ceiling, products) = match engine {
-            Engine::Fma => (self.multiply_add, 1),
-            Engine::Dot4 => (self.dot4_signed, 1),
-            // A product of p and q bits is p·q one-bit products.
-            Engine::Bitplane => (self.bit_count, activation_bits * weight_bits),
-            _ => return None,
-        };
+        let (ceiling, products) = self.arithmetic(engine, bits)?;
         let found = rate(f64::from(products) * operations, timing);
         Some(match (found.rate_per_core, ceiling.rate_per_core) {
             (Some(found), Some(ceiling)) => found / ceiling,

@@ -306,6 +306,33 @@ impl Precision {
         Ok(precisions)
     }
 
+    /// Integer weights of 1 to 8 bits by activations of f32, 8 and 4 bits, for the chart of speed against bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`], which would be a bug.
+    pub(crate) fn of_bits(k: usize) -> Result<Vec<Self>, Error> {
+        use ElementFormat as E;
+        let weights = [
+            E::BINARY,
+            E::INT2,
+            E::INT3,
+            E::INT4,
+            E::INT5,
+            E::INT6,
+            E::INT7,
+            E::INT8,
+        ];
+        let mut precisions = vec![Self::BASELINE];
+        for element in weights {
+            let weight = weight_format(element, k, ZeroKind::None)?;
+            precisions.push(Self::new(MatrixFormat::F32, weight));
+            precisions.push(Self::integer(E::INT8, weight));
+            precisions.push(Self::integer(E::INT4, weight));
+        }
+        Ok(precisions)
+    }
+
     /// Both operands in an MX format.
     fn microscaled(element: ElementFormat) -> Self {
         let format = microscaled(element);

@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use anybit::{Caps, DeviceClass};
+use anybit::{Caps, DeviceClass, TimingMethod};
 use serde::{Serialize, Serializer};
 
 use crate::cli::BenchArguments;
 use crate::correctness::Verdict;
+use crate::explain::Explained;
 use crate::probe::Ceilings;
 use crate::problem::Shape;
-use crate::timing::Method;
+use crate::roofline::{Bound, Roof};
 use crate::{Error, adapters};
 
 /// One kernel on one problem. The fields that are serialised are the JSON keys, in this order.
@@ -41,6 +42,21 @@ pub(crate) struct Row {
     pub(crate) ratio_f32: Option<f64>,
     /// Fraction of what the adapter's arithmetic allows for the kernel's engine.
     pub(crate) ceiling: Option<f64>,
+    /// GOP/s that the adapter's arithmetic allows for the engine; on software adapters those of a core, as the next two.
+    pub(crate) arithmetic_gops: Option<f64>,
+    /// GOP/s that its loads allow, of the bytes that the row must load at least (see the module `roofline`).
+    pub(crate) load_gops: Option<f64>,
+    /// Which of the two is lower.
+    pub(crate) bound: Option<Bound>,
+    /// Fraction of the lower one that is reached.
+    pub(crate) roof_fraction: Option<f64>,
+    /// Only with `--explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) explain: Option<Explained>,
+    #[serde(skip)]
+    pub(crate) roof: Option<Roof>,
+    #[serde(skip)]
+    pub(crate) engine: &'static str,
     #[serde(skip)]
     pub(crate) workload: String,
     #[serde(skip)]
@@ -60,6 +76,24 @@ fn as_text<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::
 impl Row {
     pub(crate) fn shape(&self) -> Shape {
         Shape::new(self.m, self.n, self.k)
+    }
+
+    /// Whether another row is of the same problem on the same adapter.
+    pub(crate) fn same_problem(&self, other: &Self) -> bool {
+        let key = |row: &Self| (row.backend, row.shape());
+        key(self) == key(other)
+            && self.adapter == other.adapter
+            && self.workload == other.workload
+            && self.contract == other.contract
+    }
+
+    /// Takes the ceilings in.
+    pub(crate) fn set_roof(&mut self, roof: Roof) {
+        self.arithmetic_gops = roof.arithmetic;
+        self.load_gops = Some(roof.loads);
+        self.bound = Some(roof.bound());
+        self.roof_fraction = Some(roof.fraction());
+        self.roof = Some(roof);
     }
 
     /// `W4A8 q4_1`: the precision as people say it.
@@ -110,7 +144,7 @@ pub(crate) fn fastest<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<&'a Row> {
 /// What is measured, and the ceilings.
 pub(crate) fn print_header(
     caps: &Caps,
-    method: Method,
+    method: TimingMethod,
     ceilings: &Ceilings,
     arguments: &BenchArguments,
 ) {
@@ -134,7 +168,9 @@ pub(crate) fn print_header(
     );
     println!(
         "kernels: {}",
-        if arguments.quick {
+        if arguments.explain {
+            "the planner's choice, then all others that it could take"
+        } else if arguments.quick {
             "the planner's choice"
         } else {
             "the planner's choice, then the best of every other kind"
@@ -148,7 +184,7 @@ pub(crate) fn print_header(
         println!("  {name:<20} {:>9.1} {unit}{per_core}", ceiling.rate);
     }
     if caps.class == DeviceClass::Software {
-        println!("  (a core: for each second of CPU time, which % ceil goes by)");
+        println!("  (a core: for each second of CPU time, which % ceil and % roof go by)");
     }
 }
 
@@ -162,8 +198,18 @@ pub(crate) fn print_table(rows: &[Row]) {
     let shape = width(&|row| row.shape().to_string().len(), "shape");
     println!();
     println!(
-        "{:<contract$}  {:<kernel$}  {:<shape$}  {:>9}  {:>8}  {:>8}  {:>7}  {:>6}  checked",
-        "contract", "kernel id", "shape", "time", "GOP/s", "GB/s", "x f32", "% ceil",
+        "{:<contract$}  {:<kernel$}  {:<shape$}  {:>9}  {:>9}  {:>8}  {:>8}  {:>7}  {:>6}  {:<5}  {:>6}  checked",
+        "contract",
+        "kernel id",
+        "shape",
+        "time",
+        "CPU time",
+        "GOP/s",
+        "GB/s",
+        "x f32",
+        "% ceil",
+        "bound",
+        "% roof",
     );
     let mut workload = None;
     for row in rows {
@@ -175,15 +221,18 @@ pub(crate) fn print_table(rows: &[Row]) {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
         println!(
-            "{:<contract$}  {:<kernel$}  {:<shape$}  {:>9}  {:>8}  {:>8}  {:>7}  {:>6}  {}",
+            "{:<contract$}  {:<kernel$}  {:<shape$}  {:>9}  {:>9}  {:>8}  {:>8}  {:>7}  {:>6}  {:<5}  {:>6}  {}",
             row.contract,
             row.kernel,
             row.shape(),
             row.seconds.map_or_else(|| "-".to_owned(), duration),
+            row.cpu_seconds.map_or_else(|| "-".to_owned(), duration),
             number(row.gops, 1),
             number(row.gbps, 2),
             number(row.ratio_f32, 2),
             number(row.ceiling.map(|ceiling| 100.0 * ceiling), 1),
+            row.bound.map_or("-", Bound::name),
+            number(row.roof_fraction.map(|fraction| 100.0 * fraction), 1),
             if row.checked.failed() {
                 format!("FAILED: {}", row.checked)
             } else {
@@ -307,7 +356,7 @@ pub(crate) fn write_json(rows: &[Row], path: &Path) -> Result<(), Error> {
     file.flush().map_err(failed)
 }
 
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 1e-3 {
         format!("{:.1} us", seconds * 1e6)
     } else if seconds < 1.0 {
@@ -347,6 +396,13 @@ pub(crate) mod tests {
             gbps: None,
             ratio_f32: None,
             ceiling: None,
+            arithmetic_gops: None,
+            load_gops: None,
+            bound: None,
+            roof_fraction: None,
+            explain: None,
+            roof: None,
+            engine: "dot4",
             workload: workload.to_owned(),
             precision: "W8A8".to_owned(),
             baseline,
@@ -361,7 +417,7 @@ pub(crate) mod tests {
         let value = serde_json::to_value(&failed).expect("a row");
         let object = value.as_object().expect("an object");
         let promised = "adapter backend contract kernel activation weight activation_bits weight_bits m n k source \
-                        checked seconds cpu_seconds gops gbps ratio_f32 ceiling";
+                        checked seconds cpu_seconds gops gbps ratio_f32 ceiling arithmetic_gops load_gops bound roof_fraction";
         let mut promised: Vec<&str> = promised.split_whitespace().collect();
         promised.sort_unstable();
         let mut found: Vec<&str> = object.keys().map(String::as_str).collect();

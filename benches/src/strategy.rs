@@ -9,6 +9,8 @@ pub(crate) enum Strategy {
     Planned,
     /// The planner's choice, then its best of every other pair of engine and skeleton.
     EveryKind,
+    /// The planner's choice, then all others that it could take.
+    Everything,
 }
 
 impl Strategy {
@@ -19,23 +21,30 @@ impl Strategy {
     /// Those of [`Context::plan`].
     pub(crate) fn plans(self, context: &Context, problem: &Problem) -> Result<Vec<Plan>, Error> {
         let first = context.plan(problem)?;
-        let mut kinds = vec![(first.engine(), first.skeleton())];
-        let mut plans = vec![first];
+        if self == Self::Planned {
+            return Ok(vec![first]);
+        }
+        let (mut others, _) = candidates(problem, context.caps(), &PlanOptions::default())?;
+        others.retain(|other| other.specialization.id != first.id());
         if self == Self::EveryKind {
-            let (mut others, _) = candidates(problem, context.caps(), &PlanOptions::default())?;
             // Tables are looked up only where that is asked for.
             for engine in [Engine::Lut, Engine::Lut8] {
                 let options = PlanOptions::engine(engine);
                 others.extend(candidates(problem, context.caps(), &options)?.0);
             }
-            for other in others {
+            let mut kinds = vec![(first.engine(), first.skeleton())];
+            others.retain(|other| {
                 let kind = (other.engine, other.skeleton);
-                if !kinds.contains(&kind) {
-                    kinds.push(kind);
-                    let only = PlanOptions::kernel(other.specialization.id);
-                    plans.push(context.plan_with(problem, &only)?);
-                }
-            }
+                let new = !kinds.contains(&kind);
+                kinds.push(kind);
+                new
+            });
+        }
+        let mut plans = vec![first];
+        for other in others {
+            let only = PlanOptions::kernel(other.specialization.id);
+            // A kernel may fit a problem and not this size of it: the planner's choice does.
+            plans.extend(context.plan_with(problem, &only));
         }
         Ok(plans)
     }

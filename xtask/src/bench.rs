@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::cli::BenchArguments;
+use crate::cli::{BenchArguments, Shape, TuneArguments};
 use crate::process::{self, Failure, cargo};
 use crate::setup;
 
@@ -27,7 +27,13 @@ pub(crate) fn forward(
 /// `cargo xtask bench`.
 pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
     // Mistakes that can be seen now should not wait for the end of a build and a long run.
-    for file in [&arguments.json, &arguments.svg].into_iter().flatten() {
+    let files = [
+        &arguments.json,
+        &arguments.svg,
+        &arguments.roofline,
+        &arguments.bits,
+    ];
+    for file in files.into_iter().flatten() {
         check_writable_place(file)?;
     }
     if let Some(model) = &arguments.model {
@@ -45,6 +51,15 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
         (None, false) => sample_model()?,
     };
     forward("bench", arguments.forwarded(&weights))
+}
+
+/// `cargo xtask tune`.
+pub(crate) fn tune(arguments: &TuneArguments) -> Result<(), Failure> {
+    if let Some(file) = &arguments.file {
+        check_writable_place(file)?;
+    }
+    setup::driver(arguments.choice.backend, true)?;
+    forward("tune", arguments.forwarded())
 }
 
 fn sample_model() -> Result<Weights, Failure> {
@@ -94,18 +109,23 @@ impl BenchArguments {
         if let Some(contract) = &self.contract {
             flags.extend(["--contract".into(), contract.into()]);
         }
-        if !self.shapes.is_empty() {
-            let shapes: Vec<String> = self.shapes.iter().map(ToString::to_string).collect();
-            flags.extend(["--shapes".into(), shapes.join(",").into()]);
+        flags.extend(forwarded_shapes(&self.shapes));
+        for (flag, set) in [
+            ("--quick", self.quick),
+            ("--explain", self.explain),
+            ("--untuned", self.untuned),
+        ] {
+            flags.extend(set.then(|| flag.into()));
         }
-        if self.quick {
-            flags.push("--quick".into());
-        }
-        if let Some(file) = &self.json {
-            flags.extend(["--json".into(), file.into()]);
-        }
-        if let Some(file) = &self.svg {
-            flags.extend(["--svg".into(), file.into()]);
+        for (flag, file) in [
+            ("--json", &self.json),
+            ("--svg", &self.svg),
+            ("--roofline", &self.roofline),
+            ("--bits", &self.bits),
+        ] {
+            if let Some(file) = file {
+                flags.extend([flag.into(), file.into()]);
+            }
         }
         flags.extend(self.choice.forwarded());
         if self.all_adapters {
@@ -113,6 +133,31 @@ impl BenchArguments {
         }
         flags
     }
+}
+
+impl TuneArguments {
+    /// The flags as `anybit-benches tune` takes them.
+    fn forwarded(&self) -> Vec<OsString> {
+        let mut flags = Vec::new();
+        if let Some(contract) = &self.contract {
+            flags.extend(["--contract".into(), contract.into()]);
+        }
+        flags.extend(forwarded_shapes(&self.shapes));
+        flags.extend(["--seconds".into(), self.seconds.to_string().into()]);
+        if let Some(file) = &self.file {
+            flags.extend(["--file".into(), file.into()]);
+        }
+        flags.extend(self.choice.forwarded());
+        flags
+    }
+}
+
+fn forwarded_shapes(shapes: &[Shape]) -> Vec<OsString> {
+    if shapes.is_empty() {
+        return Vec::new();
+    }
+    let shapes: Vec<String> = shapes.iter().map(ToString::to_string).collect();
+    vec!["--shapes".into(), shapes.join(",").into()]
 }
 
 #[cfg(test)]
@@ -131,17 +176,32 @@ mod tests {
     #[test]
     fn every_flag_is_handed_on() {
         let line = "xtask bench --contract gemm_* --shapes 1x2x3,4x5x6 --shapes 7x8x9 --quick \
-                    --json a.jsonl --svg a.svg --backend gl --adapter NVIDIA";
+                    --explain --untuned --json a.jsonl --svg a.svg --roofline r.svg --bits b.svg --backend gl \
+                    --adapter NVIDIA";
         let model = Weights::Model("/cache/a.gguf".into());
         assert_eq!(
             forwarded(&line.replace("                    ", ""), &model).join(" ".as_ref()),
             "--model /cache/a.gguf --contract gemm_* --shapes 1x2x3,4x5x6,7x8x9 --quick \
-             --json a.jsonl --svg a.svg --backend gl --adapter NVIDIA"
+             --explain --untuned --json a.jsonl --svg a.svg --roofline r.svg --bits b.svg --backend gl --adapter NVIDIA"
         );
         assert_eq!(
             forwarded("xtask bench --all-adapters", &Weights::Synthetic),
             ["--synthetic", "--all-adapters"]
         );
+    }
+
+    #[test]
+    fn a_tuning_is_handed_on() {
+        let line = "xtask tune --backend gl --adapter NVIDIA --contract gemm_* --shapes 1x2x3,4x5x6 --seconds 9 --file f";
+        let flags = |line: &str| match Cli::try_parse_from(line.split(' ')).map(|cli| cli.task) {
+            Ok(Task::Tune(arguments)) => arguments.forwarded(),
+            other => panic!("expected a tune command, got {other:?}"),
+        };
+        assert_eq!(
+            flags(line).join(" ".as_ref()),
+            "--contract gemm_* --shapes 1x2x3,4x5x6 --seconds 9 --file f --backend gl --adapter NVIDIA"
+        );
+        assert_eq!(flags("xtask tune"), ["--seconds", "600"]);
     }
 
     #[test]

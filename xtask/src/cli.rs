@@ -32,6 +32,16 @@ pub(crate) enum Task {
     /// ANYBIT_REQUIRE_ADAPTER=1 to make a missing adapter a failure instead of a skip.
     Test(TestArguments),
 
+    /// Measure every kernel on this machine's adapter, and keep which were fastest
+    ///
+    /// For each contract and class of shapes, all kernels that can do it take turns; the medians count. Without --shapes and
+    /// --contract the problems are those of `bench`: a block of SmolLM2-135M and its head, 1024x1024x1024, and
+    /// 1x4096x4096. The choices go into a small JSON file, beside those that it has: that of --file, else of the
+    /// environment variable ANYBIT_TUNING, else anybit/tuning.json in the user's cache folder, from where `bench` and the
+    /// command `anybit` take them. At the end it tells how close the untuned choices were. Nothing needs to be tuned: on an
+    /// unknown adapter the planner goes by its cost model.
+    Tune(TuneArguments),
+
     /// List the GPU adapters, with what decides the choice of kernels
     Adapters(AdapterChoice),
 
@@ -85,6 +95,15 @@ pub(crate) struct BenchArguments {
     #[arg(long)]
     pub(crate) quick: bool,
 
+    /// Run every kernel that can do a problem, and print each with the planner's estimate and its time, which is chosen and
+    /// why, and why others are refused
+    #[arg(long)]
+    pub(crate) explain: bool,
+
+    /// Plan by the cost model alone, as if the machine had never been tuned
+    #[arg(long)]
+    pub(crate) untuned: bool,
+
     /// Write the results to this file as JSON lines, one object a row
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -93,12 +112,43 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
+    /// Draw the results under the adapter's ceilings into this SVG file: speed against operations a byte loaded
+    #[arg(long, value_name = "FILE")]
+    pub(crate) roofline: Option<PathBuf>,
+
+    /// Also run integer weights of 1 to 8 bits by f32 and by 8- and 4-bit activations, and draw their speed into this SVG
+    /// file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bits: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) choice: AdapterChoice,
 
     /// Run on every adapter, one after the other
     #[arg(long, conflicts_with = "adapter")]
     pub(crate) all_adapters: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TuneArguments {
+    /// Tune only the contracts that match, such as 'gemm_i8rf_*' (the part of a kernel id left of `__`)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) contract: Option<String>,
+
+    /// Shapes to tune for, each of which stands for its class; those of the bench by default
+    #[arg(long, value_name = "MxNxK", value_delimiter = ',')]
+    pub(crate) shapes: Vec<Shape>,
+
+    /// Seconds for all of it, which the problems share
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+
+    /// Keep the choices in this file, not in that of ANYBIT_TUNING or the user's cache folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) choice: AdapterChoice,
 }
 
 #[derive(Debug, Args)]
@@ -228,6 +278,10 @@ mod tests {
         }
         assert_eq!(rejection(&["adapters", "--backend", "cuda"]), InvalidValue);
         assert_eq!(rejection(&["shaders"]), MissingRequiredArgument);
+        assert_eq!(
+            rejection(&["tune", "--seconds", "0"]),
+            ErrorKind::ValueValidation
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.task {
         Task::Bench(arguments) => bench::run(arguments),
+        Task::Tune(arguments) => bench::tune(arguments),
         Task::Test(arguments) => test::run(arguments),
         Task::Setup { no_install } => setup::run(!no_install),
         Task::Adapters(choice) => {

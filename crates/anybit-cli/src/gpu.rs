@@ -1,13 +1,18 @@
 //! The GPU: a context, and a plan or the reasons why there is none.
 
-use anybit::{Context, Engine, Plan, PlanOptions, Problem, candidates};
+use anybit::{Choices, Context, Engine, Plan, PlanOptions, Problem, candidates};
 
 use crate::cli::AdapterChoice;
 use crate::error::Error;
 
-/// A context on the adapter chosen.
+/// A context on the adapter chosen, with the choices of kernels that this machine was tuned to.
 pub(crate) fn context(choice: &AdapterChoice) -> Result<Context, Error> {
-    Ok(Context::request_blocking(&choice.options())?)
+    let context = Context::request_blocking(&choice.options())?;
+    let choices = Choices::load_user();
+    for warning in choices.warnings_on(context.caps()) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(context.with_choices(choices))
 }
 
 /// The plan for a problem, with one engine if it is given.

@@ -7,10 +7,11 @@ use std::task::{Poll, Waker};
 
 use crate::bind_groups::BindGroups;
 use crate::caps::{Caps, wanted_features, wanted_limits};
+use crate::choices::{Choices, Explanation, explain};
 use crate::error::{Error, Result};
 use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all, gemm_bindings};
 use crate::pipeline_cache;
-use crate::plan::{Plan, PlanOptions, plan};
+use crate::plan::{Plan, PlanOptions, plan_with};
 use crate::problem::Problem;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::readback::Poller;
@@ -106,6 +107,7 @@ pub struct Context {
     pub(crate) inner: Arc<Inner>,
     /// Where pipelines are noted that are to be compiled later, together.
     later: Option<Arc<Mutex<Vec<Arc<Pipeline>>>>>,
+    choices: Arc<Choices>,
 }
 
 pub(crate) struct Inner {
@@ -168,7 +170,30 @@ impl Context {
                 scratch: Mutex::default(),
             }),
             later: None,
+            choices: Arc::new(Choices::builtin().clone()),
         }
+    }
+
+    /// The same device with measured choices of kernels, beside those that it has and before them.
+    ///
+    /// Plans of one context never change, so nothing that relies on one kernel for every number of rows
+    /// ([`PlanOptions::deterministic`]) mixes contexts with different choices.
+    #[must_use]
+    pub fn with_choices(mut self, choices: Choices) -> Self {
+        Arc::make_mut(&mut self.choices).merge(choices);
+        self
+    }
+
+    /// The same device with the cost model alone, without even the choices that come with the crate.
+    #[must_use]
+    pub fn without_choices(mut self) -> Self {
+        self.choices = Arc::default();
+        self
+    }
+
+    /// The measured choices that plans go by.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// A context on a device of its own: the best adapter that fits the options, with the features and limits that
@@ -264,7 +289,16 @@ impl Context {
     ///
     /// Those of [`plan()`](crate::plan()).
     pub fn plan_with(&self, problem: &Problem, options: &PlanOptions) -> Result<Plan> {
-        plan(problem, &self.inner.caps, options)
+        plan_with(problem, &self.inner.caps, options, &self.choices)
+    }
+
+    /// How this device comes to a kernel for a problem, under restrictions.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`candidates`](crate::candidates).
+    pub fn explain(&self, problem: &Problem, options: &PlanOptions) -> Result<Explanation> {
+        explain(problem, &self.inner.caps, options, &self.choices)
     }
 
     /// Compiles the pipelines of plans ahead of their first use, on several threads, and waits for them. May be called from
@@ -310,6 +344,7 @@ impl Context {
         let later = Arc::<Mutex<Vec<_>>>::default();
         let prepared = prepare(&Self {
             inner: Arc::clone(&self.inner),
+            choices: Arc::clone(&self.choices),
             later: Some(Arc::clone(&later)),
         })?;
         let pipelines = std::mem::take(&mut *later.lock().unwrap_or_else(PoisonError::into_inner));

@@ -64,6 +64,7 @@ mod attention;
 mod bind_groups;
 mod cache;
 mod caps;
+mod choices;
 mod context;
 mod error;
 mod kernel;
@@ -80,18 +81,26 @@ mod row_source;
 mod sequence;
 mod specialize;
 mod staging;
+#[cfg(not(target_arch = "wasm32"))]
+mod timing;
+#[cfg(not(target_arch = "wasm32"))]
+mod tune;
 
 pub use anybit_formats as formats;
 pub use attention::{Attention, HeadNorm, Pairing, Rotary, RotaryTable};
 pub use cache::{KvCache, KvFormat, KvShape};
 pub use caps::{Caps, DeviceClass, wanted_features, wanted_limits};
+pub use choices::{
+    Choices, ChoicesWarning, ChosenBy, Explained, Explanation, Figure, ShapeClass, UnknownClass,
+    explain,
+};
 pub use context::{Context, ContextOptions, adapters};
 pub use error::{Error, Result};
 pub use half;
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
 pub use model_kernels::model_specializations;
-pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan};
+pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan, plan_with};
 pub use prepare::{Epilogue, GEMM_PARAMS_BYTES, Operands, Prepared};
 pub use problem::{Batch, OutputFormat, Problem};
 pub use row_kernels::{
@@ -101,4 +110,8 @@ pub use row_kernels::{
 pub use row_source::{Gate, RowSource};
 pub use sequence::{PendingToken, Sampling, Sequence};
 pub use specialize::Specialization;
+#[cfg(not(target_arch = "wasm32"))]
+pub use timing::{PassTimer, TimingMethod};
+#[cfg(not(target_arch = "wasm32"))]
+pub use tune::{TuneOptions, TunedKernel, TunedProblem, Tuning};
 pub use wgpu;

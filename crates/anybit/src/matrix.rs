@@ -423,7 +423,7 @@ impl Context {
     }
 
     /// Writes words, four a texel, from the first texel on.
-    fn write_texture(&self, target: &Words, words: &[u32]) -> Result<()> {
+    pub(crate) fn write_texture(&self, target: &Words, words: &[u32]) -> Result<()> {
         let bytes = little_endian(words);
         let mut rest: &[u8] = &bytes;
         let mut y = 0;

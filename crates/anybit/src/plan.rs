@@ -7,6 +7,7 @@ use anybit_formats::{
 };
 
 use crate::caps::{Caps, DeviceClass};
+use crate::choices::Choices;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 use crate::matrix::{DeviceMatrix, TEXTURE_WIDTH};
@@ -469,14 +470,32 @@ fn memories(
         .chain(textures.then_some(Memory::Textures))
 }
 
-/// The kernel for a problem on a device.
+/// The kernel for a problem on a device, by the cost model.
 ///
 /// # Errors
 ///
 /// [`Error::Unsupported`] with every refusal if no kernel can do it; [`Error::AccumulatorOverflow`] if K is so large that
 /// integers could overflow; [`Error::Format`] if a group does not divide K; [`Error::TooLarge`] for sizes past u32.
 pub fn plan(problem: &Problem, caps: &Caps, options: &PlanOptions) -> Result<Plan> {
+    plan_with(problem, caps, options, &Choices::none())
+}
+
+/// The kernel for a problem on a device: of those that the options leave, the one that was measured to be the fastest,
+/// else by the cost model.
+///
+/// # Errors
+///
+/// Those of [`plan`]; never one because of the choices.
+pub fn plan_with(
+    problem: &Problem,
+    caps: &Caps,
+    options: &PlanOptions,
+    choices: &Choices,
+) -> Result<Plan> {
     let (accepted, refusals) = candidates(problem, caps, options)?;
+    if let Some(choice) = choices.choose(problem, caps, options, &accepted) {
+        return Ok(choice.plan);
+    }
     let candidate = accepted
         .into_iter()
         .next()
@@ -484,6 +503,15 @@ pub fn plan(problem: &Problem, caps: &Caps, options: &PlanOptions) -> Result<Pla
             contract: problem.contract(),
             refusals,
         })?;
+    plan_of(problem, caps, candidate)
+}
+
+/// The plan with one candidate.
+///
+/// # Errors
+///
+/// Those of [`plan`] but [`Error::Unsupported`].
+pub(crate) fn plan_of(problem: &Problem, caps: &Caps, candidate: Candidate) -> Result<Plan> {
     if matches!(candidate.engine, Engine::Dot4 | Engine::Bitplane) {
         check_accumulator(problem, candidate.nesting)?;
     }

@@ -134,6 +134,17 @@ impl Problem {
         )
     }
 
+    /// Whether a text is what [`contract`](Self::contract) calls some problem.
+    pub(crate) fn is_contract(text: &str) -> bool {
+        let parts: Vec<&str> = text.split('_').collect();
+        let format = |text: &str| text.parse::<MatrixFormat>().is_ok();
+        match parts[..] {
+            ["gemv" | "gemm", x, w, "f32" | "f16" | "i32"]
+            | ["gemv" | "gemm", x, w, "f32", "residual"] => format(x) && format(w),
+            _ => false,
+        }
+    }
+
     /// Rows of X, all batches together.
     pub fn activation_rows(&self) -> usize {
         if self.batch.broadcast_activation {

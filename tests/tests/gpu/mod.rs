@@ -17,3 +17,4 @@ mod rows_of_sources;
 mod sequence;
 mod shapes;
 mod transfer;
+mod tuning;

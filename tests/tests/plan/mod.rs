@@ -1,5 +1,7 @@
 //! The planner on made-up devices.
 
+mod choices;
+
 use std::collections::HashSet;
 
 use anybit::{
