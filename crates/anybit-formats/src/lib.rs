@@ -70,7 +70,8 @@ pub use matrix_format::{
 };
 pub use nested::{Nesting, double_round, truncate};
 pub use packed::{
-    DeviceImage, PackedMatrix, SideData, Zeros, pack_ternary5, ternary5_bytes, unpack_ternary5,
+    DeviceImage, DeviceRows, PackedMatrix, SideData, Zeros, pack_ternary5, ternary5_bytes,
+    unpack_ternary5,
 };
 pub use quantize::{
     Calibration, Overflow, QuantizeOptions, QuantizeRowsOptions, Rounding, ScaleRule, quantize,

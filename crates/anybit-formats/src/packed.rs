@@ -6,18 +6,20 @@ use std::ops::Range;
 use crate::layout::{
     self, BLOCK, piece_widths, row_words, side_index, sum_block, sum_groups, unit_words,
 };
-use crate::parallel::for_each_chunk_mut;
+use crate::parallel::{find, for_each_chunk_mut};
 use crate::{
     DeviceLayout, ElementFormat, FloatFormat, FormatError, Granularity, MatrixFormat, PieceLayout,
     Sections, SumLayout, ZeroKind,
 };
 
 mod block;
+mod device;
 mod nested;
 mod side;
 mod ternary;
 
 use block::Block;
+pub use device::DeviceRows;
 pub(crate) use side::Side;
 pub use side::{SideData, Zeros};
 pub use ternary::{pack_ternary5, ternary5_bytes, unpack_ternary5};
@@ -36,6 +38,9 @@ pub struct PackedMatrix {
     pieces: Vec<Vec<u32>>,
     side: Side,
 }
+
+/// Words of a device image that one thread makes at a time: what the nearest caches hold.
+const STRETCH: usize = 1 << 13;
 
 /// A matrix as the two word arrays that shaders read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +131,7 @@ impl PackedMatrix {
         format.check_shape(rows, columns)?;
         check_len("codes", rows * columns, codes.len())?;
         let valid = CodeCheck::new(element);
-        if let Some(index) = codes.iter().position(|&code| !valid.holds(code)) {
+        if let Some(index) = find(codes, |&code| !valid.holds(code)) {
             let (row, column) = position(index, columns);
             return Err(valid.error(row, column, codes[index]));
         }
@@ -212,7 +217,7 @@ impl PackedMatrix {
         format.check_shape(rows, columns)?;
         check_len("values", rows * columns, values.len())?;
         check_finite(values, columns)?;
-        if let Some(index) = values.iter().position(|&value| element.overflows(value)) {
+        if let Some(index) = find(values, |&value| element.overflows(value)) {
             let (row, column) = position(index, columns);
             let element = format.element();
             return Err(FormatError::ElementOverflow {
@@ -637,112 +642,29 @@ impl PackedMatrix {
     ///
     /// Those of [`Sections::new`].
     pub fn to_device(&self, layout: &DeviceLayout) -> Result<DeviceImage, FormatError> {
-        let sections = Sections::new(&self.format, self.rows, self.columns, layout)?;
-        let mut codes = vec![0; sections.codes_words];
-        let padded = layout::padded_rows(self.rows, layout.interleave);
-        let device_widths = piece_widths(self.format.element(), layout.pieces);
-        for (bit, (&width, &start)) in device_widths.iter().zip(&sections.pieces).enumerate() {
-            let stream = &mut codes[start as usize..][..padded * row_words(width, self.columns)];
-            match (layout.pieces, self.format.element()) {
-                (PieceLayout::Planes, element) if element.has_codes() => {
-                    self.store_plane(bit as u32, layout, stream)
-                }
-                // Without planes, the pieces of the host and the device are the same.
-                _ => self.store_piece(&self.pieces[bit], width, layout, stream),
-            }
-        }
-        let mut side = vec![0; sections.side_words];
-        self.store_side(&sections, layout, &mut side);
-        Ok(DeviceImage {
-            sections,
-            codes,
-            side,
-        })
+        self.to_device_with_carries(layout, &[])
     }
 
-    /// Writes a piece of `width` bits as a device stream.
-    fn store_piece(&self, source: &[u32], width: u32, layout: &DeviceLayout, stream: &mut [u32]) {
-        let row_len = row_words(width, self.columns);
-        let interleave = layout.interleave as usize;
-        if interleave == 1 {
-            stream.copy_from_slice(source);
-            return;
-        }
-        let unit = unit_words(width);
-        for_each_chunk_mut(stream, interleave * row_len, |index, chunk| {
-            for (lane, row) in self.row_group(index, interleave) {
-                let words = &source[row * row_len..][..row_len];
-                for (index, words) in words.chunks_exact(unit).enumerate() {
-                    chunk[(index * interleave + lane) * unit..][..unit].copy_from_slice(words);
-                }
-            }
-        });
-    }
-
-    /// Writes one bit of every code as a device stream.
-    fn store_plane(&self, bit: u32, layout: &DeviceLayout, stream: &mut [u32]) {
-        let Some((source, width, bit)) = self.piece_of_bit(bit) else {
-            return;
-        };
-        let blocks = row_words(1, self.columns);
-        let interleave = layout.interleave as usize;
-        for_each_chunk_mut(stream, interleave * blocks, |index, chunk| {
-            for (lane, row) in self.row_group(index, interleave) {
-                let words = &source[row * blocks * width as usize..][..blocks * width as usize];
-                for (index, words) in words.chunks_exact(width as usize).enumerate() {
-                    chunk[index * interleave + lane] = block::plane(words, width, bit);
-                }
-            }
-        });
-    }
-
-    /// The piece that holds a bit of the code, its width, and the bit's place in it.
-    fn piece_of_bit(&self, bit: u32) -> Option<(&[u32], u32, u32)> {
-        let mut shift = 0;
-        for (stream, &width) in self
-            .pieces
-            .iter()
-            .zip(piece_widths(self.format.element(), PieceLayout::Pieces))
-        {
-            if bit < shift + width {
-                return Some((stream, width, bit - shift));
-            }
-            shift += width;
-        }
-        None
-    }
-
-    /// `(row mod interleave, row)` of the rows of a group of interleaved rows, without the padding
-    /// rows.
-    fn row_group(
+    /// [`to_device`](Self::to_device) of an `int8` matrix in planes, with a carry plane for each of these widths.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sections::with_carries`].
+    pub fn to_device_with_carries(
         &self,
-        index: usize,
-        interleave: usize,
-    ) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let start = index * interleave;
-        (start..self.rows.min(start + interleave)).enumerate()
-    }
-
-    /// Writes scales, zeros and sums.
-    fn store_side(&self, sections: &Sections, layout: &DeviceLayout, side: &mut [u32]) {
-        self.side
-            .store(&self.format, self.columns, sections, layout, side);
-        sections.store_table(self.format.element(), side);
-        if layout.sums != SumLayout::None {
-            let groups = sum_groups(&self.format, self.columns, layout.sums);
-            let interleave = layout.interleave as usize;
-            let padded = layout::padded_rows(self.rows, layout.interleave);
-            let sums = &mut side[sections.sums as usize..][..padded * groups];
-            for_each_chunk_mut(sums, interleave * groups, |index, chunk| {
-                for (lane, row) in self.row_group(index, interleave) {
-                    self.row_sums(row, layout.sums, |group, sum| {
-                        if let Some(entry) = chunk.get_mut(group * interleave + lane) {
-                            *entry += sum;
-                        }
-                    });
-                }
-            });
-        }
+        layout: &DeviceLayout,
+        widths: &[u8],
+    ) -> Result<DeviceImage, FormatError> {
+        let rows = self.device_rows(0..self.rows, layout, widths)?;
+        let mut codes = vec![0; rows.sections().codes_words];
+        for_each_chunk_mut(&mut codes, STRETCH, |index, words| {
+            rows.fill_codes(index * STRETCH, words);
+        });
+        Ok(DeviceImage {
+            codes,
+            side: rows.side(),
+            sections: rows.sections().clone(),
+        })
     }
 
     /// Calls `add` with the sum's place and Σu of every 16 columns of a row. A place may come
@@ -951,7 +873,7 @@ impl PackedMatrix {
 
 /// Checks that every value of a matrix is finite.
 pub(crate) fn check_finite(values: &[f32], columns: usize) -> Result<(), FormatError> {
-    match values.iter().position(|value| !value.is_finite()) {
+    match find(values, |value| !value.is_finite()) {
         None => Ok(()),
         Some(index) => {
             let (row, column) = position(index, columns);

@@ -665,6 +665,55 @@ proptest! {
         let back = PackedMatrix::from_device(format, end - start, columns, &layout, codes, side);
         prop_assert_eq!(back.unwrap(), part);
     }
+
+    /// Any rows, any stretch of words: what the image of those rows has there.
+    #[test]
+    fn device_rows_are_parts_of_an_image((format, rows, columns, layout, seed) in any_case()) {
+        let matrix = random_matrix(format, rows, columns, seed);
+        let start = seed as usize % (rows + 1);
+        let end = start + (seed >> 32) as usize % (rows - start + 1);
+        let image = matrix.row_range(start..end).unwrap().to_device(&layout).unwrap();
+        let part = matrix.device_rows(start..end, &layout, &[]).unwrap();
+        prop_assert_eq!(part.sections(), &image.sections);
+        prop_assert_eq!(part.side(), &image.side[..]);
+        // Past the end there are zeros.
+        let mut whole = image.codes.clone();
+        whole.resize(whole.len() + 50, 0);
+        let (mut at, mut len) = (0, seed as usize % 300 + 1);
+        while at < whole.len() {
+            let words = at..whole.len().min(at + len);
+            let mut made = vec![u32::MAX; words.len()];
+            part.fill_codes(at, &mut made);
+            prop_assert_eq!(&made[..], &whole[words.clone()]);
+            if let Some(stored) = part.stored_codes(words.clone()) {
+                prop_assert_eq!(stored, &made[..]);
+            }
+            at = words.end;
+            len = len * 7 % 311 + 1;
+        }
+        prop_assert!(matrix.device_rows(0..rows + 1, &layout, &[]).is_err());
+    }
+}
+
+/// What lies on the device as on the host is not made anew.
+#[test]
+fn row_major_pieces_are_stored_codes() {
+    let format: MatrixFormat = "i3g32h".parse().unwrap();
+    let matrix = random_matrix(format, 6, 4096, 1);
+    let rows = matrix
+        .device_rows(2..6, &DeviceLayout::ROW_MAJOR, &[])
+        .unwrap();
+    let pieces: Vec<&[u32]> = matrix.pieces().collect();
+    assert_eq!(rows.stored_codes(0..1024), Some(&pieces[0][512..]));
+    assert_eq!(rows.stored_codes(1024..1536), Some(&pieces[1][256..]));
+    assert_eq!(rows.stored_codes(1000..1030), None);
+    assert_eq!(rows.stored_codes(1500..1540), None);
+    let interleaved = DeviceLayout {
+        interleave: 4,
+        ..DeviceLayout::ROW_MAJOR
+    };
+    let rows = matrix.device_rows(2..6, &interleaved, &[]).unwrap();
+    assert_eq!(rows.stored_codes(0..16), None);
 }
 
 /// The numbers of `docs/packing.md`.

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::check_len;
-use crate::layout::side_index;
+use crate::layout::{padded_rows, side_index};
+use crate::parallel::for_each_chunk_mut;
 use crate::{
     DeviceLayout, FloatFormat, FormatError, Granularity, MatrixFormat, ScaleType, Sections,
     ZeroKind,
@@ -389,21 +390,20 @@ impl Side {
         let (stored, bits) = (scale_layout.scale, scale_layout.scale.bits());
         let places = Places::of_scales(format, columns, layout);
         let scales = &mut side[sections.scales as usize..];
-        for (index, &scale) in self.scales.iter().enumerate() {
-            put(scales, bits, places.of(index), stored.encode(scale));
-        }
+        // What is stored is exact in its type.
+        let encode = |&scale: &f32| match stored {
+            ScaleType::F16 => f16_bits(scale),
+            _ => stored.encode(scale),
+        };
+        places.store(&self.scales, bits, scales, encode);
         let zeros = &mut side[sections.zeros as usize..];
         match &self.zeros {
             StoredZeros::None => {}
             StoredZeros::Integer(bytes) | StoredZeros::Choice(bytes) => {
-                for (index, &byte) in bytes.iter().enumerate() {
-                    put(zeros, 8, places.of(index), u32::from(byte));
-                }
+                places.store(bytes, 8, zeros, |&byte| u32::from(byte));
             }
             StoredZeros::Minimum(minima) => {
-                for (index, &minimum) in minima.iter().enumerate() {
-                    put(zeros, bits, places.of(index), stored.encode(minimum));
-                }
+                places.store(minima, bits, zeros, encode);
             }
         }
         if let Some(level) = stored.second() {
@@ -413,14 +413,8 @@ impl Side {
                 (sections.second_minima, &self.second_minima),
             ] {
                 let section = &mut side[section as usize..];
-                for (index, &entry) in entries.iter().enumerate() {
-                    put(
-                        section,
-                        level.float.bits(),
-                        places.of(index),
-                        level.float.encode(entry),
-                    );
-                }
+                let bits = level.float.bits();
+                places.store(entries, bits, section, |&entry| level.float.encode(entry));
             }
         }
     }
@@ -520,6 +514,64 @@ impl Places {
             groups => side_index(self.interleave, groups, index / groups, index % groups),
         }
     }
+
+    /// Writes the entries of a row-major array, each of so many bits, in a zeroed section.
+    fn store<T: Sync>(
+        &self,
+        entries: &[T],
+        bits: u32,
+        section: &mut [u32],
+        encode: impl Fn(&T) -> u32 + Send + Sync,
+    ) {
+        match bits {
+            8 => self.store_as::<8, T>(entries, section, encode),
+            16 => self.store_as::<16, T>(entries, section, encode),
+            _ => self.store_as::<32, T>(entries, section, encode),
+        }
+    }
+
+    fn store_as<const BITS: usize, T: Sync>(
+        &self,
+        entries: &[T],
+        section: &mut [u32],
+        encode: impl Fn(&T) -> u32 + Send + Sync,
+    ) {
+        let groups = self.groups;
+        if groups == 0 {
+            for entry in entries {
+                put(section, BITS as u32, 0, encode(entry));
+            }
+            return;
+        }
+        // So many rows begin and end with a word and a group of interleaved rows, whatever the layout.
+        const ROWS: usize = 32;
+        let rows = padded_rows(entries.len() / groups, self.interleave);
+        let words = (rows * groups * BITS).div_ceil(32);
+        for_each_chunk_mut(&mut section[..words], groups * BITS, |index, words| {
+            let rows = entries.chunks_exact(groups).skip(index * ROWS).take(ROWS);
+            for (row, entries) in rows.enumerate() {
+                let places = (side_index(self.interleave, groups, row, 0)..)
+                    .step_by(self.interleave.max(1) as usize);
+                for (place, entry) in places.zip(entries) {
+                    let per_word = 32 / BITS;
+                    words[place / per_word] |= encode(entry) << (BITS * (place % per_word));
+                }
+            }
+        });
+    }
+}
+
+/// The bits of an f16 that is there as f32, without rounding and without asking what the processor can do.
+fn f16_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    let exact = if magnitude < 0x3880_0000 {
+        // Subnormal: a multiple of 2^-24.
+        (f32::from_bits(magnitude) * 16_777_216.0) as u32
+    } else {
+        (magnitude >> 13).wrapping_sub(112 << 10)
+    };
+    exact | bits >> 16 & 0x8000
 }
 
 /// Writes entry `index` of `bits` bits (8, 16 or 32) in a zeroed section.
@@ -533,4 +585,20 @@ fn take(section: &[u32], bits: u32, index: usize) -> u32 {
     let per_word = 32 / bits as usize;
     let mask = u32::MAX >> (32 - bits);
     section[index / per_word] >> (bits as usize * (index % per_word)) & mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::f16_bits;
+    use half::f16;
+
+    #[test]
+    fn every_f16_keeps_its_bits() {
+        for bits in 0..=u16::MAX {
+            let value = f16::from_bits(bits);
+            if value.is_finite() {
+                assert_eq!(f16_bits(value.to_f32()), u32::from(bits), "{value}");
+            }
+        }
+    }
 }
