@@ -362,7 +362,9 @@ impl Session {
 
     fn step(&self, rows: usize, end: End) -> Result<Step> {
         let model = &self.model.inner;
-        StepBuilder::new(model, &self.sequence, &self.caches, rows).build(end)
+        model.context.prepare_together(|context| {
+            StepBuilder::new(model, context, &self.sequence, &self.caches, rows).build(end)
+        })
     }
 
     /// The step for a chunk, prepared anew unless the last one was alike.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use anybit::formats::{DeviceLayout, MatrixFormat, QuantizeRowsOptions};
 use anybit::{
-    Attention, DeviceMatrix, Epilogue, HeadNorm, KvCache, Operands, OutputFormat, OutputMatrix,
-    Plan, Prepared, Rotary, RowSource, Sampling, Sequence,
+    Attention, Context, DeviceMatrix, Epilogue, HeadNorm, KvCache, Operands, OutputFormat,
+    OutputMatrix, Plan, Prepared, Rotary, RowSource, Sampling, Sequence,
 };
 
 use crate::error::{Error, Result};
@@ -98,6 +98,8 @@ struct Wide {
 /// Prepares a step.
 pub(crate) struct StepBuilder<'a> {
     model: &'a Inner,
+    /// Leaves pipelines for later.
+    context: &'a Context,
     sequence: &'a Sequence,
     caches: &'a [KvCache],
     rows: usize,
@@ -110,12 +112,14 @@ pub(crate) struct StepBuilder<'a> {
 impl<'a> StepBuilder<'a> {
     pub(crate) fn new(
         model: &'a Inner,
+        context: &'a Context,
         sequence: &'a Sequence,
         caches: &'a [KvCache],
         rows: usize,
     ) -> Self {
         Self {
             model,
+            context,
             sequence,
             caches,
             rows,
@@ -144,7 +148,7 @@ impl<'a> StepBuilder<'a> {
         } else {
             1.0
         };
-        let first = model.context.prepare_gather(
+        let first = self.context.prepare_gather(
             &model.embedding,
             factor,
             self.sequence,
@@ -198,7 +202,7 @@ impl<'a> StepBuilder<'a> {
                 epsilon: config.epsilon,
             }),
         };
-        let context = &model.context;
+        let context = self.context;
         let rotate = context.prepare_rotate(
             &rotary,
             &qkv.whole,
@@ -296,7 +300,7 @@ impl<'a> StepBuilder<'a> {
         layer: &Linear,
         plain: Option<&Wide>,
     ) -> Result<Activations> {
-        let context = &self.model.context;
+        let context = self.context;
         let rows = input.whole.rows();
         let mut input = input.activation()?;
         let mut source = *source;
@@ -320,7 +324,7 @@ impl<'a> StepBuilder<'a> {
             }
             let columns = part.matrix.columns();
             let target = self.quantized(rows, columns, layout)?;
-            let quantize = self.model.context.prepare_quantize_source(
+            let quantize = self.context.prepare_quantize_source(
                 &input,
                 &source,
                 &target,
@@ -345,10 +349,7 @@ impl<'a> StepBuilder<'a> {
             return Ok(matrix.clone());
         }
         let format = self.model.options.precision.activation;
-        let matrix = self
-            .model
-            .context
-            .allocate(format, rows, columns, &layout)?;
+        let matrix = self.context.allocate(format, rows, columns, &layout)?;
         self.bytes += matrix.bytes();
         self.activations.insert((columns, layout), matrix.clone());
         Ok(matrix)
@@ -367,7 +368,7 @@ impl<'a> StepBuilder<'a> {
             return Ok(plan.clone());
         }
         let plan = part.plan(
-            &self.model.context,
+            self.context,
             rows,
             self.model.options.precision.activation,
             residual,
@@ -400,7 +401,7 @@ impl<'a> StepBuilder<'a> {
             let epilogue = added
                 .as_ref()
                 .map_or_else(Epilogue::default, Epilogue::residual);
-            let product = self.model.context.prepare_with(
+            let product = self.context.prepare_with(
                 &plan,
                 Operands {
                     activation,
@@ -432,7 +433,7 @@ impl<'a> StepBuilder<'a> {
                     weight,
                     epsilon: self.model.config.epsilon,
                 };
-                let add = self.model.context.prepare_rows(
+                let add = self.context.prepare_rows(
                     &scratch.normed.activation()?,
                     &source,
                     Some(&stream.whole),
@@ -452,12 +453,12 @@ impl<'a> StepBuilder<'a> {
         let mut advance = None;
         match end {
             End::Advance => {
-                advance = Some(model.context.prepare_advance(self.sequence, self.rows)?);
+                advance = Some(self.context.prepare_advance(self.sequence, self.rows)?);
             }
             End::Draw(sampling) => {
                 let last = scratch.hidden[0].rows(self.rows - 1, 1)?;
                 let output = self.logits(&last, 1)?;
-                let draw = model.context.prepare_draw(
+                let draw = self.context.prepare_draw(
                     &output.whole,
                     model.config.logit_cap,
                     &sampling,
@@ -482,7 +483,7 @@ impl<'a> StepBuilder<'a> {
                     let part = output.rows(0, count)?;
                     self.logits_into(&scratch.hidden[0].rows(first, count)?, &part)?;
                     if let Some(entropies) = &entropies {
-                        let entropy = model.context.prepare_cross_entropy(
+                        let entropy = self.context.prepare_cross_entropy(
                             &part.whole,
                             model.config.logit_cap,
                             self.sequence,
@@ -500,7 +501,7 @@ impl<'a> StepBuilder<'a> {
                 }
                 self.work = whole;
                 cross_entropies = entropies.map(|entropies| entropies.whole);
-                advance = Some(model.context.prepare_advance(self.sequence, self.rows)?);
+                advance = Some(self.context.prepare_advance(self.sequence, self.rows)?);
             }
         }
         Ok(Step {
@@ -549,7 +550,6 @@ impl Wide {
         let stride = columns.next_multiple_of(ALIGNMENT);
         // A row more than there are, so that a stretch of columns may be bound with whole rows.
         let room = builder
-            .model
             .context
             .output(OutputFormat::F32, rows + 1, stride)?;
         let buffer = room.buffer().cloned();

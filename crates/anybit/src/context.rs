@@ -7,11 +7,12 @@ use std::task::{Poll, Waker};
 
 use crate::caps::{Caps, wanted_features, wanted_limits};
 use crate::error::{Error, Result};
-use crate::pipeline::PipelineCache;
+use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all, gemm_bindings};
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::problem::Problem;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::readback::Poller;
+use crate::specialize::Specialization;
 
 /// Which adapter to take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub async fn adapters(options: &ContextOptions) -> Result<Vec<wgpu::Adapter>> {
 #[derive(Clone)]
 pub struct Context {
     pub(crate) inner: Arc<Inner>,
+    /// Where pipelines are noted that are to be compiled later, together.
+    later: Option<Arc<Mutex<Vec<Arc<Pipeline>>>>>,
 }
 
 pub(crate) struct Inner {
@@ -124,12 +127,13 @@ impl Context {
             inner: Arc::new(Inner {
                 #[cfg(not(target_arch = "wasm32"))]
                 poller: Poller::new(device.clone()),
+                pipelines: PipelineCache::new(None),
                 device,
                 queue,
                 caps,
-                pipelines: PipelineCache::default(),
                 scratch: Mutex::default(),
             }),
+            later: None,
         }
     }
 
@@ -222,20 +226,76 @@ impl Context {
         plan(problem, &self.inner.caps, options)
     }
 
-    /// Makes the pipelines of plans ahead of their first use. May run on any thread, several at once.
+    /// Compiles the pipelines of plans ahead of their first use, on several threads, and waits for them. May be called from
+    /// several threads: none compiles what another is compiling or has compiled.
     ///
     /// # Errors
     ///
     /// [`Error::Pipeline`] if the driver rejects one.
-    pub fn warm_up(&self, plans: &[Plan]) -> Result<()> {
-        for plan in plans {
-            self.inner.pipelines.get(
-                &self.inner.device,
-                plan.specialization(),
-                crate::pipeline::gemm_bindings(plan.problem().residual),
-            )?;
+    pub fn warm_up<'a>(&self, plans: impl IntoIterator<Item = &'a Plan>) -> Result<()> {
+        let pipelines = plans.into_iter().map(|plan| {
+            let bindings = gemm_bindings(plan.problem().residual);
+            let Inner {
+                pipelines, device, ..
+            } = &*self.inner;
+            pipelines.get(device, plan.specialization(), bindings)
+        });
+        compile_all(&pipelines.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Runs `prepare` with a context that leaves pipelines to be compiled later; then compiles all that it has met, on
+    /// several threads, and waits for them. For all that a model does before its first token: one pipeline after the other
+    /// takes as many times as long as there are threads.
+    ///
+    /// What `prepare` returns is ready to be recorded. If it is recorded within `prepare` already, that compiles what it
+    /// needs.
+    ///
+    /// # Errors
+    ///
+    /// Those of `prepare`; [`Error::Pipeline`] if the driver rejects a pipeline.
+    ///
+    /// ```no_run
+    /// # use anybit::{Context, Error, Operands, Plan, Prepared};
+    /// # fn both(context: &Context, plan: &Plan, x: Operands<'_>, y: Operands<'_>) -> Result<[Prepared; 2], Error> {
+    /// context.prepare_together(|context| {
+    ///     Ok([context.prepare(plan, x)?, context.prepare(plan, y)?])
+    /// })
+    /// # }
+    /// ```
+    pub fn prepare_together<T, E: From<Error>>(
+        &self,
+        prepare: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let later = Arc::<Mutex<Vec<_>>>::default();
+        let prepared = prepare(&Self {
+            inner: Arc::clone(&self.inner),
+            later: Some(Arc::clone(&later)),
+        })?;
+        let pipelines = std::mem::take(&mut *later.lock().unwrap_or_else(PoisonError::into_inner));
+        compile_all(&pipelines)?;
+        Ok(prepared)
+    }
+
+    /// The pipeline of a kernel: compiled, unless that is for later.
+    pub(crate) fn pipeline(
+        &self,
+        specialization: &Specialization,
+        bindings: &[Binding],
+    ) -> Result<Arc<Pipeline>> {
+        let Inner {
+            pipelines, device, ..
+        } = &*self.inner;
+        let pipeline = pipelines.get(device, specialization, bindings)?;
+        match &self.later {
+            Some(later) if !pipeline.is_compiled() => {
+                let mut later = later.lock().unwrap_or_else(PoisonError::into_inner);
+                later.push(Arc::clone(&pipeline));
+            }
+            _ => {
+                pipeline.compiled()?;
+            }
         }
-        Ok(())
+        Ok(pipeline)
     }
 
     /// Leaves polling the device to the caller: no helper thread polls while reads are pending.

@@ -1,7 +1,12 @@
 //! Pipelines: the only place that makes shader modules, layouts and pipelines.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(not(target_arch = "wasm32"))]
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+#[cfg(not(target_arch = "wasm32"))]
+use std::thread;
 
 use crate::context::resolve_now;
 use crate::error::{Error, Result};
@@ -68,63 +73,222 @@ pub(crate) const ELEMENTWISE_BINDINGS: &[Binding] = &[
     Binding::Write,
 ];
 
-/// A compiled kernel.
+/// A layout of bindings, and of the pipelines that have it. All kernels with the same bindings share one.
 #[derive(Debug)]
-pub(crate) struct Pipeline {
-    pub(crate) pipeline: wgpu::ComputePipeline,
-    pub(crate) layout: wgpu::BindGroupLayout,
+pub(crate) struct Layout {
+    pub(crate) bind_group: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
 }
 
-/// Every pipeline made so far, by what decides its shader's text: formats that differ in parameters alone share one.
+/// A kernel's pipeline, compiled once by the first thread that needs it.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) layout: Arc<Layout>,
+    device: wgpu::Device,
+    specialization: Specialization,
+    /// What the driver remembers of pipelines, where it lets us keep it.
+    driver_cache: Option<wgpu::PipelineCache>,
+    compiled: OnceLock<wgpu::ComputePipeline>,
+    compiling: Mutex<()>,
+}
+
+impl Pipeline {
+    /// The compiled pipeline, compiled now if nobody has. Another thread that is at it is waited for, so that none is
+    /// compiled twice.
+    pub(crate) fn compiled(&self) -> Result<&wgpu::ComputePipeline> {
+        if let Some(compiled) = self.compiled.get() {
+            return Ok(compiled);
+        }
+        // It guards nothing that a panic could leave broken.
+        let _compiling = self
+            .compiling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiled) = self.compiled.get() {
+            return Ok(compiled);
+        }
+        let compiled = self.compile()?;
+        Ok(self.compiled.get_or_init(|| compiled))
+    }
+
+    pub(crate) fn is_compiled(&self) -> bool {
+        self.compiled.get().is_some()
+    }
+
+    fn compile(&self) -> Result<wgpu::ComputePipeline> {
+        let id = self.specialization.id.as_str();
+        let linked = self.specialization.link().map_err(|source| Error::Link {
+            kernel: id.to_string(),
+            source,
+        })?;
+        let compiled = scoped(&self.device, |device| {
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(id),
+                source: wgpu::ShaderSource::Wgsl(linked.wgsl.into()),
+            });
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(id),
+                layout: Some(&self.layout.pipeline),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // Every cell of workgroup memory is written before it is read.
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: self.driver_cache.as_ref(),
+            })
+        });
+        compiled.map_err(|error| match error {
+            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
+                what: "a pipeline",
+                bytes: 0,
+            },
+            error => Error::Pipeline {
+                kernel: id.to_string(),
+                message: locate(&error.to_string(), &linked.line_map),
+            },
+        })
+    }
+}
+
+/// Every pipeline so far, by what decides its shader's text: formats that differ in parameters alone share one. And the
+/// layouts, by their bindings.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
-    made: Mutex<HashMap<ShaderKey, Arc<Pipeline>>>,
+    pipelines: Mutex<HashMap<ShaderKey, Arc<Pipeline>>>,
+    layouts: Mutex<HashMap<Box<[Binding]>, Arc<Layout>>>,
+    driver_cache: Option<wgpu::PipelineCache>,
 }
 
 impl PipelineCache {
-    /// The pipeline of a specialisation, made now if it is new. May be called from several threads; two that want the
-    /// same new pipeline may both make it, and one is kept.
+    pub(crate) fn new(driver_cache: Option<wgpu::PipelineCache>) -> Self {
+        Self {
+            driver_cache,
+            ..Self::default()
+        }
+    }
+
+    /// What the driver remembers of the pipelines, if the device can tell.
+    pub(crate) fn driver_cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.driver_cache.as_ref()
+    }
+
+    /// The pipeline of a specialisation, perhaps yet to be compiled. May be called from several threads.
     pub(crate) fn get(
         &self,
         device: &wgpu::Device,
         specialization: &Specialization,
         bindings: &[Binding],
     ) -> Result<Arc<Pipeline>> {
-        if let Some(pipeline) = self.lock().get(&specialization.key) {
+        if let Some(pipeline) = lock(&self.pipelines).get(&specialization.key) {
             return Ok(Arc::clone(pipeline));
         }
-        let pipeline = Arc::new(make(device, specialization, bindings)?);
-        Ok(Arc::clone(
-            self.lock()
-                .entry(specialization.key.clone())
-                .or_insert(pipeline),
-        ))
+        let layout = self.layout(device, specialization, bindings)?;
+        let mut pipelines = lock(&self.pipelines);
+        let pipeline = pipelines
+            .entry(specialization.key.clone())
+            .or_insert_with(|| {
+                Arc::new(Pipeline {
+                    layout,
+                    device: device.clone(),
+                    specialization: specialization.clone(),
+                    driver_cache: self.driver_cache.clone(),
+                    compiled: OnceLock::new(),
+                    compiling: Mutex::default(),
+                })
+            });
+        Ok(Arc::clone(pipeline))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ShaderKey, Arc<Pipeline>>> {
-        // A panic elsewhere leaves a map of whole pipelines.
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    fn layout(
+        &self,
+        device: &wgpu::Device,
+        specialization: &Specialization,
+        bindings: &[Binding],
+    ) -> Result<Arc<Layout>> {
+        let mut layouts = lock(&self.layouts);
+        if let Some(layout) = layouts.get(bindings) {
+            return Ok(Arc::clone(layout));
+        }
+        let layout = scoped(device, |device| make_layout(device, bindings));
+        let layout = Arc::new(layout.map_err(|error| Error::Pipeline {
+            kernel: specialization.id.clone(),
+            message: error.to_string(),
+        })?);
+        layouts.insert(bindings.into(), Arc::clone(&layout));
+        Ok(layout)
     }
 }
 
-fn make(
-    device: &wgpu::Device,
-    specialization: &Specialization,
-    bindings: &[Binding],
-) -> Result<Pipeline> {
-    let id = specialization.id.as_str();
-    let linked = specialization.link().map_err(|source| Error::Link {
-        kernel: id.to_string(),
-        source,
-    })?;
+/// Compiles pipelines on as many threads as the machine has to spare; of several errors it tells the first.
+pub(crate) fn compile_all(pipelines: &[Arc<Pipeline>]) -> Result<()> {
+    let mut waiting: Vec<&Arc<Pipeline>> = Vec::new();
+    for pipeline in pipelines {
+        // Each once, so that no thread waits for another while there is more to do.
+        if !pipeline.is_compiled() && !waiting.iter().any(|other| Arc::ptr_eq(other, pipeline)) {
+            waiting.push(pipeline);
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(pipeline) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) {
+            pipeline.compiled()?;
+        }
+        Ok(())
+    };
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        thread::scope(|scope| {
+            // This thread is one of them; where the system gives no other, it is the only one.
+            let helpers: Vec<_> = (1..threads.min(waiting.len()))
+                .filter_map(|_| {
+                    let builder = thread::Builder::new().name("anybit-compile".into());
+                    builder.spawn_scoped(scope, work).ok()
+                })
+                .collect();
+            let mut result = work();
+            for helper in helpers {
+                // A helper that panics is one that the driver or wgpu made panic, as this thread would have.
+                let outcome = helper
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                result = result.and(outcome);
+            }
+            result
+        })
+    }
+    #[cfg(target_arch = "wasm32")]
+    work()
+}
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves maps of whole pipelines and layouts.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls wgpu and takes what it complains of.
+fn scoped<T>(
+    device: &wgpu::Device,
+    make: impl FnOnce(&wgpu::Device) -> T,
+) -> Result<T, wgpu::Error> {
     let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(id),
-        source: wgpu::ShaderSource::Wgsl(linked.wgsl.into()),
-    });
+    let made = make(device);
+    let errors = [
+        resolve_now(memory.pop()),
+        resolve_now(internal.pop()),
+        resolve_now(validation.pop()),
+    ];
+    match errors.into_iter().flatten().next() {
+        Some(error) => Err(error),
+        None => Ok(made),
+    }
+}
+
+fn make_layout(device: &wgpu::Device, bindings: &[Binding]) -> Layout {
     let entries: Vec<_> = bindings
         .iter()
         .zip(0..)
@@ -143,45 +307,19 @@ fn make(
             count: None,
         })
         .collect();
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(id),
+    let bind_group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("anybit"),
         entries: &entries,
     });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(id),
-        bind_group_layouts: &[Some(&layout)],
+    let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some("anybit"),
+        bind_group_layouts: &[Some(&bind_group)],
         immediate_size: 0,
     });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(id),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            // Every cell of workgroup memory is written before it is read.
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        },
-        cache: None,
-    });
-    let errors = [
-        resolve_now(memory.pop()),
-        resolve_now(internal.pop()),
-        resolve_now(validation.pop()),
-    ];
-    if let Some(error) = errors.into_iter().flatten().next() {
-        return Err(match error {
-            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
-                what: "a pipeline",
-                bytes: 0,
-            },
-            error => Error::Pipeline {
-                kernel: id.to_string(),
-                message: locate(&error.to_string(), &linked.line_map),
-            },
-        });
+    Layout {
+        bind_group,
+        pipeline,
     }
-    Ok(Pipeline { pipeline, layout })
 }
 
 /// Appends the module and line of the first position in wgpu's message.

@@ -242,7 +242,11 @@ impl Prepared {
     /// Records the work in a pass of the caller. Nothing is submitted.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            // It is compiled, or `Context::prepare_together` is not done and will return the error.
+            let Ok(pipeline) = dispatch.pipeline.compiled() else {
+                continue;
+            };
+            pass.set_pipeline(pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
             let [x, y, z] = dispatch.grid;
             pass.dispatch_workgroups(x, y, z);
@@ -375,10 +379,7 @@ impl Context {
         }
 
         let layout = gemm_bindings(problem.residual);
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, plan.specialization(), layout)?;
+        let pipeline = self.pipeline(plan.specialization(), layout)?;
         let centre = |element| centre(plan.engine(), element);
         let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
         let mut dispatches = Vec::new();
@@ -498,7 +499,7 @@ impl Context {
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&specialization.id),
-            layout: &pipeline.layout,
+            layout: &pipeline.layout.bind_group,
             entries: &entries,
         });
         if let Some(error) = resolve_now(scope.pop()) {

@@ -517,10 +517,7 @@ impl Context {
         source.check_apart(Some(&target.buffer))?;
         let mut layout = QUANTIZE_BINDINGS.to_vec();
         layout.extend(source.weight_binding().map(|_| Binding::Read));
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, &plan.specialization, &layout)?;
+        let pipeline = self.pipeline(&plan.specialization, &layout)?;
         let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
         let rule = Rule::new(&output.format);
         let params = QuantizeParams {
@@ -605,10 +602,7 @@ impl Context {
         if matrix.chunks.iter().any(|chunk| chunk.buffer == *buffer) {
             return Err(Error::Aliased { what: "the matrix" });
         }
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, &specialization, DECODE_BINDINGS)?;
+        let pipeline = self.pipeline(&specialization, DECODE_BINDINGS)?;
         let bytes = output.bytes();
         let mut dispatches = Vec::new();
         for chunk in &matrix.chunks {
@@ -674,10 +668,7 @@ impl Context {
         let (Some(x), Some(y), Some(buffer)) = (x, y, &output.buffer) else {
             return Ok(Prepared::new(specialization.id, Vec::new()));
         };
-        let pipeline =
-            self.inner
-                .pipelines
-                .get(&self.inner.device, &specialization, ELEMENTWISE_BINDINGS)?;
+        let pipeline = self.pipeline(&specialization, ELEMENTWISE_BINDINGS)?;
         let vectors = shape.1.div_ceil(4) as u64;
         let workgroups = (shape.0 as u64)
             .saturating_mul(vectors)

@@ -329,10 +329,7 @@ impl Context {
         bindings: &[wgpu::BufferBinding<'_>],
         grid: [u32; 3],
     ) -> Result<Prepared> {
-        let pipeline = self
-            .inner
-            .pipelines
-            .get(&self.inner.device, &specialization, layout)?;
+        let pipeline = self.pipeline(&specialization, layout)?;
         let dispatch = self.dispatch(&pipeline, &specialization, layout, params, bindings, grid)?;
         Ok(Prepared::new(specialization.id, vec![dispatch]))
     }

@@ -389,10 +389,7 @@ impl Context {
             Binding::Read,
             Binding::Write,
         ];
-        let pipeline = self
-            .inner
-            .pipelines
-            .get(&self.inner.device, &specialization, &layout)?;
+        let pipeline = self.pipeline(&specialization, &layout)?;
         let vectors = output.columns.div_ceil(4) as u64;
         let workgroups = (output.rows as u64 * vectors).div_ceil(u64::from(WORKGROUP));
         let [x, y] = fold_grid(workgroups, self.inner.caps.max_workgroups)?;
