@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::bind_groups::BindGroups;
 use crate::caps::{Caps, wanted_features, wanted_limits};
 use crate::error::{Error, Result};
 use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all, gemm_bindings};
@@ -96,6 +97,7 @@ pub(crate) struct Inner {
     pub(crate) queue: wgpu::Queue,
     pub(crate) caps: Caps,
     pub(crate) pipelines: PipelineCache,
+    pub(crate) bind_groups: Arc<BindGroups>,
     /// What dispatches of one operation hand on to the next.
     scratch: Mutex<Option<wgpu::Buffer>>,
     #[cfg(not(target_arch = "wasm32"))]
@@ -131,6 +133,7 @@ impl Context {
                 device,
                 queue,
                 caps,
+                bind_groups: Arc::default(),
                 scratch: Mutex::default(),
             }),
             later: None,
@@ -296,6 +299,12 @@ impl Context {
             }
         }
         Ok(pipeline)
+    }
+
+    /// How many bind groups are kept for products that are prepared again: at most 1024, and none that a dropped matrix was
+    /// in.
+    pub fn kept_bind_groups(&self) -> usize {
+        self.inner.bind_groups.len()
     }
 
     /// Leaves polling the device to the caller: no helper thread polls while reads are pending.

@@ -59,6 +59,7 @@
 #![warn(missing_docs)]
 
 mod attention;
+mod bind_groups;
 mod cache;
 mod caps;
 mod context;

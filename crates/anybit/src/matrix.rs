@@ -1,6 +1,7 @@
 //! Matrices on the device.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anybit_formats::layout::{padded_rows, piece_widths, row_words};
 use anybit_formats::{
@@ -10,6 +11,7 @@ use anybit_formats::{
 
 use half::f16;
 
+use crate::bind_groups::Life;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::problem::OutputFormat;
@@ -47,6 +49,7 @@ pub(crate) struct Chunk {
     pub(crate) side: Range<u64>,
     /// Words from row to row, of float matrices.
     pub(crate) row_words: u32,
+    pub(crate) life: Arc<Life>,
 }
 
 impl Chunk {
@@ -270,6 +273,7 @@ impl DeviceMatrix {
                 // Never read; any 16 bytes of the buffer will do.
                 side: offset..offset + 16,
                 row_words,
+                life: Life::new(),
             }]
         };
         Ok(Self {
@@ -404,6 +408,7 @@ impl Context {
                     codes,
                     side,
                     row_words,
+                    life: Life::new(),
                 });
                 first = range.end;
             }
@@ -560,6 +565,7 @@ pub struct OutputMatrix {
     pub(crate) row_stride: u32,
     pub(crate) offset: u64,
     pub(crate) buffer: Option<wgpu::Buffer>,
+    pub(crate) life: Arc<Life>,
 }
 
 impl OutputMatrix {
@@ -601,14 +607,20 @@ impl OutputMatrix {
     pub fn as_activation(&self) -> Option<DeviceMatrix> {
         let float = self.float()?;
         match &self.buffer {
-            Some(buffer) => DeviceMatrix::from_buffer_as(
-                float,
-                buffer,
-                self.offset,
-                (self.rows, self.columns),
-                self.row_stride as usize,
-            )
-            .ok(),
+            Some(buffer) => {
+                let mut matrix = DeviceMatrix::from_buffer_as(
+                    float,
+                    buffer,
+                    self.offset,
+                    (self.rows, self.columns),
+                    self.row_stride as usize,
+                )
+                .ok()?;
+                for chunk in &mut matrix.chunks {
+                    chunk.life = Arc::clone(&self.life);
+                }
+                Some(matrix)
+            }
             None => Some(DeviceMatrix {
                 format: MatrixFormat::new(float.into(), None).ok()?,
                 rows: self.rows,
@@ -657,6 +669,7 @@ impl OutputMatrix {
             row_stride,
             offset,
             buffer: (!matrix.chunks.is_empty()).then(|| buffer.clone()),
+            life: Life::new(),
         })
     }
 
@@ -770,6 +783,7 @@ impl Context {
             } else {
                 Some(self.buffer("the output", bytes, STORAGE)?)
             },
+            life: Life::new(),
         })
     }
 

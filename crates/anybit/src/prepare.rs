@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anybit_formats::{AffineFormat, ElementFormat, Granularity, MatrixFormat, PieceLayout};
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind_groups::{Key, Life};
 use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
 use crate::kernel::Engine;
@@ -239,6 +240,11 @@ impl Prepared {
         self.dispatches.len()
     }
 
+    /// The bind group of each dispatch. Where those of two are equal, they are one and the same.
+    pub fn bind_groups(&self) -> impl ExactSizeIterator<Item = &wgpu::BindGroup> {
+        self.dispatches.iter().map(|dispatch| &dispatch.bind_group)
+    }
+
     /// Records the work in a pass of the caller. Nothing is submitted.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {
@@ -266,6 +272,9 @@ impl Prepared {
 impl Context {
     /// Binds a plan to its operands and makes its pipeline if it is new. Shapes, formats, layouts and aliasing are
     /// checked here, so that recording cannot fail.
+    ///
+    /// Parameters and bind groups are kept as long as the matrices: the same plan with the same operands again makes nothing
+    /// on the device.
     ///
     /// # Errors
     ///
@@ -423,22 +432,24 @@ impl Context {
                 ),
                 weight: weight_params,
             };
-            let mut bindings = vec![
-                activation_chunk.codes_binding(),
-                activation_chunk.side_binding(),
-                chunk.codes_binding(),
-                chunk.side_binding(),
+            let mut operands = vec![
+                (activation_chunk.codes_binding(), &activation_chunk.life),
+                (activation_chunk.side_binding(), &activation_chunk.life),
+                (chunk.codes_binding(), &chunk.life),
+                (chunk.side_binding(), &chunk.life),
             ];
-            bindings.extend(output.binding());
-            bindings.extend(epilogue.residual.and_then(OutputMatrix::binding));
-            dispatches.push(self.dispatch(
-                &pipeline,
-                plan.specialization(),
-                layout,
-                bytemuck::bytes_of(&params),
-                &bindings,
+            let outputs = [Some(output), epilogue.residual].into_iter().flatten();
+            operands.extend(outputs.filter_map(|output| Some((output.binding()?, &output.life))));
+            dispatches.push(Dispatch {
+                pipeline: Arc::clone(&pipeline),
+                bind_group: self.kept_bind_group(
+                    &pipeline,
+                    plan.specialization(),
+                    bytemuck::bytes_of(&params),
+                    &operands,
+                )?,
                 grid,
-            )?);
+            });
         }
         Ok(Prepared::new(plan.id(), dispatches))
     }
@@ -456,6 +467,7 @@ impl Context {
             codes: 0..256,
             side: 256..512,
             row_words: 0,
+            life: Life::new(),
         })
     }
 
@@ -470,6 +482,44 @@ impl Context {
         grid: [u32; 3],
     ) -> Result<Dispatch> {
         debug_assert_eq!(layout.len(), bindings.len() + 1);
+        Ok(Dispatch {
+            pipeline: Arc::clone(pipeline),
+            bind_group: self.bind_group(pipeline, specialization, params, bindings)?,
+            grid,
+        })
+    }
+
+    /// A bind group as it was made before, if it is of the same matrices and parameters; else a new one, kept as long as the
+    /// matrices are there.
+    fn kept_bind_group(
+        &self,
+        pipeline: &Pipeline,
+        specialization: &Specialization,
+        params: &[u8],
+        operands: &[(wgpu::BufferBinding<'_>, &Arc<Life>)],
+    ) -> Result<wgpu::BindGroup> {
+        let kept = &self.inner.bind_groups;
+        let key = Key::new(&pipeline.layout.bind_group, params, operands);
+        if let Some(bind_group) = kept.get(&key) {
+            return Ok(bind_group);
+        }
+        let bindings: Vec<_> = operands
+            .iter()
+            .map(|(binding, _)| binding.clone())
+            .collect();
+        let bind_group = self.bind_group(pipeline, specialization, params, &bindings)?;
+        kept.keep(key, &bind_group, operands.iter().map(|(_, life)| *life));
+        Ok(bind_group)
+    }
+
+    /// A bind group with its parameters in a uniform buffer of its own.
+    fn bind_group(
+        &self,
+        pipeline: &Pipeline,
+        specialization: &Specialization,
+        params: &[u8],
+        bindings: &[wgpu::BufferBinding<'_>],
+    ) -> Result<wgpu::BindGroup> {
         let limit = self.inner.caps.max_binding;
         let sizes = bindings
             .iter()
@@ -508,11 +558,7 @@ impl Context {
                 message: error.to_string(),
             });
         }
-        Ok(Dispatch {
-            pipeline: Arc::clone(pipeline),
-            bind_group,
-            grid,
-        })
+        Ok(bind_group)
     }
 
     /// Records the work, submits it, and reads the output back.

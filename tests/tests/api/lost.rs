@@ -38,6 +38,7 @@ fn a_destroyed_device_is_an_error() {
             let problem = Problem::new((8, 8, 8), MatrixFormat::F32, MatrixFormat::F32);
             let plan = context.plan(&problem).expect("a plan");
             let x = context.upload_f32(&ones, 8, 8).expect("an upload");
+            let other = context.upload_f32(&ones, 8, 8).expect("an upload");
             let y = context.output(OutputFormat::F32, 8, 8).expect("an output");
             let operands = Operands {
                 activation: &x,
@@ -64,13 +65,31 @@ fn a_destroyed_device_is_an_error() {
                     .upload_f32(&ones, 8, 8)
                     .and_then(|x| context.download(&x)),
             );
+            // Through staging memory.
+            lost(
+                "a large upload",
+                context
+                    .upload_f32(&vec![1.0; 1 << 20], 1 << 10, 1 << 10)
+                    .and_then(|x| context.download(&x)),
+            );
             lost(
                 "output",
                 context
                     .output(OutputFormat::F32, 8, 8)
                     .and_then(|y| context.run(&prepared, &y)),
             );
-            lost("prepare", context.prepare(&plan, operands).map(|_| ()));
+            let others = Operands {
+                weight: &other,
+                ..operands
+            };
+            lost("prepare", context.prepare(&plan, others).map(|_| ()));
+            // What is prepared again was there before.
+            lost(
+                "prepare again",
+                context
+                    .prepare(&plan, operands)
+                    .and_then(|prepared| context.run(&prepared, &y)),
+            );
         });
     }
 }

@@ -1,6 +1,7 @@
 //! The public API, as a stranger uses it.
 
 mod errors;
+mod host;
 mod lost;
 mod model_errors;
 mod nested;
