@@ -6,7 +6,7 @@ use wgpu::{AdapterInfo, Backend, DeviceType, Features, Limits};
 ///
 /// Make a device with `adapter.features() & wanted_features(..)` to let anybit run as fast as it can on it.
 pub fn wanted_features(adapter: &wgpu::Adapter) -> Features {
-    let wanted = Features::SUBGROUP | Features::TIMESTAMP_QUERY;
+    let wanted = Features::SUBGROUP | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE;
     adapter.features() & wanted
 }
 

@@ -9,6 +9,7 @@ use crate::bind_groups::BindGroups;
 use crate::caps::{Caps, wanted_features, wanted_limits};
 use crate::error::{Error, Result};
 use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all, gemm_bindings};
+use crate::pipeline_cache;
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::problem::Problem;
 #[cfg(not(target_arch = "wasm32"))]
@@ -23,6 +24,12 @@ pub struct ContextOptions {
     pub backends: Option<wgpu::Backends>,
     /// Only adapters whose name holds this text, in any case.
     pub adapter: Option<String>,
+    /// What [`Context::pipeline_cache_data`] returned in an earlier run, so that the driver need not compile the same
+    /// pipelines again. Bytes that are damaged, or of another adapter or driver, do no harm and are of no use.
+    ///
+    /// They must come from a place that only the user who runs the program can write to. Their checksum tells damage, not
+    /// malice: whoever can write them can compute it too, and drivers read what they are given without distrust.
+    pub pipeline_cache: Option<Vec<u8>>,
 }
 
 impl ContextOptions {
@@ -37,6 +44,13 @@ impl ContextOptions {
     #[must_use]
     pub fn with_adapter(mut self, name: impl Into<String>) -> Self {
         self.adapter = Some(name.into());
+        self
+    }
+
+    /// With the pipelines of an earlier run: see [`pipeline_cache`](Self::pipeline_cache).
+    #[must_use]
+    pub fn with_pipeline_cache(mut self, data: impl Into<Vec<u8>>) -> Self {
+        self.pipeline_cache = Some(data.into());
         self
     }
 }
@@ -116,6 +130,13 @@ impl fmt::Debug for Context {
 impl Context {
     /// A context on a device of the caller, with its queue. anybit uses of it what it has and requires nothing; ask for
     /// [`wanted_features`] and [`wanted_limits`] when making it.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self::from_device_with(device, queue, None)
+    }
+
+    /// [`from_device`](Self::from_device) with the pipelines of an earlier run, if there are any and the device has
+    /// [`PIPELINE_CACHE`](wgpu::Features::PIPELINE_CACHE): see [`ContextOptions::pipeline_cache`], also for where they must
+    /// come from.
     #[cfg_attr(
         target_arch = "wasm32",
         expect(
@@ -123,13 +144,17 @@ impl Context {
             reason = "a browser has one thread; Arc is what the other targets share"
         )
     )]
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+    pub fn from_device_with(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        pipeline_cache: Option<&[u8]>,
+    ) -> Self {
         let caps = Caps::of_device(&device);
         Self {
             inner: Arc::new(Inner {
                 #[cfg(not(target_arch = "wasm32"))]
                 poller: Poller::new(device.clone()),
-                pipelines: PipelineCache::new(None),
+                pipelines: PipelineCache::new(pipeline_cache::create(&device, pipeline_cache)),
                 device,
                 queue,
                 caps,
@@ -162,7 +187,7 @@ impl Context {
                 found,
             });
         };
-        Self::from_adapter(&adapter).await
+        Self::from_adapter_with(&adapter, options.pipeline_cache.as_deref()).await
     }
 
     /// A context on a device made from an adapter, with the features and limits that anybit wants.
@@ -171,6 +196,13 @@ impl Context {
     ///
     /// [`Error::RequestDevice`].
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        Self::from_adapter_with(adapter, None).await
+    }
+
+    async fn from_adapter_with(
+        adapter: &wgpu::Adapter,
+        pipeline_cache: Option<&[u8]>,
+    ) -> Result<Self> {
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("anybit"),
@@ -183,7 +215,7 @@ impl Context {
                 adapter: adapter.get_info().name,
                 source,
             })?;
-        Ok(Self::from_device(device, queue))
+        Ok(Self::from_device_with(device, queue, pipeline_cache))
     }
 
     /// As [`request`](Self::request), waiting for it.
@@ -299,6 +331,16 @@ impl Context {
             }
         }
         Ok(pipeline)
+    }
+
+    /// What the driver remembers of the pipelines compiled so far, to be kept for a later run
+    /// ([`ContextOptions::pipeline_cache`]). `None` where the device cannot tell: all but Vulkan, and devices of the caller
+    /// without [`PIPELINE_CACHE`](wgpu::Features::PIPELINE_CACHE).
+    ///
+    /// Write it to a new file and rename that over the old one, so that it is whole or not there.
+    pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
+        let cache = self.inner.pipelines.driver_cache()?;
+        pipeline_cache::save(&self.inner.device, cache)
     }
 
     /// How many bind groups are kept for products that are prepared again: at most 1024, and none that a dropped matrix was

@@ -54,8 +54,9 @@
 //!
 //! # Safety of shaders
 //!
-//! All kernels run with wgpu's checks on. There is no `unsafe` in this crate.
-#![forbid(unsafe_code)]
+//! All kernels run with wgpu's checks on. There is no `unsafe` in this crate but one call: wgpu takes the bytes of an earlier
+//! run's pipelines ([`ContextOptions::pipeline_cache`]) on trust, and gets none whose checksum is not right.
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod attention;
@@ -68,6 +69,7 @@ mod kernel;
 mod matrix;
 mod model_kernels;
 mod pipeline;
+mod pipeline_cache;
 mod plan;
 mod prepare;
 mod problem;

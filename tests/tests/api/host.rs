@@ -7,6 +7,7 @@ use anybit::{
     Context, DeviceMatrix, Error, Operands, OutputFormat, OutputMatrix, Plan, Prepared, Problem,
     wgpu,
 };
+use anybit_tests::adapter;
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
 
@@ -237,4 +238,38 @@ fn what_is_prepared_together_is_ready() {
         matches!(failed, Err(Error::FormatMismatch { .. })),
         "{failed:?}"
     );
+}
+
+#[test]
+fn damaged_pipelines_do_no_harm() {
+    for adapter in adapter::selected("damaged_pipelines_do_no_harm") {
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            required_features: anybit::wanted_features(&adapter),
+            required_limits: anybit::wanted_limits(&adapter),
+            ..Default::default()
+        }))
+        .expect("a device");
+        let fresh = |saved: Option<&[u8]>| {
+            let context = Context::from_device_with(device.clone(), queue.clone(), saved);
+            let plan = plan(&context, 2, "i4g32h");
+            context.warm_up([&plan]).expect("a pipeline");
+            context.pipeline_cache_data()
+        };
+        let saved = fresh(None);
+        let has = device.features().contains(wgpu::Features::PIPELINE_CACHE);
+        assert_eq!(saved.is_some(), has);
+        let saved = saved.unwrap_or_default();
+        let mut changed = saved.clone();
+        if let Some(last) = changed.last_mut() {
+            *last ^= 1;
+        }
+        let half = &saved[..saved.len() / 2];
+        for bytes in [&saved[..], &changed, half, &[0; 100], &[]] {
+            assert_eq!(fresh(Some(bytes)).is_some(), has);
+        }
+    }
+    // A device without the feature.
+    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+    let context = Context::from_device_with(device, queue, Some(b"no pipelines"));
+    assert_eq!(context.pipeline_cache_data(), None);
 }
