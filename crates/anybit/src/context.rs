@@ -15,6 +15,8 @@ use crate::problem::Problem;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::readback::Poller;
 use crate::specialize::Specialization;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::staging::Staging;
 
 /// Which adapter to take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,6 +117,8 @@ pub(crate) struct Inner {
     /// What dispatches of one operation hand on to the next.
     scratch: Mutex<Option<wgpu::Buffer>>,
     #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) staging: Staging,
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) poller: Poller,
 }
 
@@ -152,6 +156,8 @@ impl Context {
         let caps = Caps::of_device(&device);
         Self {
             inner: Arc::new(Inner {
+                #[cfg(not(target_arch = "wasm32"))]
+                staging: Staging::default(),
                 #[cfg(not(target_arch = "wasm32"))]
                 poller: Poller::new(device.clone()),
                 pipelines: PipelineCache::new(pipeline_cache::create(&device, pipeline_cache)),
@@ -391,6 +397,23 @@ impl Context {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer> {
+        self.create_buffer(what, bytes, usage, false)
+    }
+
+    /// A buffer to copy from, mapped for writing.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn mapped_buffer(&self, what: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        self.create_buffer(what, bytes, usage, true)
+    }
+
+    fn create_buffer(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        mapped: bool,
+    ) -> Result<wgpu::Buffer> {
         let limit = self.inner.caps.max_buffer;
         if bytes > limit {
             return Err(Error::BindingTooLarge { what, bytes, limit });
@@ -404,7 +427,7 @@ impl Context {
                 label: Some(what),
                 size: bytes,
                 usage,
-                mapped_at_creation: false,
+                mapped_at_creation: mapped,
             })
         });
         if resolve_now(memory.pop()).is_some() {

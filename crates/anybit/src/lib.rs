@@ -50,7 +50,8 @@
 //! # Features
 //!
 //! `vulkan`, `metal` and `dx12` (default), `gles`, `webgpu`: the backends of wgpu. `noop`: wgpu's backend without a
-//! device, for tests of an application's own logic.
+//! device, for tests of an application's own logic. `rayon` (default): matrices are packed and uploaded on several threads;
+//! without effect on WebAssembly.
 //!
 //! # Safety of shaders
 //!
@@ -78,6 +79,7 @@ mod row_kernels;
 mod row_source;
 mod sequence;
 mod specialize;
+mod staging;
 
 pub use anybit_formats as formats;
 pub use attention::{Attention, HeadNorm, Pairing, Rotary, RotaryTable};

@@ -292,6 +292,10 @@ impl Context {
     /// Uploads a packed matrix in a layout, as a plan names it. A matrix over the device's binding limit is split by
     /// rows.
     ///
+    /// Words are put in order on several threads, straight in the memory that the device copies from. Of that there are 16 MiB:
+    /// a matrix of 1 MiB or more is submitted piece by piece, and a large one takes until the device has copied all but its
+    /// last pieces.
+    ///
     /// # Errors
     ///
     /// [`Error::BindingTooLarge`] if not even a few rows fit a binding; [`Error::OutOfMemory`]; [`Error::Format`] for
@@ -315,15 +319,9 @@ impl Context {
         let shape = (matrix.rows(), matrix.columns());
         let device = self.allocate_with_carries(*matrix.format(), shape, layout, widths)?;
         for chunk in &device.chunks {
-            let image = if chunk.rows == (0..matrix.rows()) {
-                matrix.to_device_with_carries(layout, widths)?
-            } else {
-                matrix
-                    .row_range(chunk.rows.clone())?
-                    .to_device_with_carries(layout, widths)?
-            };
-            self.write(&chunk.buffer, chunk.codes.start, &image.codes)?;
-            self.write(&chunk.buffer, chunk.side.start, &image.side)?;
+            let rows = matrix.device_rows(chunk.rows.clone(), layout, widths)?;
+            let places = [chunk.codes.start, chunk.side.start];
+            self.upload_rows(&rows, &chunk.buffer, places)?;
         }
         Ok(device)
     }

@@ -273,3 +273,23 @@ fn damaged_pipelines_do_no_harm() {
     let context = Context::from_device_with(device, queue, Some(b"no pipelines"));
     assert_eq!(context.pipeline_cache_data(), None);
 }
+
+/// On the noop backend, whose buffers hold what is copied to them.
+#[test]
+fn large_uploads_fill_their_buffers() {
+    let context = context();
+    let matrix = operand(
+        &format("i4g32h"),
+        (3001, 4096),
+        Fill::Random,
+        &mut Random::new(1),
+    );
+    let plan = plan(&context, 1, "i4g32h");
+    for layout in [
+        plan.weight_layout(),
+        anybit::formats::DeviceLayout::ROW_MAJOR,
+    ] {
+        let there = context.upload(&matrix, &layout).expect("an upload");
+        assert_eq!(context.download(&there).expect("the matrix"), matrix);
+    }
+}

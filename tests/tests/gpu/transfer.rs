@@ -51,6 +51,69 @@ fn matrices_come_back_as_they_went() {
     });
 }
 
+/// Through all chunks of staging memory and back to the first, several times and from several threads; beside small ones.
+#[test]
+fn large_matrices_come_back_as_they_went() {
+    on_each_adapter("large_matrices_come_back_as_they_went", |rig| {
+        let context = &rig.best();
+        let cases = [
+            ("i8g32h", PieceLayout::Pieces, 4, (1003, 2080)),
+            ("u3g32hm", PieceLayout::Planes, 4, (4001, 4128)),
+            ("i4g32h", PieceLayout::Pieces, 1, (2048, 4096)),
+            ("f32", PieceLayout::Pieces, 1, (2900, 3001)),
+            ("i4rh", PieceLayout::Pieces, 32, (30, 100)),
+        ];
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let upload = |(index, (name, pieces, interleave, shape))| {
+                scope.spawn(move || {
+                    let layout = DeviceLayout {
+                        pieces,
+                        interleave,
+                        sums: SumLayout::None,
+                    };
+                    let mut random = Random::new(index);
+                    let matrix = operand(&format(name), shape, Fill::Random, &mut random);
+                    let back = context
+                        .upload(&matrix, &layout)
+                        .and_then(|there| context.download(&there));
+                    match back {
+                        Ok(back) if back == matrix => Ok(()),
+                        other => Err(format!("{matrix:?} in {layout:?} came back as {other:?}")),
+                    }
+                })
+            };
+            let threads: Vec<_> = (0..).zip(cases).map(upload).collect();
+            threads.into_iter().map(|thread| thread.join()).collect()
+        });
+        for result in results {
+            rig.note(result.expect("no panic"));
+        }
+    });
+}
+
+/// Memory to copy from is bounded, and is used again.
+#[test]
+fn staging_memory_is_used_again() {
+    on_each_adapter("staging_memory_is_used_again", |rig| {
+        let context = rig.best();
+        let matrix = operand(
+            &format("i8rf"),
+            (512, 4096),
+            Fill::Random,
+            &mut Random::new(1),
+        );
+        let upload = || context.upload(&matrix, &DeviceLayout::ROW_MAJOR);
+        for _ in 0..40 {
+            rig.note(upload().map(|_| ()).map_err(|error| error.to_string()));
+        }
+        let back = upload().and_then(|there| context.download(&there));
+        rig.note(match back {
+            Ok(back) if back == matrix => Ok(()),
+            other => Err(format!("{matrix:?} came back as {other:?}")),
+        });
+    });
+}
+
 /// A context whose bindings hold so many bytes.
 fn limited(adapter: &wgpu::Adapter, bytes: u64) -> Context {
     let mut limits = wgpu::Limits::default().or_worse_values_from(&adapter.limits());
