@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use anybit::{Context, ContextOptions, Operands, OutputFormat, PlanOptions, Problem};
+use anybit::{Context, ContextOptions, Operands, OutputFormat, PlanOptions, Problem, wgpu};
 use anybit_formats::{
     DeviceLayout, ElementFormat, FormatError, MatrixFormat, PackedMatrix, PieceLayout, SumLayout,
     quantize,
@@ -11,6 +11,12 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 const ROWS: usize = 512;
 const COLUMNS: usize = 1024;
+
+/// What most kernels read.
+const INTERLEAVED: DeviceLayout = DeviceLayout {
+    pieces: PieceLayout::Pieces,
+    ..PLANES
+};
 
 /// What planes kernels read.
 const PLANES: DeviceLayout = DeviceLayout {
@@ -70,26 +76,41 @@ fn packing(criterion: &mut Criterion) {
 
 /// Everything that a caller does for a product, but the product.
 fn calls(criterion: &mut Criterion) {
-    let context = match Context::request_blocking(&ContextOptions::default()) {
-        Ok(context) => context,
-        Err(error) => {
-            println!("SKIPPED: upload, plan, prepare and encode: {error}");
-            return;
+    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+    let mut contexts = vec![("noop", Context::from_device(device, queue))];
+    match Context::request_blocking(&ContextOptions::default()) {
+        Ok(context) => contexts.push(("adapter", context)),
+        Err(error) => println!("SKIPPED on an adapter: upload, plan, prepare and encode: {error}"),
+    }
+    for (name, context) in &contexts {
+        let done = device_calls(criterion, name, context).and_then(|()| {
+            // Without memory to copy to, uploads have no speed.
+            if *name == "noop" {
+                return Ok(());
+            }
+            uploads(criterion, context)
+        });
+        if let Err(error) = done {
+            println!("FAILED: {error}");
+            std::process::exit(1);
         }
-    };
-    if let Err(error) = device_calls(criterion, &context) {
-        println!("FAILED: {error}");
-        std::process::exit(1);
     }
 }
 
-fn device_calls(criterion: &mut Criterion, context: &Context) -> Result<(), anybit::Error> {
+/// Products recorded in one pass.
+const RECORDED: u64 = 100;
+
+fn device_calls(
+    criterion: &mut Criterion,
+    device: &str,
+    context: &Context,
+) -> Result<(), anybit::Error> {
     let format = MatrixFormat::activation_default(ElementFormat::INT8);
     let row = quantize(&values()[..COLUMNS], 1, COLUMNS, format, None)?;
     let weights = weights(ElementFormat::INT4)?;
     let problem = Problem::new((1, ROWS, COLUMNS), format, *weights.format());
 
-    let mut group = criterion.benchmark_group("calls");
+    let mut group = criterion.benchmark_group(format!("calls/{device}"));
     group.bench_function("plan", |bencher| {
         bencher.iter(|| context.plan(black_box(&problem)));
     });
@@ -107,29 +128,94 @@ fn device_calls(criterion: &mut Criterion, context: &Context) -> Result<(), anyb
         output: &output,
     };
     group.bench_function("prepare", |bencher| {
-        bencher.iter(|| context.prepare(&plan, operands));
+        bencher.iter(|| {
+            // Operands that were not there before.
+            let output = context.output(OutputFormat::F32, 1, ROWS)?;
+            let operands = Operands {
+                output: &output,
+                ..operands
+            };
+            context.prepare(&plan, operands)
+        });
     });
     let prepared = context.prepare(&plan, operands)?;
-    group.bench_function("encode", |bencher| {
+    group.bench_function("prepare_again", |bencher| {
+        bencher.iter(|| context.prepare(&plan, operands));
+    });
+    group.bench_function("encode_alone", |bencher| {
         bencher.iter(|| {
             let mut encoder = context.device().create_command_encoder(&Default::default());
             prepared.encode_pass(&mut encoder);
             encoder.finish()
         });
     });
-
-    group.throughput(Throughput::Bytes(weight.bytes()));
-    group.bench_function("upload", |bencher| {
+    // Each product with the checks that wgpu does when the pass ends.
+    group.throughput(Throughput::Elements(RECORDED));
+    group.bench_function("encode_100", |bencher| {
         bencher.iter(|| {
-            let uploaded = context.upload(&weights, &plan.weight_layout());
-            // Staging memory is handed back at a submit.
-            context.queue().submit([]);
-            let done = context
-                .device()
-                .poll(anybit::wgpu::PollType::wait_indefinitely());
-            (uploaded, done)
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for _ in 0..RECORDED {
+                prepared.encode(&mut pass);
+            }
+            drop(pass);
+            encoder.finish()
         });
     });
+    group.finish();
+    Ok(())
+}
+
+/// Uploads in the layouts that kernels read, beside `write_buffer` of the same bytes.
+fn uploads(criterion: &mut Criterion, context: &Context) -> Result<(), anybit::Error> {
+    const ROWS: usize = 2048;
+    const COLUMNS: usize = 4096;
+    let values: Vec<f32> = values().into_iter().cycle().take(ROWS * COLUMNS).collect();
+    let formats = ["i8g32h", "i4g32h", "i3g32h", "b1rh", "f32"];
+    // The device has copied, and handed staging memory back.
+    let finish = || {
+        context.queue().submit([]);
+        let done = context.device().poll(wgpu::PollType::wait_indefinitely());
+        black_box(done).is_ok()
+    };
+    let mut group = criterion.benchmark_group("upload");
+    for name in formats {
+        let format: MatrixFormat = name.parse()?;
+        let matrix = quantize(&values, ROWS, COLUMNS, format, None)?;
+        let layouts = [("pieces_r4", INTERLEAVED), ("planes_r4", PLANES)];
+        let layouts = if format.element().has_codes() {
+            &layouts[..]
+        } else {
+            &[("row_major", DeviceLayout::ROW_MAJOR)][..]
+        };
+        for (layout_name, layout) in layouts {
+            let target = context.upload(&matrix, layout)?;
+            group.throughput(Throughput::Bytes(target.bytes()));
+            let size = target.bytes();
+            group.bench_function(BenchmarkId::new(*layout_name, name), |bencher| {
+                bencher.iter(|| (context.upload(&matrix, layout), finish()));
+            });
+            let bytes = vec![1; size as usize];
+            group.bench_function(
+                BenchmarkId::new("write_buffer", format!("{name}_{layout_name}")),
+                |bencher| {
+                    bencher.iter(|| {
+                        // A new buffer, as an upload makes one.
+                        let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+                            label: None,
+                            size,
+                            usage: wgpu::BufferUsages::STORAGE
+                                | wgpu::BufferUsages::COPY_SRC
+                                | wgpu::BufferUsages::COPY_DST,
+                            mapped_at_creation: false,
+                        });
+                        context.queue().write_buffer(&buffer, 0, black_box(&bytes));
+                        (buffer, finish())
+                    });
+                },
+            );
+        }
+    }
     group.finish();
     Ok(())
 }
