@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anybit::wgpu::Backends;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::isa::{self, Family};
 use crate::problem::Shape;
 
 /// Benchmarks of anybit, and what needs a GPU or its kernel table besides.
@@ -39,6 +40,13 @@ pub(crate) enum Task {
         #[arg(long, value_name = "ID")]
         print: String,
     },
+
+    /// Compile the kernels for Radeon GPUs, without one, and read the machine code
+    Isa(IsaArguments),
+
+    /// Compile the shaders on standard input; `isa` starts it for itself
+    #[command(name = isa::TASK, hide = true)]
+    IsaCompiler,
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +132,33 @@ pub(crate) struct TuneArguments {
     pub(crate) choice: AdapterChoice,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct IsaArguments {
+    /// Only the contracts that match, such as 'gemm_i8rf_*' (the part of a kernel id left of `__`)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) contract: Option<String>,
+
+    /// The families of GPUs to compile for
+    #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
+    pub(crate) family: Vec<Family>,
+
+    /// Write the figures to this file as JSON lines, one object a kernel and family
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Print the disassembly of this kernel
+    #[arg(long, value_name = "ID", conflicts_with_all = ["contract", "json"])]
+    pub(crate) print: Option<String>,
+
+    /// Compare with docs/isa.json and fail if a figure has moved
+    #[arg(long, conflicts_with_all = ["contract", "family", "json", "print", "update"])]
+    pub(crate) check: bool,
+
+    /// Write docs/isa.json and the table of docs/isa.md anew
+    #[arg(long, conflicts_with_all = ["contract", "family", "json", "print"])]
+    pub(crate) update: bool,
+}
+
 /// Which adapters a task may use.
 #[derive(Debug, Default, Args)]
 pub(crate) struct AdapterChoice {
@@ -202,6 +237,25 @@ mod tests {
                 rejection(&format!("anybit-benches tune {wrong}")).is_some(),
                 "{wrong}"
             );
+        }
+    }
+
+    #[test]
+    fn families_are_known_ones() {
+        use ErrorKind::{ArgumentConflict, InvalidValue};
+        let isa = |flags: &str| rejection(&format!("anybit-benches isa {flags}"));
+        assert_eq!(isa("--family gfx1100,navi21"), None);
+        for wrong in ["tesla", "gfx1100,", "GFX1100"] {
+            assert_eq!(
+                isa(&format!("--family {wrong}")),
+                Some(InvalidValue),
+                "{wrong}"
+            );
+        }
+        assert_eq!(isa("--check --contract gemm_*"), Some(ArgumentConflict));
+        for family in Family::value_variants() {
+            let value = family.to_possible_value().expect("no variant is hidden");
+            assert_eq!(value.get_name(), family.name());
         }
     }
 

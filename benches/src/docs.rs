@@ -23,7 +23,7 @@ use crate::Error;
 ///
 /// [`Error::File`]; [`Error::DocsOutOfDate`] when checking.
 pub(crate) fn run(check: bool) -> Result<(), Error> {
-    let path = path();
+    let path = path("kernels.md");
     let page = page();
     if check {
         let found = fs::read_to_string(&path).map_err(|source| Error::File {
@@ -47,13 +47,13 @@ pub(crate) fn run(check: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// In the checkout that cargo runs this program from; else in the one it was built from.
-fn path() -> PathBuf {
+/// A page of the checkout that cargo runs this program from; else of the one it was built from.
+pub(crate) fn path(page: &str) -> PathBuf {
     let package =
         env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let mut path = PathBuf::from(package);
     path.pop();
-    path.join("docs").join("kernels.md")
+    path.join("docs").join(page)
 }
 
 fn page() -> String {

@@ -67,6 +67,26 @@ pub(crate) enum Error {
         }
     )]
     Kernel { id: String, known: Vec<String> },
+    #[error("kernel {kernel} does not translate (a bug of anybit): {message}")]
+    Spirv { kernel: String, message: String },
+    #[error("cannot compile for {family}: {message}")]
+    Compiler {
+        family: &'static str,
+        message: String,
+    },
+    #[error("{reason}")]
+    Skipped { reason: String },
+    #[error("{} kernels did not compile:\n  {}", failures.len(), failures.join("\n  "))]
+    Uncompiled { failures: Vec<String> },
+    #[error(
+        "machine code differs from docs/isa.json; if that is meant, run `cargo xtask isa --update`:\n  {}",
+        differences.join("\n  ")
+    )]
+    IsaDiffers { differences: Vec<String> },
+    #[error("{what}; run `cargo xtask isa --update`")]
+    IsaOutOfDate { what: String },
+    #[error("the pipe to the report broke: {0}")]
+    Pipe(#[from] std::io::Error),
     #[error("cannot {action} {}", path.display())]
     File {
         action: &'static str,

@@ -12,6 +12,7 @@ mod cpu_time;
 mod docs;
 mod error;
 mod explain;
+mod isa;
 mod model;
 mod probe;
 mod problem;
@@ -29,6 +30,9 @@ use clap::Parser;
 use cli::{Cli, Task};
 pub(crate) use error::Error;
 
+/// The exit code of a task that this machine cannot do, with nothing wrong.
+const SKIPPED: u8 = 77;
+
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
@@ -36,9 +40,15 @@ fn main() -> ExitCode {
         Task::Adapters(choice) => adapters::list(&choice),
         Task::Docs { check } => docs::run(check),
         Task::Shaders { print } => shaders::print(&print),
+        Task::Isa(arguments) => isa::run(&arguments),
+        Task::IsaCompiler => isa::serve(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Skipped { reason }) => {
+            println!("SKIP: {reason}");
+            ExitCode::from(SKIPPED)
+        }
         Err(error) => {
             eprintln!("error: {error}");
             let mut cause = std::error::Error::source(&error);

@@ -29,7 +29,12 @@ pub(crate) fn print(id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn find(id: &str) -> Result<Specialization, Error> {
+/// The kernel of an id.
+///
+/// # Errors
+///
+/// [`Error::Kernel`], which lists the kernels of the contract if the contract is one.
+pub(crate) fn find(id: &str) -> Result<Specialization, Error> {
     let kernels = kernels_like(id).ok_or_else(|| Error::Kernel {
         id: id.to_owned(),
         known: Vec::new(),

@@ -77,7 +77,8 @@ fn sample_model() -> Result<Weights, Failure> {
     }
 }
 
-fn check_writable_place(file: &Path) -> Result<(), Failure> {
+/// Whether a report can be written there.
+pub(crate) fn check_writable_place(file: &Path) -> Result<(), Failure> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -52,6 +52,14 @@ pub(crate) enum Task {
         check: bool,
     },
 
+    /// Compile the kernels for Radeon GPUs, without one, and read the machine code
+    ///
+    /// Mesa's Vulkan driver compiles every kernel that matches for each family. Printed are registers, waves, spills
+    /// and code size, and of the innermost loop around the products its instructions, the share of them that multiply,
+    /// its loads and barriers; docs/isa.md tells how to read that, and what the keys of --json mean. A kernel that the
+    /// driver does not finish within a minute is an error at the end. Without the driver the report is skipped.
+    Isa(IsaArguments),
+
     /// Make the machine ready: a Vulkan driver and the sample model
     ///
     /// `bench` and `test` do this by themselves. On Debian and Ubuntu a missing Vulkan driver is
@@ -149,6 +157,61 @@ pub(crate) struct TuneArguments {
 
     #[command(flatten)]
     pub(crate) choice: AdapterChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IsaArguments {
+    /// Only the contracts that match, such as 'gemm_i8rf_*' (the part of a kernel id left of `__`)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) contract: Option<String>,
+
+    /// The families to compile for [default: gfx1100,navi21,vega20]
+    #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
+    pub(crate) family: Vec<Family>,
+
+    /// Write the figures to this file as JSON lines, one object a kernel and family
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Print the disassembly of this kernel, for gfx1100 or the families asked for
+    #[arg(long, value_name = "ID", conflicts_with_all = ["contract", "json"])]
+    pub(crate) print: Option<String>,
+
+    /// Compare a selection with docs/isa.json and fail if a figure has moved
+    #[arg(long, conflicts_with_all = ["contract", "family", "json", "print", "update"])]
+    pub(crate) check: bool,
+
+    /// Write docs/isa.json and the table in docs/isa.md anew
+    #[arg(long, conflicts_with_all = ["contract", "family", "json", "print"])]
+    pub(crate) update: bool,
+}
+
+/// A family of GPUs, by Mesa's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Family {
+    /// RDNA 3: Radeon RX 7900
+    Gfx1100,
+    /// RDNA 2: Radeon RX 6800 and 6900
+    Navi21,
+    /// RDNA 1, without packed dot products: Radeon RX 5700
+    Navi10,
+    /// GCN 5.1: Radeon VII
+    Vega20,
+    /// GCN 5, without packed dot products: Radeon RX Vega
+    Vega10,
+}
+
+impl Family {
+    /// The name on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Gfx1100 => "gfx1100",
+            Self::Navi21 => "navi21",
+            Self::Navi10 => "navi10",
+            Self::Vega20 => "vega20",
+            Self::Vega10 => "vega10",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +345,15 @@ mod tests {
             rejection(&["tune", "--seconds", "0"]),
             ErrorKind::ValueValidation
         );
+        assert_eq!(
+            rejection(&["isa", "--family", "gfx1100,tesla"]),
+            InvalidValue
+        );
+        assert_eq!(rejection(&["isa", "--check", "--update"]), ArgumentConflict);
+        assert_eq!(
+            rejection(&["isa", "--check", "--family", "navi21"]),
+            ArgumentConflict
+        );
     }
 
     #[test]
@@ -319,10 +391,14 @@ mod tests {
     }
 
     #[test]
-    fn backend_names_are_those_of_the_command_line() {
+    fn names_are_those_of_the_command_line() {
         for backend in Backend::value_variants() {
             let value = backend.to_possible_value().expect("no variant is hidden");
             assert_eq!(value.get_name(), backend.name());
+        }
+        for family in Family::value_variants() {
+            let value = family.to_possible_value().expect("no variant is hidden");
+            assert_eq!(value.get_name(), family.name());
         }
     }
 }

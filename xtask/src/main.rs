@@ -5,6 +5,7 @@
 
 mod bench;
 mod cli;
+mod isa;
 mod process;
 mod setup;
 mod test;
@@ -31,6 +32,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Task::Bench(arguments) => bench::run(arguments),
         Task::Tune(arguments) => bench::tune(arguments),
         Task::Test(arguments) => test::run(arguments),
+        Task::Isa(arguments) => isa::run(arguments),
         Task::Setup { no_install } => setup::run(!no_install),
         Task::Adapters(choice) => {
             setup::note_missing_driver(choice.backend);

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::bench;
 use crate::cli::TestArguments;
+use crate::isa;
 use crate::process::{self, Failure, cargo, repository_root};
 use crate::setup;
 
@@ -118,6 +119,7 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
     steps.run("generated docs", || {
         process::run(&mut check_docs(root)).map(|()| Outcome::Passed)
     })?;
+    steps.run("machine code", || check_machine_code(root))?;
     steps.run("examples", || examples::run(root, arguments))?;
     steps.run("tests", || {
         let mut command = cargo();
@@ -182,6 +184,19 @@ fn check_docs(root: &Path) -> Command {
     let mut command = benches(root);
     command.args(["docs", "--check"]);
     command
+}
+
+/// `anybit-benches isa --check`, where there is the driver that docs/isa.json has figures of.
+fn check_machine_code(root: &Path) -> Result<Outcome, Failure> {
+    let mut command = benches(root);
+    command.args(["isa", "--check"]);
+    match process::run(&mut command) {
+        Ok(()) => Ok(Outcome::Passed),
+        Err(failure) if failure.code() == isa::SKIPPED => Ok(Outcome::Skipped(
+            "another driver, or none; see above".to_owned(),
+        )),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// `anybit-benches`, as the step before has built it.
