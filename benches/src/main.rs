@@ -12,6 +12,7 @@ mod cpu_time;
 mod docs;
 mod error;
 mod model;
+mod peers;
 mod probe;
 mod problem;
 mod report;
@@ -29,6 +30,7 @@ pub(crate) use error::Error;
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Peers(arguments) => peers::run(&arguments),
         Task::Adapters(choice) => adapters::list(&choice),
         Task::Docs { check } => docs::run(check),
         Task::Shaders { print } => shaders::print(&print),

@@ -140,6 +140,9 @@ pub(crate) fn print_header(
             "the planner's choice, then the best of every other kind"
         }
     );
+    if arguments.quantize {
+        println!("times:   with the quantising of the activations");
+    }
     println!("ceilings:");
     for (name, unit, ceiling) in ceilings.named() {
         let per_core = ceiling
@@ -307,7 +310,7 @@ pub(crate) fn write_json(rows: &[Row], path: &Path) -> Result<(), Error> {
     file.flush().map_err(failed)
 }
 
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 1e-3 {
         format!("{:.1} us", seconds * 1e6)
     } else if seconds < 1.0 {

@@ -1,5 +1,7 @@
 //! The tasks that `anybit-benches` carries out, which alone touches a GPU.
 
+mod peers;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,9 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
     // Mistakes that can be seen now should not wait for the end of a build and a long run.
     for file in [&arguments.json, &arguments.svg].into_iter().flatten() {
         check_writable_place(file)?;
+    }
+    if arguments.peers {
+        return peers::run(arguments);
     }
     if let Some(model) = &arguments.model {
         if !model.is_file() {
@@ -91,9 +96,25 @@ impl BenchArguments {
             Weights::Model(path) => vec!["--model".into(), path.into()],
             Weights::Synthetic => vec!["--synthetic".into()],
         };
-        if let Some(contract) = &self.contract {
-            flags.extend(["--contract".into(), contract.into()]);
+        if !self.contract.is_empty() {
+            flags.extend(["--contract".into(), self.contract.join(",").into()]);
         }
+        if self.quantize {
+            flags.push("--quantize".into());
+        }
+        flags.extend(self.common());
+        if let Some(file) = &self.svg {
+            flags.extend(["--svg".into(), file.into()]);
+        }
+        if self.all_adapters {
+            flags.push("--all-adapters".into());
+        }
+        flags
+    }
+
+    /// The flags that `anybit-benches peers` takes, too.
+    fn common(&self) -> Vec<OsString> {
+        let mut flags = Vec::new();
         if !self.shapes.is_empty() {
             let shapes: Vec<String> = self.shapes.iter().map(ToString::to_string).collect();
             flags.extend(["--shapes".into(), shapes.join(",").into()]);
@@ -104,13 +125,7 @@ impl BenchArguments {
         if let Some(file) = &self.json {
             flags.extend(["--json".into(), file.into()]);
         }
-        if let Some(file) = &self.svg {
-            flags.extend(["--svg".into(), file.into()]);
-        }
         flags.extend(self.choice.forwarded());
-        if self.all_adapters {
-            flags.push("--all-adapters".into());
-        }
         flags
     }
 }
@@ -130,13 +145,14 @@ mod tests {
 
     #[test]
     fn every_flag_is_handed_on() {
-        let line = "xtask bench --contract gemm_* --shapes 1x2x3,4x5x6 --shapes 7x8x9 --quick \
+        let line = "xtask bench --contract gemm_*,gemv_* --quantize --shapes 1x2x3,4x5x6 --shapes 7x8x9 --quick \
                     --json a.jsonl --svg a.svg --backend gl --adapter NVIDIA";
         let model = Weights::Model("/cache/a.gguf".into());
         assert_eq!(
             forwarded(&line.replace("                    ", ""), &model).join(" ".as_ref()),
-            "--model /cache/a.gguf --contract gemm_* --shapes 1x2x3,4x5x6,7x8x9 --quick \
-             --json a.jsonl --svg a.svg --backend gl --adapter NVIDIA"
+            "--model /cache/a.gguf --contract gemm_*,gemv_* --quantize \
+             --shapes 1x2x3,4x5x6,7x8x9 --quick --json a.jsonl --backend gl --adapter NVIDIA \
+             --svg a.svg"
         );
         assert_eq!(
             forwarded("xtask bench --all-adapters", &Weights::Synthetic),
