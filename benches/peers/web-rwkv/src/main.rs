@@ -103,7 +103,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         let (m, n, k) = sizes(shape).ok_or_else(|| format!("`{shape}` is not a shape"))?;
         for weights in [Weights::Int8, Weights::Nf4] {
             let operands = Operands::new(&context, weights, m, n, k);
-            for kind in Kind::ALL {
+            for &kind in Kind::of(m) {
                 let mut line = Line {
                     peer: PEER,
                     kernel: format!("matmul_{}_{}", kind.name(), weights.name()),

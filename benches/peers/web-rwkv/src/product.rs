@@ -2,6 +2,7 @@
 
 use half::f16;
 use web_rwkv::context::Context;
+use web_rwkv::runtime::infer::rnn::MIN_TOKEN_CHUNK_SIZE;
 use web_rwkv::tensor::kind::ReadWrite;
 use web_rwkv::tensor::matrix::{Float4Quant, Matrix};
 use web_rwkv::tensor::ops::{Activation, TensorOp};
@@ -43,7 +44,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Vector, Self::Matrix];
+    /// The kernels for so many tokens: tiles where web-rwkv itself takes them, for whole chunks, else whichever is faster.
+    pub(crate) const fn of(tokens: usize) -> &'static [Self] {
+        if tokens.is_multiple_of(MIN_TOKEN_CHUNK_SIZE) {
+            &[Self::Matrix]
+        } else {
+            &[Self::Vector, Self::Matrix]
+        }
+    }
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
