@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anybit::{Caps, Context, DeviceMatrix, Explanation, Operands, Plan, PlanOptions};
-use anybit_formats::{DeviceLayout, PackedMatrix};
+use anybit_formats::{DeviceLayout, MatrixFormat, PackedMatrix};
 use indicatif::{ProgressBar, ProgressStyle};
 use wildmatch::WildMatch;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
         1
     };
     let workloads = workloads(arguments)?;
-    let selection = Selection::new(arguments.contract.as_deref(), &workloads)?;
+    let selection = Selection::new(&arguments.contract, &workloads)?;
 
     let mut rows = Vec::new();
     for adapter in adapters.iter().take(count) {
@@ -49,6 +49,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
             timer,
             ceilings,
             selection: &selection,
+            quantize: arguments.quantize,
             strategy: match (arguments.explain, arguments.quick) {
                 (true, _) => Strategy::Everything,
                 (false, true) => Strategy::Planned,
@@ -142,13 +143,14 @@ fn workloads(arguments: &BenchArguments) -> Result<Vec<Workload>, Error> {
 
 /// Which contracts run.
 struct Selection {
-    glob: Option<WildMatch>,
+    /// Any of them; all contracts where there is none.
+    globs: Vec<WildMatch>,
 }
 
 impl Selection {
-    fn new(glob: Option<&str>, workloads: &[Workload]) -> Result<Self, Error> {
+    fn new(globs: &[String], workloads: &[Workload]) -> Result<Self, Error> {
         let selection = Self {
-            glob: glob.map(WildMatch::new),
+            globs: globs.iter().map(|glob| WildMatch::new(glob)).collect(),
         };
         let mut contracts: Vec<String> = workloads
             .iter()
@@ -165,13 +167,13 @@ impl Selection {
         contracts.sort();
         contracts.dedup();
         Err(Error::NoContract {
-            glob: glob.unwrap_or_default().to_owned(),
+            glob: globs.join(","),
             contracts,
         })
     }
 
     fn takes(&self, contract: &str) -> bool {
-        self.glob.as_ref().is_none_or(|glob| glob.matches(contract))
+        self.globs.is_empty() || self.globs.iter().any(|glob| glob.matches(contract))
     }
 }
 
@@ -181,6 +183,8 @@ struct Bench<'a> {
     timer: Timer,
     ceilings: Ceilings,
     selection: &'a Selection,
+    /// Whether activations are quantised within the time.
+    quantize: bool,
     strategy: Strategy,
     explain: bool,
     budget: Budget,
@@ -288,7 +292,7 @@ impl Bench<'_> {
             row.explain = explanation
                 .as_ref()
                 .and_then(|explanation| explain::of_kernel(explanation, plan.id()));
-            match self.measure(plan, m, operand) {
+            match self.measure(plan, m, workload, operand) {
                 Ok((verdict, timing)) => {
                     row.checked = verdict;
                     if let Some((timing, bytes)) = timing {
@@ -308,6 +312,7 @@ impl Bench<'_> {
         &self,
         plan: &Plan,
         m: usize,
+        workload: &Workload,
         operand: &mut Operand,
     ) -> Result<(Verdict, Option<(Timing, Bytes)>), Error> {
         let context = &self.context;
@@ -316,14 +321,15 @@ impl Bench<'_> {
         let activations = context.upload(&activations, &plan.activation_layout())?;
         let n = weights.rows();
         let output = context.output(plan.problem().output, m, n)?;
-        let prepared = context.prepare(
-            plan,
-            Operands {
-                activation: &activations,
+        let product = |activation: &DeviceMatrix| {
+            let operands = Operands {
+                activation,
                 weight: &weights,
                 output: &output,
-            },
-        )?;
+            };
+            context.prepare(plan, operands)
+        };
+        let prepared = product(&activations)?;
         let values = context.run(&prepared, &output)?;
         let x = operand.activations.row_range(0..m)?;
         let verdict = match Reference::of_tables(plan.engine(), &x, &operand.weights)? {
@@ -333,9 +339,21 @@ impl Bench<'_> {
         if verdict.failed() {
             return Ok((verdict, None));
         }
-        let timing = self
-            .timer
-            .measure(self.budget, |pass| prepared.encode(pass))?;
+        let format = *operand.activations.format();
+        let timing = if self.quantize && format != MatrixFormat::F32 {
+            let k = operand.activations.columns();
+            let input = context.upload_f32(&workload.activations[..m * k], m, k)?;
+            let activations = context.allocate(format, m, k, &plan.activation_layout())?;
+            let quantize = context.prepare_quantize(&input, &activations)?.work;
+            let prepared = product(&activations)?;
+            self.timer.measure(self.budget, |pass| {
+                quantize.encode(pass);
+                prepared.encode(pass);
+            })?
+        } else {
+            self.timer
+                .measure(self.budget, |pass| prepared.encode(pass))?
+        };
         let bytes = [
             activations.bytes(),
             weights.bytes(),
@@ -498,17 +516,19 @@ mod tests {
     #[test]
     fn globs_select_contracts() {
         let workloads = squares();
-        let selection = Selection::new(Some("gemm_i8rf_*"), &workloads).expect("some match");
+        let selection =
+            Selection::new(&["gemm_i8rf_*".to_owned()], &workloads).expect("some match");
         assert!(selection.takes("gemm_i8rf_u4g32hm_f32"));
         assert!(!selection.takes("gemm_f32_f32_f32"));
         assert!(!selection.takes("gemv_i8rf_u4g32hm_f32"));
-        let everything = Selection::new(None, &workloads).expect("no glob");
+        let everything = Selection::new(&[], &workloads).expect("no glob");
         assert!(everything.takes("gemm_f32_f32_f32"));
     }
 
     #[test]
     fn a_glob_that_matches_nothing_lists_the_contracts() {
-        let Err(Error::NoContract { contracts, .. }) = Selection::new(Some("gemv_*"), &squares())
+        let Err(Error::NoContract { contracts, .. }) =
+            Selection::new(&["gemv_*".to_owned()], &squares())
         else {
             panic!("M is 4: there is no GEMV");
         };

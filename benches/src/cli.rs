@@ -23,6 +23,8 @@ pub(crate) enum Task {
 
     /// Measure every kernel for each contract and class of shapes, and keep which were fastest
     Tune(TuneArguments),
+    /// Time the products of other libraries beside anybit's, on the same adapter
+    Peers(PeersArguments),
 
     /// List the adapters, with what decides the choice of kernels
     Adapters(AdapterChoice),
@@ -65,8 +67,12 @@ pub(crate) struct BenchArguments {
     pub(crate) synthetic: bool,
 
     /// Run only the contracts that match, such as 'gemm_i8rf_*' (the part of a kernel id left of `__`)
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) contract: Option<String>,
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub(crate) contract: Vec<String>,
+
+    /// Count the rounding of activations: they are quantised on the device in each repetition
+    #[arg(long)]
+    pub(crate) quantize: bool,
 
     /// Shapes to run on random matrices: M rows of activations, N rows of weights, K columns of both
     #[arg(long, value_name = "MxNxK", value_delimiter = ',')]
@@ -127,6 +133,40 @@ pub(crate) struct TuneArguments {
     /// Keep the choices in this file, not in that of ANYBIT_TUNING or the user's cache folder
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) choice: AdapterChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeersArguments {
+    /// Shapes to run on random matrices: M rows of activations, N rows of weights, K columns of both
+    #[arg(long, value_name = "MxNxK", value_delimiter = ',')]
+    pub(crate) shapes: Vec<Shape>,
+
+    /// Only the planner's choice of kernel for each problem, and fewer repetitions
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Write the results to this file as JSON lines; rows of other libraries have a key `peer`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// A Python that has onnxruntime's WebGPU package
+    #[arg(long, value_name = "PYTHON", requires = "onnxruntime_script")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+
+    /// The program of it that times onnxruntime
+    #[arg(long, value_name = "FILE.py")]
+    pub(crate) onnxruntime_script: Option<PathBuf>,
+
+    /// SwiftShader's Vulkan manifest, for onnxruntime where the chosen adapter is a software one
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) swiftshader: Option<PathBuf>,
+
+    /// The program that times web-rwkv
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) web_rwkv: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) choice: AdapterChoice,
@@ -257,6 +297,16 @@ mod tests {
             let value = family.to_possible_value().expect("no variant is hidden");
             assert_eq!(value.get_name(), family.name());
         }
+    }
+
+    #[test]
+    fn a_python_needs_its_program() {
+        assert_eq!(
+            rejection("anybit-benches peers --onnxruntime python3"),
+            Some(ErrorKind::MissingRequiredArgument)
+        );
+        let line = "anybit-benches peers --onnxruntime python3 --onnxruntime-script a.py --quick";
+        assert_eq!(rejection(line), None);
     }
 
     #[test]

@@ -94,6 +94,26 @@ pub(crate) enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot start {}", program.display())]
+    Start {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{program} ended with {status}")]
+    Ended {
+        program: String,
+        status: std::process::ExitStatus,
+    },
+    #[error("{program} wrote a line that is no result: {line}")]
+    Line {
+        program: String,
+        line: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("no other library could be timed; the reasons stand above")]
+    NoPeer,
     #[error("cannot draw {}: {message}", path.display())]
     Chart { path: PathBuf, message: String },
     #[error("{} is out of date; run `cargo xtask docs`", path.display())]

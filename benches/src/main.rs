@@ -14,6 +14,7 @@ mod error;
 mod explain;
 mod isa;
 mod model;
+mod peers;
 mod probe;
 mod problem;
 mod report;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Tune(arguments) => tune::run(&arguments),
+        Task::Peers(arguments) => peers::run(&arguments),
         Task::Adapters(choice) => adapters::list(&choice),
         Task::Docs { check } => docs::run(check),
         Task::Shaders { print } => shaders::print(&print),

@@ -176,6 +176,9 @@ pub(crate) fn print_header(
             "the planner's choice, then the best of every other kind"
         }
     );
+    if arguments.quantize {
+        println!("times:   with the quantising of the activations");
+    }
     println!("ceilings:");
     for (name, unit, ceiling) in ceilings.named() {
         let per_core = ceiling

@@ -1,5 +1,7 @@
 //! The tasks that `anybit-benches` carries out, which alone touches a GPU.
 
+mod peers;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,9 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
     ];
     for file in files.into_iter().flatten() {
         check_writable_place(file)?;
+    }
+    if arguments.peers {
+        return peers::run(arguments);
     }
     if let Some(model) = &arguments.model {
         if !model.is_file() {
@@ -107,19 +112,17 @@ impl BenchArguments {
             Weights::Model(path) => vec!["--model".into(), path.into()],
             Weights::Synthetic => vec!["--synthetic".into()],
         };
-        if let Some(contract) = &self.contract {
-            flags.extend(["--contract".into(), contract.into()]);
+        if !self.contract.is_empty() {
+            flags.extend(["--contract".into(), self.contract.join(",").into()]);
         }
-        flags.extend(forwarded_shapes(&self.shapes));
-        for (flag, set) in [
-            ("--quick", self.quick),
-            ("--explain", self.explain),
-            ("--untuned", self.untuned),
-        ] {
+        if self.quantize {
+            flags.push("--quantize".into());
+        }
+        for (flag, set) in [("--explain", self.explain), ("--untuned", self.untuned)] {
             flags.extend(set.then(|| flag.into()));
         }
+        flags.extend(self.common());
         for (flag, file) in [
-            ("--json", &self.json),
             ("--svg", &self.svg),
             ("--roofline", &self.roofline),
             ("--bits", &self.bits),
@@ -128,10 +131,22 @@ impl BenchArguments {
                 flags.extend([flag.into(), file.into()]);
             }
         }
-        flags.extend(self.choice.forwarded());
         if self.all_adapters {
             flags.push("--all-adapters".into());
         }
+        flags
+    }
+
+    /// The flags that `anybit-benches peers` takes, too.
+    fn common(&self) -> Vec<OsString> {
+        let mut flags = forwarded_shapes(&self.shapes);
+        if self.quick {
+            flags.push("--quick".into());
+        }
+        if let Some(file) = &self.json {
+            flags.extend(["--json".into(), file.into()]);
+        }
+        flags.extend(self.choice.forwarded());
         flags
     }
 }
@@ -176,14 +191,15 @@ mod tests {
 
     #[test]
     fn every_flag_is_handed_on() {
-        let line = "xtask bench --contract gemm_* --shapes 1x2x3,4x5x6 --shapes 7x8x9 --quick \
+        let line = "xtask bench --contract gemm_*,gemv_* --quantize --shapes 1x2x3,4x5x6 --shapes 7x8x9 --quick \
                     --explain --untuned --json a.jsonl --svg a.svg --roofline r.svg --bits b.svg --backend gl \
                     --adapter NVIDIA";
         let model = Weights::Model("/cache/a.gguf".into());
         assert_eq!(
             forwarded(&line.replace("                    ", ""), &model).join(" ".as_ref()),
-            "--model /cache/a.gguf --contract gemm_* --shapes 1x2x3,4x5x6,7x8x9 --quick \
-             --explain --untuned --json a.jsonl --svg a.svg --roofline r.svg --bits b.svg --backend gl --adapter NVIDIA"
+            "--model /cache/a.gguf --contract gemm_*,gemv_* --quantize --explain --untuned \
+             --shapes 1x2x3,4x5x6,7x8x9 --quick --json a.jsonl --backend gl --adapter NVIDIA \
+             --svg a.svg --roofline r.svg --bits b.svg"
         );
         assert_eq!(
             forwarded("xtask bench --all-adapters", &Weights::Synthetic),

@@ -22,7 +22,8 @@ pub(crate) enum Task {
     ///
     /// Installs what is missing first (see `cargo xtask setup`). Without a model the matrices are
     /// synthetic, and the report says so. Every kernel's results are compared with the CPU
-    /// reference before it is timed.
+    /// reference before it is timed. With `--peers` other libraries are timed beside anybit
+    /// instead (see benches/peers/README.md).
     Bench(BenchArguments),
 
     /// Run everything that CI runs
@@ -91,9 +92,25 @@ pub(crate) struct BenchArguments {
     #[arg(long)]
     pub(crate) synthetic: bool,
 
+    /// Time other libraries' products beside anybit's: onnxruntime on WebGPU, and web-rwkv
+    ///
+    /// What they need is installed into the user's cache folder: a Python environment, and
+    /// SwiftShader out of Debian's chromium-common where the adapter is a software one.
+    /// ANYBIT_SWIFTSHADER=FILE.json names another SwiftShader. A library that cannot be had here
+    /// is left out, with the reason.
+    #[arg(
+        long,
+        conflicts_with_all = ["model", "synthetic", "contract", "quantize", "svg", "all_adapters"]
+    )]
+    pub(crate) peers: bool,
+
     /// Run only the contracts that match, such as 'gemm_i8rf_*' (the part of a kernel id left of `__`)
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) contract: Option<String>,
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub(crate) contract: Vec<String>,
+
+    /// Count the rounding of activations: they are quantised on the device in each repetition
+    #[arg(long)]
+    pub(crate) quantize: bool,
 
     /// Shapes to run: M rows of activations, N rows of weights, K columns of both
     #[arg(long, value_name = "MxNxK", value_delimiter = ',')]
@@ -338,6 +355,9 @@ mod tests {
                 rejection(&[task, "--adapter", "nvidia", "--all-adapters"]),
                 ArgumentConflict
             );
+        }
+        for flag in ["--synthetic", "--all-adapters", "--quantize", "--svg=a.svg"] {
+            assert_eq!(rejection(&["bench", "--peers", flag]), ArgumentConflict);
         }
         assert_eq!(rejection(&["adapters", "--backend", "cuda"]), InvalidValue);
         assert_eq!(rejection(&["shaders"]), MissingRequiredArgument);

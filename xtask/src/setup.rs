@@ -1,11 +1,14 @@
 //! `cargo xtask setup`: what a fresh machine lacks. Every check prints one line.
 
+mod download;
 mod driver;
 mod model;
+mod onnxruntime;
+mod swiftshader;
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::Backend;
 use crate::process::Failure;
@@ -65,6 +68,40 @@ pub(crate) fn model(install: bool) -> Result<PathBuf, Failure> {
     model::ensure(install)
 }
 
+/// Sees to a Python environment with onnxruntime's WebGPU provider and returns its Python.
+pub(crate) fn onnxruntime(requirements: &Path) -> Result<PathBuf, Failure> {
+    onnxruntime::ensure(requirements)
+}
+
+/// Sees to SwiftShader and returns its Vulkan manifest.
+pub(crate) fn swiftshader() -> Result<PathBuf, Failure> {
+    swiftshader::ensure()
+}
+
+/// A folder of anybit's in the user's cache folder.
+fn cache_folder(name: &str) -> Result<PathBuf, Failure> {
+    cache_folder_on(env::consts::OS, &variable)
+        .map(|folder| folder.join(name))
+        .ok_or_else(|| {
+            Failure::new("no cache folder: neither the home folder nor its substitutes are set")
+        })
+}
+
+/// anybit's folder in the user's cache folder on the operating system `system`.
+fn cache_folder_on(system: &str, variables: Variables<'_>) -> Option<PathBuf> {
+    let home = || variables("HOME").map(PathBuf::from);
+    let base = match system {
+        "windows" => variables("LOCALAPPDATA").map(PathBuf::from),
+        "macos" => home().map(|home| home.join("Library/Caches")),
+        _ => variables("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            // A relative path is invalid by the XDG standard, and to be ignored.
+            .filter(|folder| folder.is_absolute())
+            .or_else(|| home().map(|home| home.join(".cache"))),
+    };
+    base.map(|base| base.join("anybit"))
+}
+
 /// The backend on the command line decides, then `ANYBIT_BACKEND`, then Vulkan is the default.
 fn needs_vulkan(backend: Option<Backend>, variables: Variables<'_>) -> bool {
     match backend {
@@ -114,5 +151,33 @@ mod tests {
         assert!(!needs_vulkan(Some(Backend::Gl), &unset));
         assert!(!needs_vulkan(None, &gl));
         assert!(needs_vulkan(Some(Backend::Vulkan), &gl));
+    }
+
+    #[test]
+    fn the_cache_folder_follows_the_system() {
+        let variables = |name: &str| match name {
+            "HOME" => Some("/home/user".into()),
+            "XDG_CACHE_HOME" => Some("/cache".into()),
+            "LOCALAPPDATA" => Some("/AppData/Local".into()),
+            _ => None,
+        };
+        let only_home = |name: &str| (name == "HOME").then(|| "/home/user".into());
+        let relative = |name: &str| match name {
+            "XDG_CACHE_HOME" => Some("cache".into()),
+            other => only_home(other),
+        };
+        let folder = |system, variables: Variables<'_>| cache_folder_on(system, variables);
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(folder("linux", &variables), path("/cache/anybit"));
+        let in_home = path("/home/user/.cache/anybit");
+        assert_eq!(folder("linux", &only_home), in_home);
+        assert_eq!(folder("linux", &relative), in_home);
+        assert_eq!(
+            folder("macos", &variables),
+            path("/home/user/Library/Caches/anybit")
+        );
+        assert_eq!(folder("windows", &variables), path("/AppData/Local/anybit"));
+        assert_eq!(folder("windows", &only_home), None);
+        assert_eq!(folder("linux", &|_| None), None);
     }
 }

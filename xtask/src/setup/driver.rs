@@ -286,14 +286,14 @@ impl System {
 
 /// How apt-get gets its rights.
 #[derive(Clone, Copy)]
-enum Privilege {
+pub(super) enum Privilege {
     Root,
     Sudo,
 }
 
 impl Privilege {
     /// Never asks for a password: nobody may be there to type it.
-    fn available() -> Option<Self> {
+    pub(super) fn available() -> Option<Self> {
         if process::capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0") {
             return Some(Self::Root);
         }
@@ -307,7 +307,7 @@ impl Privilege {
             .then_some(Self::Sudo)
     }
 
-    fn apt_get(self) -> Command {
+    pub(super) fn apt_get(self) -> Command {
         match self {
             Self::Root => {
                 let mut command = Command::new("apt-get");

