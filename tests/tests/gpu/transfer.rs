@@ -75,6 +75,7 @@ fn large_matrices_come_back_as_they_went() {
                         pieces,
                         interleave,
                         sums: SumLayout::None,
+                        memory: Memory::Buffers,
                     };
                     let mut random = Random::new(index);
                     let matrix = operand(&format(name), shape, Fill::Random, &mut random);
