@@ -3,8 +3,8 @@
 mod support;
 
 use anybit_formats::{
-    Calibration, DeviceLayout, ElementFormat, FloatFormat, FormatError, MatrixFormat, PackedMatrix,
-    PieceLayout, Sections, SumLayout, ZeroKind, Zeros, quantize,
+    Calibration, DeviceLayout, ElementFormat, FloatFormat, FormatError, MatrixFormat, Memory,
+    PackedMatrix, PieceLayout, Sections, SumLayout, ZeroKind, Zeros, quantize,
 };
 use support::random_matrix;
 

@@ -4,7 +4,7 @@ mod support;
 
 use anybit_formats::layout::{code_bit, word_index};
 use anybit_formats::{
-    DeviceLayout, FormatError, MatrixFormat, Nesting, PackedMatrix, PieceLayout, Sections,
+    DeviceLayout, FormatError, MatrixFormat, Memory, Nesting, PackedMatrix, PieceLayout, Sections,
     SumLayout, double_round, truncate,
 };
 use support::random_matrix;

@@ -6,8 +6,8 @@ mod support;
 use anybit_formats::layout::piece_widths;
 use anybit_formats::{
     DeviceLayout, ElementFormat, FORMATS, FloatFormat, FormatError, Granularity, MatrixFormat,
-    MinifloatFormat, PackedMatrix, PieceLayout, ScaleType, Sections, SideData, SumLayout, ZeroKind,
-    Zeros,
+    Memory, MinifloatFormat, PackedMatrix, PieceLayout, ScaleType, Sections, SideData, SumLayout,
+    ZeroKind, Zeros,
 };
 use proptest::prelude::*;
 use support::{

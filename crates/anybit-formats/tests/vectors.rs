@@ -3,8 +3,8 @@
 mod support;
 
 use anybit_formats::{
-    Calibration, DeviceLayout, ElementFormat, MatrixFormat, PackedMatrix, PieceLayout, SumLayout,
-    Zeros, quantize,
+    Calibration, DeviceLayout, ElementFormat, MatrixFormat, Memory, PackedMatrix, PieceLayout,
+    SumLayout, Zeros, quantize,
 };
 use support::Random;
 

@@ -52,7 +52,7 @@ pub(crate) enum ChunkMemory {
     /// Codes first, then side data.
     Buffer(wgpu::Buffer),
     /// One of codes and one of side data.
-    Textures([Words; 2]),
+    Textures(Box<[Words; 2]>),
 }
 
 /// Words in a texture.
@@ -406,7 +406,8 @@ impl Context {
                     let places = [chunk.codes.start, chunk.side.start];
                     self.upload_rows(&rows, buffer, places)?;
                 }
-                ChunkMemory::Textures([codes, side]) => {
+                ChunkMemory::Textures(textures) => {
+                    let [codes, side] = &**textures;
                     let mut words = vec![0; chunk.sections.codes_words];
                     rows.fill_codes(0, &mut words);
                     self.write_texture(codes, &words)?;
@@ -582,10 +583,10 @@ impl Context {
                         ChunkMemory::Buffer(buffer)
                     }
                     // Only an upload writes them, tables included.
-                    Memory::Textures => ChunkMemory::Textures([
+                    Memory::Textures => ChunkMemory::Textures(Box::new([
                         self.texture("a matrix", sections.codes_words as u64)?,
                         self.texture("a matrix", sections.side_words as u64)?,
-                    ]),
+                    ])),
                 };
                 chunks.push(Chunk {
                     rows: range.clone(),
@@ -714,10 +715,13 @@ impl Context {
                     self.copy_out(encoder, buffer, codes)?,
                     self.copy_out(encoder, buffer, side)?,
                 )),
-                ChunkMemory::Textures([codes, side]) => Ok((
-                    self.copy_texture_out(encoder, codes)?,
-                    self.copy_texture_out(encoder, side)?,
-                )),
+                ChunkMemory::Textures(textures) => {
+                    let [codes, side] = &**textures;
+                    Ok((
+                        self.copy_texture_out(encoder, codes)?,
+                        self.copy_texture_out(encoder, side)?,
+                    ))
+                }
             })?;
             let (mut codes, mut side) = (codes.read().await?, side.read().await?);
             codes.truncate(lengths[0]);

@@ -472,10 +472,10 @@ impl Context {
                     512,
                     wgpu::BufferUsages::STORAGE,
                 )?),
-                Memory::Textures => ChunkMemory::Textures([
+                Memory::Textures => ChunkMemory::Textures(Box::new([
                     self.texture("an empty matrix", 64)?,
                     self.texture("an empty matrix", 64)?,
-                ]),
+                ])),
             },
             sections: anybit_formats::Sections {
                 codes_words: 64,

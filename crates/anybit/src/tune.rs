@@ -507,7 +507,8 @@ fn made_up(
                     context.write(buffer, chunk.side.start, &side)?;
                 }
             }
-            ChunkMemory::Textures([codes_there, side_there]) => {
+            ChunkMemory::Textures(textures) => {
+                let [codes_there, side_there] = &**textures;
                 let words = codes.iter().copied().cycle();
                 let words: Vec<u32> = words.take(chunk.sections.codes_words).collect();
                 context.write_texture(codes_there, &words)?;
