@@ -474,6 +474,10 @@ impl Line {
             "gbps": null,
             "ratio_f32": null,
             "ceiling": null,
+            "arithmetic_gops": null,
+            "load_gops": null,
+            "bound": null,
+            "roof_fraction": null,
         })
     }
 }

@@ -417,7 +417,11 @@ pub(crate) fn specialize(
                 .constant_u32("TILE_N", tile.thread_n)
                 .constant_u32("WORKGROUP", tile.workgroup);
             variant = "_subgroup";
-            format!("{}x{}x{span}", tile.m, tile.n)
+            let rows = match tile.thread_n {
+                4 => String::new(),
+                rows => format!("_t{rows}"),
+            };
+            format!("{}x{}x{span}{rows}", tile.m, tile.n)
         }
         Skeleton::Gemv => {
             header = header
