@@ -7,7 +7,8 @@ use std::alloc::System;
 use std::future::Future;
 use std::task::{self, Poll, Waker};
 
-use anybit::{Context, Operands, OutputFormat, Prepared, Problem, wgpu};
+use anybit::formats::Memory;
+use anybit::{Context, Operands, OutputFormat, PlanOptions, Prepared, Problem, wgpu};
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
 use cap::Cap;
@@ -145,7 +146,8 @@ fn recording(context: &Context, mut encode: impl FnMut(&mut wgpu::ComputePass<'_
 
 fn product(context: &Context) -> Prepared {
     let problem = Problem::new((2, 64, 96), format("i8rf"), format("i4g32h"));
-    let plan = context.plan(&problem).expect("a plan");
+    let in_buffers = PlanOptions::default().with_memory(Memory::Buffers);
+    let plan = context.plan_with(&problem, &in_buffers).expect("a plan");
     let upload = |name: &str, rows, layout| {
         let matrix = operand(&format(name), (rows, 96), Fill::Random, &mut Random::new(1));
         context.upload(&matrix, &layout).expect("an upload")

@@ -190,7 +190,7 @@ fn operands_of_another_shape_or_format_are_refused() {
 /// Only products, decoding and gathering read textures, and nothing writes them.
 #[test]
 fn textures_are_for_weights_alone() {
-    let set = Set::new((3, 20, 64), "i8rf", "i4g32h", OutputFormat::F32);
+    let set = Set::new((3, 20, 64), "i8rf", "i4rf", OutputFormat::F32);
     let context = &set.context;
     let textures = DeviceLayout {
         interleave: 4,
@@ -198,7 +198,7 @@ fn textures_are_for_weights_alone() {
         ..DeviceLayout::ROW_MAJOR
     };
     unseen_by_wgpu(context, || {
-        let stored = matrix("i4g32h", 20, 64);
+        let stored = matrix("i4rf", 20, 64);
         let there = context.upload(&stored, &textures).expect("an upload");
         // Whole rows of texels.
         assert_eq!(there.bytes() % 8192, 0);
