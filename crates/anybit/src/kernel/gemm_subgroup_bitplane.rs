@@ -15,5 +15,4 @@ const TILES: &[Tile] = &[
     Tile::subgroup(16, 4, 32),
     Tile::subgroup(32, 4, 32),
     Tile::subgroup(16, 8, 32),
-    Tile::subgroup(32, 8, 16),
 ];
