@@ -19,50 +19,69 @@ struct Bar {
     gops: f64,
 }
 
+/// Where a chart is drawn.
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+/// Draws charts of this width and height one below the other.
+///
+/// # Errors
+///
+/// [`Error::Chart`].
+pub(crate) fn stack<T>(
+    path: &Path,
+    (width, height): (u32, u32),
+    charts: &[T],
+    draw: impl Fn(&Area<'_>, &T) -> Result<(), String>,
+) -> Result<(), Error> {
+    let all = || -> Result<(), String> {
+        let text = |error: DrawingAreaErrorKind<_>| error.to_string();
+        let size = (width, height * charts.len().max(1) as u32);
+        let root = SVGBackend::new(path, size).into_drawing_area();
+        root.fill(&WHITE).map_err(text)?;
+        for (area, chart) in root.split_evenly((charts.len(), 1)).iter().zip(charts) {
+            draw(area, chart)?;
+        }
+        root.present().map_err(text)
+    };
+    all().map_err(|message| Error::Chart {
+        path: path.to_owned(),
+        message,
+    })
+}
+
+/// The rows under one title, in the order of the titles.
+pub(crate) fn titled<'a>(
+    rows: impl IntoIterator<Item = &'a Row>,
+    title: impl Fn(&Row) -> String,
+) -> Vec<(String, Vec<&'a Row>)> {
+    let mut charts: Vec<(String, Vec<&Row>)> = Vec::new();
+    for row in rows {
+        let title = title(row);
+        match charts.iter_mut().find(|(other, _)| *other == title) {
+            Some((_, rows)) => rows.push(row),
+            None => charts.push((title, vec![row])),
+        }
+    }
+    charts
+}
+
 /// Draws the rows of every adapter, one below the other.
 ///
 /// # Errors
 ///
 /// [`Error::Chart`].
 pub(crate) fn draw(rows: &[Row], path: &Path) -> Result<(), Error> {
-    draw_into(rows, path).map_err(|message| Error::Chart {
-        path: path.to_owned(),
-        message,
+    let labels: Vec<String> = rows.iter().map(Row::label).collect();
+    let precisions = distinct(labels.iter().map(String::as_str)).len();
+    let size = (1280.max(110 * precisions as u32), 560);
+    let charts = titled(rows, Row::on);
+    stack(path, size, &charts, |area, (adapter, rows)| {
+        let title = format!("{adapter}: GOP/s, 2 a multiply-accumulate");
+        draw_bars(area, &title, &bars(rows.iter().copied()))
     })
 }
 
-fn draw_into(rows: &[Row], path: &Path) -> Result<(), String> {
-    let mut adapters: Vec<(&str, &str)> = Vec::new();
-    for row in rows {
-        let adapter = (row.adapter.as_str(), row.backend);
-        if !adapters.contains(&adapter) {
-            adapters.push(adapter);
-        }
-    }
-    let labels: Vec<String> = rows.iter().map(Row::label).collect();
-    let precisions = distinct(labels.iter().map(String::as_str)).len();
-    let size = (
-        1280.max(110 * precisions as u32),
-        560 * adapters.len().max(1) as u32,
-    );
-    let root = SVGBackend::new(path, size).into_drawing_area();
-    root.fill(&WHITE).map_err(|error| error.to_string())?;
-    for (area, (adapter, backend)) in root.split_evenly((adapters.len(), 1)).iter().zip(&adapters) {
-        let bars = bars(
-            rows.iter()
-                .filter(|row| row.adapter == *adapter && row.backend == *backend),
-        );
-        let title = format!("{adapter} ({backend}): GOP/s, 2 a multiply-accumulate");
-        draw_bars(area, &title, &bars)?;
-    }
-    root.present().map_err(|error| error.to_string())
-}
-
-fn draw_bars(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    title: &str,
-    bars: &[Bar],
-) -> Result<(), String> {
+fn draw_bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Result<(), String> {
     let precisions = distinct(bars.iter().map(|bar| bar.precision.as_str()));
     let groups = distinct(bars.iter().map(|bar| bar.group.as_str()));
     if bars.is_empty() {
@@ -157,36 +176,14 @@ fn draw_bars(
 ///
 /// [`Error::Chart`].
 pub(crate) fn draw_bits(rows: &[Row], path: &Path) -> Result<(), Error> {
-    draw_bits_into(rows, path).map_err(|message| Error::Chart {
-        path: path.to_owned(),
-        message,
+    let rows = fastest(rows.iter().filter(|row| row.workload == BITS));
+    let charts = titled(rows, |row| format!("{}, {}", row.on(), row.shape()));
+    stack(path, (900, 480), &charts, |area, (title, rows)| {
+        draw_bit_lines(area, title, rows)
     })
 }
 
-fn draw_bits_into(rows: &[Row], path: &Path) -> Result<(), String> {
-    let rows = fastest(rows.iter().filter(|row| row.workload == BITS));
-    let mut charts: Vec<(String, Vec<&Row>)> = Vec::new();
-    for row in rows {
-        let title = format!("{} ({}), {}", row.adapter, row.backend, row.shape());
-        match charts.iter_mut().find(|(other, _)| *other == title) {
-            Some((_, rows)) => rows.push(row),
-            None => charts.push((title, vec![row])),
-        }
-    }
-    let size = (900, 480 * charts.len().max(1) as u32);
-    let root = SVGBackend::new(path, size).into_drawing_area();
-    root.fill(&WHITE).map_err(|error| error.to_string())?;
-    for (area, (title, rows)) in root.split_evenly((charts.len(), 1)).iter().zip(&charts) {
-        draw_bit_lines(area, title, rows)?;
-    }
-    root.present().map_err(|error| error.to_string())
-}
-
-fn draw_bit_lines(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    title: &str,
-    rows: &[&Row],
-) -> Result<(), String> {
+fn draw_bit_lines(area: &Area<'_>, title: &str, rows: &[&Row]) -> Result<(), String> {
     let text = |error: DrawingAreaErrorKind<_>| error.to_string();
     let highest = rows.iter().filter_map(|row| row.gops).fold(1e-3, f64::max);
     let mut chart = ChartBuilder::on(area)

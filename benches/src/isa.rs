@@ -14,9 +14,7 @@ mod spirv;
 mod vulkan;
 
 use std::cmp::Reverse;
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
@@ -28,6 +26,7 @@ pub(crate) use compiler::{TASK, serve};
 pub(crate) use family::Family;
 
 use crate::cli::IsaArguments;
+use crate::report::write_json;
 use crate::{Error, shaders};
 use compiler::{Compiler, MUCH_PATIENCE, PATIENCE};
 use figures::{Figures, Kernel};
@@ -392,23 +391,10 @@ fn print_assembly(id: &str, families: &[Family]) -> Result<(), Error> {
     Ok(())
 }
 
-/// One JSON object a line.
-fn write_json(rows: &[Figures], path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::File {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    for row in rows {
-        serde_json::to_writer(&mut file, row).map_err(|error| failed(error.into()))?;
-        file.write_all(b"\n").map_err(failed)?;
-    }
-    file.flush().map_err(failed)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use anybit::KERNELS;
 
     use super::*;
@@ -483,7 +469,8 @@ mod tests {
 
     #[test]
     fn a_report_that_cannot_be_written_says_where() {
-        let error = write_json(&[], Path::new("no-such-folder/isa.jsonl")).expect_err("no folder");
+        let error = write_json::<Figures>(&[], Path::new("no-such-folder/isa.jsonl"))
+            .expect_err("no folder");
         assert!(error.to_string().contains("no-such-folder"), "{error}");
     }
 }

@@ -10,8 +10,8 @@ mod table;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anybit::{Caps, DeviceClass, Problem};
@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::cli::PeersArguments;
 use crate::problem::{Precision, Shape, format_name};
+use crate::report::write_json;
 use crate::{Error, adapters};
 
 /// The shapes that are run unless others are asked for: GEMM, GEMV, and the rows of a few tokens.
@@ -480,20 +481,6 @@ impl Line {
             "roof_fraction": null,
         })
     }
-}
-
-/// One JSON object a line.
-fn write_json(rows: &[Value], path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::File {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = BufWriter::new(fs::File::create(path).map_err(failed)?);
-    for row in rows {
-        writeln!(file, "{row}").map_err(failed)?;
-    }
-    file.flush().map_err(failed)
 }
 
 #[cfg(test)]

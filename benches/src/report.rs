@@ -96,6 +96,11 @@ impl Row {
         self.roof = Some(roof);
     }
 
+    /// The adapter, and the API under it.
+    pub(crate) fn on(&self) -> String {
+        format!("{} ({})", self.adapter, self.backend)
+    }
+
     /// `W4A8 q4_1`: the precision as people say it.
     pub(crate) fn label(&self) -> String {
         if self.activation == self.weight {
@@ -345,7 +350,7 @@ pub(crate) fn print_summary(rows: &[Row], sums: &[Sum]) {
 /// # Errors
 ///
 /// [`Error::File`].
-pub(crate) fn write_json(rows: &[Row], path: &Path) -> Result<(), Error> {
+pub(crate) fn write_json<T: Serialize>(rows: &[T], path: &Path) -> Result<(), Error> {
     let failed = |source| Error::File {
         action: "write",
         path: path.to_owned(),

@@ -16,6 +16,7 @@ use plotters::prelude::*;
 use serde::Serialize;
 
 use crate::Error;
+use crate::chart::{self, Area};
 use crate::probe::Ceilings;
 use crate::report::Row;
 use crate::timing::Timing;
@@ -110,39 +111,17 @@ pub(crate) fn loaded(class: DeviceClass, plan: &Plan, [x, w, y]: [u64; 3]) -> u6
 ///
 /// [`Error::Chart`].
 pub(crate) fn draw(rows: &[Row], path: &Path) -> Result<(), Error> {
-    draw_into(rows, path).map_err(|message| Error::Chart {
-        path: path.to_owned(),
-        message,
+    let charts = chart::titled(rows, Row::on);
+    chart::stack(path, (1000, 640), &charts, |area, (title, rows)| {
+        let points: Vec<(&Row, Roof)> = rows
+            .iter()
+            .filter_map(|&row| Some((row, row.roof?)))
+            .collect();
+        draw_adapter(area, title, &points)
     })
 }
 
-fn draw_into(rows: &[Row], path: &Path) -> Result<(), String> {
-    let mut adapters: Vec<(&str, &str)> = Vec::new();
-    for row in rows {
-        let adapter = (row.adapter.as_str(), row.backend);
-        if !adapters.contains(&adapter) {
-            adapters.push(adapter);
-        }
-    }
-    let size = (1000, 640 * adapters.len().max(1) as u32);
-    let root = SVGBackend::new(path, size).into_drawing_area();
-    root.fill(&WHITE).map_err(|error| error.to_string())?;
-    for (area, (adapter, backend)) in root.split_evenly((adapters.len(), 1)).iter().zip(&adapters) {
-        let points: Vec<(&Row, Roof)> = rows
-            .iter()
-            .filter(|row| row.adapter == *adapter && row.backend == *backend)
-            .filter_map(|row| Some((row, row.roof?)))
-            .collect();
-        draw_adapter(area, &format!("{adapter} ({backend})"), &points)?;
-    }
-    root.present().map_err(|error| error.to_string())
-}
-
-fn draw_adapter(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    title: &str,
-    points: &[(&Row, Roof)],
-) -> Result<(), String> {
+fn draw_adapter(area: &Area<'_>, title: &str, points: &[(&Row, Roof)]) -> Result<(), String> {
     let Some((first, roof)) = points.first() else {
         return Ok(());
     };

@@ -14,5 +14,4 @@ const TILES: &[Tile] = &[
     Tile::subgroup(8, 4, 32),
     Tile::subgroup(16, 4, 32),
     Tile::subgroup(32, 4, 32),
-    Tile::subgroup(16, 8, 32),
 ];
