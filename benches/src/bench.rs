@@ -274,7 +274,9 @@ impl Bench<'_> {
             (Strategy::Everything, false) => Strategy::EveryKind,
             (strategy, _) => strategy,
         };
-        let plans = match strategy.plans(&self.context, &problem) {
+        // Operands are uploaded as plans name their layouts, unless activations are rounded on the device.
+        let options = PlanOptions::default().with_uploaded(!self.quantize);
+        let plans = match strategy.plans(&self.context, &problem, &options) {
             Ok(plans) => plans,
             Err(error) => {
                 let mut row = self.row(workload, precision, m, None);
@@ -284,7 +286,7 @@ impl Bench<'_> {
             }
         };
         let explanation: Option<Explanation> = match self.explain {
-            true => Some(self.context.explain(&problem, &PlanOptions::default())?),
+            true => Some(self.context.explain(&problem, &options)?),
             false => None,
         };
         for plan in &plans {

@@ -1,6 +1,6 @@
 //! `shaders --print ID`: from a kernel's id back to its shader.
 
-use anybit::{Caps, OutputFormat, PlanOptions, Problem, Specialization, candidates};
+use anybit::{Caps, DeviceClass, OutputFormat, PlanOptions, Problem, Specialization, candidates};
 use anybit::{decode_specialization, quantize_specialization};
 use anybit_formats::layout::{PieceLayout, SumLayout};
 use anybit_formats::{DeviceLayout, Granularity, MatrixFormat, Memory, Nesting};
@@ -117,7 +117,7 @@ fn gemm_kernels(
         .iter()
         .flat_map(|caps| {
             let problem = &problem;
-            [PlanOptions::default()]
+            [PlanOptions::default().with_uploaded(true)]
                 .into_iter()
                 .chain(nestings.clone())
                 .filter_map(move |options| candidates(problem, caps, &options).ok())
@@ -139,8 +139,11 @@ fn all_caps() -> Vec<Caps> {
         Some((128, 128)),
     ]
     .into_iter()
-    .map(|subgroup| Caps {
+    .flat_map(|subgroup| [DeviceClass::Gpu, DeviceClass::Software].map(|class| (subgroup, class)))
+    .map(|(subgroup, class)| Caps {
         subgroup,
+        // Software adapters have those that read textures.
+        class,
         max_invocations: 1024,
         max_workgroup_memory: 1 << 20,
         ..Caps::floor()

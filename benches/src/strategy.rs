@@ -14,22 +14,27 @@ pub(crate) enum Strategy {
 }
 
 impl Strategy {
-    /// The plans for a problem, the planner's choice first.
+    /// The plans for a problem under options that rule no kernel out, the planner's choice first.
     ///
     /// # Errors
     ///
     /// Those of [`Context::plan`].
-    pub(crate) fn plans(self, context: &Context, problem: &Problem) -> Result<Vec<Plan>, Error> {
-        let first = context.plan(problem)?;
+    pub(crate) fn plans(
+        self,
+        context: &Context,
+        problem: &Problem,
+        options: &PlanOptions,
+    ) -> Result<Vec<Plan>, Error> {
+        let first = context.plan_with(problem, options)?;
         if self == Self::Planned {
             return Ok(vec![first]);
         }
-        let (mut others, _) = candidates(problem, context.caps(), &PlanOptions::default())?;
+        let (mut others, _) = candidates(problem, context.caps(), options)?;
         others.retain(|other| other.specialization.id != first.id());
         if self == Self::EveryKind {
             // Tables are looked up only where that is asked for.
             for engine in [Engine::Lut, Engine::Lut8] {
-                let options = PlanOptions::engine(engine);
+                let options = PlanOptions::engine(engine).with_uploaded(options.uploaded);
                 others.extend(candidates(problem, context.caps(), &options)?.0);
             }
             let mut kinds = vec![(first.engine(), first.skeleton())];

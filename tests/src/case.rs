@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use anybit::{Candidate, Caps, Engine, KERNELS, PlanOptions, Problem, Skeleton, Tile, candidates};
+use anybit::{
+    Candidate, Caps, Engine, KERNELS, Memories, PlanOptions, Problem, Skeleton, Tile, candidates,
+};
 use anybit_formats::Memory;
 
 use crate::operand::Fill;
@@ -16,27 +18,28 @@ pub struct Kernel {
     pub skeleton: Skeleton,
     /// Its sizes.
     pub tile: Tile,
-    /// What it reads the weights from.
-    pub memory: Memory,
+    /// What it reads operands from.
+    pub memories: Memories,
     /// Whether it is to run on a device without optional features and with WebGPU's default limits.
     pub floor: bool,
 }
 
 impl Kernel {
     /// The kernels that can do a problem, as `candidates` lists them, without those that the options rule out; then those
-    /// that must be asked for, as they emulate something or look sums up in tables. Where weights may lie in either memory,
-    /// every other tile takes them from buffers and the rest from textures, the other way round for every other contract.
+    /// that must be asked for, as they emulate something or look sums up in tables. Where operands may lie in several kinds of
+    /// memory, tiles take turns with them, and contracts begin at different ones.
     ///
     /// # Panics
     ///
     /// If the problem itself is refused.
     pub fn all_for(problem: &Problem, caps: &Caps, floor: bool) -> Vec<Self> {
-        let (accepted, _) = candidates(problem, caps, &PlanOptions::default())
+        let (accepted, _) = candidates(problem, caps, &PlanOptions::default().with_uploaded(true))
             .unwrap_or_else(|error| panic!("{}: {error}", problem.contract()));
         let tables = [Engine::Lut, Engine::Lut8, Engine::LMul]
             .into_iter()
             .flat_map(|engine| {
-                let asked_for = candidates(problem, caps, &PlanOptions::engine(engine));
+                let options = PlanOptions::engine(engine).with_uploaded(true);
+                let asked_for = candidates(problem, caps, &options);
                 asked_for.map(|(accepted, _)| accepted).unwrap_or_default()
             });
         let tables: Vec<Candidate> = tables
@@ -50,25 +53,29 @@ impl Kernel {
                 engine: candidate.engine,
                 skeleton: candidate.skeleton,
                 tile: candidate.tile,
-                memory: candidate.memory,
+                memories: candidate.memories,
                 floor,
             })
             .collect();
         all.iter()
             .filter(|kernel| {
-                let other = match kernel.memory {
-                    Memory::Buffers => Memory::Textures,
-                    Memory::Textures => Memory::Buffers,
-                };
-                let in_other = Self {
-                    memory: other,
-                    ..**kernel
-                };
-                if !all.contains(&in_other) {
-                    return true;
-                }
-                let textures = (kernel.place() + turn) % 2 == 1;
-                textures == (kernel.memory == Memory::Textures)
+                let mut among: Vec<Memories> = all
+                    .iter()
+                    .filter(|other| {
+                        let other = Self {
+                            memories: kernel.memories,
+                            ..**other
+                        };
+                        other == **kernel
+                    })
+                    .map(|other| other.memories)
+                    .collect();
+                // Not in the order of costs, which differs from device to device.
+                among.sort_by_key(|memories| {
+                    let textures = |memory| u8::from(memory != Memory::Buffers);
+                    textures(memories.activation) + textures(memories.weight)
+                });
+                among[(kernel.place() + turn) % among.len()] == kernel.memories
             })
             .copied()
             .collect()
@@ -85,13 +92,18 @@ impl Kernel {
 
     /// The id of this kernel for a problem; `None` if it cannot do it.
     pub fn id(&self, problem: &Problem, caps: &Caps) -> Option<String> {
-        let (accepted, _) = candidates(problem, caps, &PlanOptions::engine(self.engine)).ok()?;
+        let (accepted, _) = candidates(
+            problem,
+            caps,
+            &PlanOptions::engine(self.engine).with_uploaded(true),
+        )
+        .ok()?;
         accepted
             .into_iter()
             .find(|candidate| {
                 candidate.skeleton == self.skeleton
                     && candidate.tile == self.tile
-                    && candidate.memory == self.memory
+                    && candidate.memories == self.memories
             })
             .map(|candidate| candidate.specialization.id)
     }
@@ -127,8 +139,8 @@ impl fmt::Display for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tile { m, n, k, .. } = self.tile;
         write!(formatter, "{} {:?} {m}x{n}x{k}", self.engine, self.skeleton)?;
-        if self.memory == Memory::Textures {
-            formatter.write_str(" textures")?;
+        if self.memories != Memories::BUFFERS {
+            write!(formatter, " {:?}", self.memories)?;
         }
         if self.floor {
             formatter.write_str(" on the floor")?;

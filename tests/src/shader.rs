@@ -6,7 +6,9 @@ use anybit::Specialization;
 use anybit::wgpu::{DownlevelFlags, Features};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{ModuleInfo, ValidationFlags};
-use naga::{AddressSpace, EntryPoint, Handle, Module, ShaderStage, StorageAccess};
+use naga::{
+    AddressSpace, EntryPoint, Handle, ImageClass, Module, ShaderStage, StorageAccess, TypeInner,
+};
 
 /// A shader that wgpu would accept.
 #[derive(Debug)]
@@ -26,8 +28,10 @@ pub enum Bound {
     Read,
     /// A storage buffer that may be written.
     Write,
-    /// A texture.
+    /// A texture that is only read.
     Texture,
+    /// A texture that is only written.
+    WriteTexture,
 }
 
 /// The optional features that a specialisation says it needs.
@@ -90,7 +94,17 @@ impl Shader {
                 AddressSpace::Uniform => Bound::Uniform(self.size(global.ty)),
                 AddressSpace::Storage { access } if access == StorageAccess::LOAD => Bound::Read,
                 AddressSpace::Storage { .. } => Bound::Write,
-                AddressSpace::Handle => Bound::Texture,
+                AddressSpace::Handle => match self.module.types[global.ty].inner {
+                    TypeInner::Image {
+                        class: ImageClass::Storage { access, .. },
+                        ..
+                    } if access == StorageAccess::STORE => Bound::WriteTexture,
+                    TypeInner::Image {
+                        class: ImageClass::Sampled { .. },
+                        ..
+                    } => Bound::Texture,
+                    _ => return Err(format!("{name} is no texture that is read or written")),
+                },
                 space => return Err(format!("{name} is in the address space {space:?}")),
             };
             if found.insert(binding.binding, bound).is_some() {

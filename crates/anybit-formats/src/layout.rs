@@ -47,9 +47,10 @@ pub enum Memory {
     /// Storage buffers: what every kernel reads.
     #[default]
     Buffers,
-    /// Textures of four words a texel, for weights alone. Software drivers gather texels many times as fast as words of
-    /// buffers.
+    /// Textures of four words a texel, for weights. Software drivers gather texels many times as fast as words of buffers.
     Textures,
+    /// Codes in such a texture, which kernels can write too, and what stands beside them in a buffer: for activations.
+    TextureCodes,
 }
 
 /// How a matrix is laid out on the device.

@@ -543,7 +543,8 @@ impl Choices {
         accepted: &[Candidate],
     ) -> Option<Choice> {
         let (figures, by) = self.lookup(&counted(problem, options), caps)?;
-        let kind = |candidate: &Candidate| (candidate.engine, candidate.skeleton, candidate.memory);
+        let kind =
+            |candidate: &Candidate| (candidate.engine, candidate.skeleton, candidate.memories);
         let measured: Vec<(usize, f64)> = accepted
             .iter()
             .enumerate()

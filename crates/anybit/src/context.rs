@@ -9,7 +9,7 @@ use crate::bind_groups::BindGroups;
 use crate::caps::{Caps, wanted_features, wanted_limits};
 use crate::choices::{Choices, Explanation, explain};
 use crate::error::{Error, Result};
-use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all, gemm_bindings};
+use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all};
 use crate::pipeline_cache;
 use crate::plan::{Plan, PlanOptions, plan_with};
 use crate::problem::Problem;
@@ -309,11 +309,11 @@ impl Context {
     /// [`Error::Pipeline`] if the driver rejects one.
     pub fn warm_up<'a>(&self, plans: impl IntoIterator<Item = &'a Plan>) -> Result<()> {
         let pipelines = plans.into_iter().map(|plan| {
-            let bindings = gemm_bindings(plan.weight_layout().memory, plan.problem().residual);
+            let bindings = plan.bindings();
             let Inner {
                 pipelines, device, ..
             } = &*self.inner;
-            pipelines.get(device, plan.specialization(), bindings)
+            pipelines.get(device, plan.specialization(), &bindings)
         });
         compile_all(&pipelines.collect::<Result<Vec<_>>>()?)
     }

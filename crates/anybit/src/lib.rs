@@ -100,7 +100,9 @@ pub use half;
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
 pub use model_kernels::model_specializations;
-pub use plan::{Candidate, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan, plan_with};
+pub use plan::{
+    Candidate, Memories, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan, plan_with,
+};
 pub use prepare::{Epilogue, GEMM_PARAMS_BYTES, Operands, Prepared};
 pub use problem::{Batch, OutputFormat, Problem};
 pub use row_kernels::{

@@ -27,8 +27,19 @@ const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
 /// Texels of a row of a texture that holds a matrix: `MEM_WIDTH` of memory/textures.wgsl. Four words a texel.
 pub(crate) const TEXTURE_WIDTH: u32 = 512;
 
+/// Four words.
+pub(crate) const TEXEL: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Uint;
+
 /// Bytes of such a row.
 const TEXTURE_ROW: u64 = 16 * TEXTURE_WIDTH as u64;
+
+/// What textures of matrices are used for.
+pub(crate) const TEXELS: wgpu::TextureUsages = wgpu::TextureUsages::TEXTURE_BINDING
+    .union(wgpu::TextureUsages::COPY_DST)
+    .union(wgpu::TextureUsages::COPY_SRC);
+
+/// The same of those that kernels write.
+const WRITTEN_TEXELS: wgpu::TextureUsages = TEXELS.union(wgpu::TextureUsages::STORAGE_BINDING);
 
 /// A packed matrix on the device. Cheap to clone: clones share the buffers.
 ///
@@ -53,6 +64,8 @@ pub(crate) enum ChunkMemory {
     Buffer(wgpu::Buffer),
     /// One of codes and one of side data.
     Textures(Box<[Words; 2]>),
+    /// A texture of codes, a buffer of side data.
+    TextureCodes(Box<(Words, wgpu::Buffer)>),
 }
 
 /// Words in a texture.
@@ -87,7 +100,7 @@ impl Chunk {
     pub(crate) fn buffer(&self) -> Option<&wgpu::Buffer> {
         match &self.memory {
             ChunkMemory::Buffer(buffer) => Some(buffer),
-            ChunkMemory::Textures(_) => None,
+            ChunkMemory::Textures(_) | ChunkMemory::TextureCodes(_) => None,
         }
     }
 
@@ -95,6 +108,14 @@ impl Chunk {
     pub(crate) fn bindings(&self, what: &'static str) -> Result<[wgpu::BufferBinding<'_>; 2]> {
         let buffer = self.buffer().ok_or(Error::InTextures { what })?;
         Ok([binding(buffer, &self.codes), binding(buffer, &self.side)])
+    }
+
+    /// Codes and side data, for what writes them: codes into a buffer or texels, side data into a buffer.
+    pub(crate) fn written(&self, what: &'static str) -> Result<[wgpu::BindingResource<'_>; 2]> {
+        match &self.memory {
+            ChunkMemory::Buffer(_) | ChunkMemory::TextureCodes(_) => Ok(self.resources()),
+            ChunkMemory::Textures(_) => Err(Error::InTextures { what }),
+        }
     }
 
     /// Codes and side data, for products.
@@ -105,6 +126,13 @@ impl Chunk {
             ChunkMemory::Textures(textures) => textures
                 .each_ref()
                 .map(|words| wgpu::BindingResource::TextureView(&words.view)),
+            ChunkMemory::TextureCodes(both) => {
+                let (codes, side) = &**both;
+                [
+                    wgpu::BindingResource::TextureView(&codes.view),
+                    side.as_entire_binding(),
+                ]
+            }
         }
     }
 
@@ -114,7 +142,7 @@ impl Chunk {
             ChunkMemory::Buffer(_) => {
                 [&self.codes, &self.side].map(|bytes| [bytes.start, bytes.end - bytes.start])
             }
-            ChunkMemory::Textures(_) => [[0, 0], [1, 0]],
+            ChunkMemory::Textures(_) | ChunkMemory::TextureCodes(_) => [[0, 0], [1, 0]],
         }
     }
 
@@ -123,6 +151,7 @@ impl Chunk {
         match &self.memory {
             ChunkMemory::Buffer(_) => self.side.end,
             ChunkMemory::Textures(textures) => textures.iter().map(Words::bytes).sum(),
+            ChunkMemory::TextureCodes(both) => both.0.bytes() + both.1.size(),
         }
     }
 }
@@ -413,6 +442,13 @@ impl Context {
                     self.write_texture(codes, &words)?;
                     self.write_texture(side, &rows.side())?;
                 }
+                ChunkMemory::TextureCodes(both) => {
+                    let (codes, side) = &**both;
+                    let mut words = vec![0; chunk.sections.codes_words];
+                    rows.fill_codes(0, &mut words);
+                    self.write_texture(codes, &words)?;
+                    self.write(side, 0, &rows.side())?;
+                }
             }
         }
         Ok(device)
@@ -475,7 +511,12 @@ impl Context {
     }
 
     /// A texture for so many words.
-    pub(crate) fn texture(&self, what: &'static str, words: u64) -> Result<Words> {
+    pub(crate) fn texture(
+        &self,
+        what: &'static str,
+        words: u64,
+        usage: wgpu::TextureUsages,
+    ) -> Result<Words> {
         let rows = (4 * words).div_ceil(TEXTURE_ROW).max(1);
         let limit = u64::from(self.inner.caps.max_texture);
         let height = u32::try_from(rows)
@@ -499,10 +540,8 @@ impl Context {
                 mip_level_count: 1,
                 sample_count: 1,
                 dimension: wgpu::TextureDimension::D2,
-                format: wgpu::TextureFormat::Rgba32Uint,
-                usage: wgpu::TextureUsages::TEXTURE_BINDING
-                    | wgpu::TextureUsages::COPY_DST
-                    | wgpu::TextureUsages::COPY_SRC,
+                format: TEXEL,
+                usage,
                 view_formats: &[],
             })
         });
@@ -574,19 +613,21 @@ impl Context {
                 let memory = match layout.memory {
                     Memory::Buffers => {
                         let buffer = self.buffer("a matrix", side.end, STORAGE)?;
-                        if format.element().codebook().is_some() {
-                            // Kernels find large tables in the side data, whoever writes the codes.
-                            let mut words = vec![0; sections.side_words];
-                            sections.store_table(format.element(), &mut words);
-                            self.write(&buffer, side.start, &words)?;
-                        }
+                        self.write_table(format.element(), &sections, &buffer, side.start)?;
                         ChunkMemory::Buffer(buffer)
                     }
                     // Only an upload writes them, tables included.
                     Memory::Textures => ChunkMemory::Textures(Box::new([
-                        self.texture("a matrix", sections.codes_words as u64)?,
-                        self.texture("a matrix", sections.side_words as u64)?,
+                        self.texture("a matrix", sections.codes_words as u64, TEXELS)?,
+                        self.texture("a matrix", sections.side_words as u64, TEXELS)?,
                     ])),
+                    Memory::TextureCodes => {
+                        let words = sections.codes_words as u64;
+                        let codes = self.texture("a matrix", words, WRITTEN_TEXELS)?;
+                        let buffer = self.buffer("a matrix", side.end - side.start, STORAGE)?;
+                        self.write_table(format.element(), &sections, &buffer, 0)?;
+                        ChunkMemory::TextureCodes(Box::new((codes, buffer)))
+                    }
                 };
                 chunks.push(Chunk {
                     rows: range.clone(),
@@ -611,6 +652,22 @@ impl Context {
         })
     }
 
+    /// Writes a large codebook into the side data, where kernels find it, whoever writes the codes.
+    fn write_table(
+        &self,
+        element: ElementFormat,
+        sections: &Sections,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+    ) -> Result<()> {
+        if element.codebook().is_none() {
+            return Ok(());
+        }
+        let mut words = vec![0; sections.side_words];
+        sections.store_table(element, &mut words);
+        self.write(buffer, offset, &words)
+    }
+
     /// The most rows, a multiple of 32 unless it is all, whose bindings and buffer stay within the device's limits.
     fn rows_per_chunk(
         &self,
@@ -621,7 +678,7 @@ impl Context {
         let caps = &self.inner.caps;
         let max_binding = match memory {
             Memory::Buffers => caps.max_binding,
-            Memory::Textures => caps
+            Memory::Textures | Memory::TextureCodes => caps
                 .max_binding
                 .min(TEXTURE_ROW * u64::from(caps.max_texture)),
         };
@@ -722,6 +779,10 @@ impl Context {
                         self.copy_texture_out(encoder, side)?,
                     ))
                 }
+                ChunkMemory::TextureCodes(both) => Ok((
+                    self.copy_texture_out(encoder, &both.0)?,
+                    self.copy_out(encoder, &both.1, 0..both.1.size())?,
+                )),
             })?;
             let (mut codes, mut side) = (codes.read().await?, side.read().await?);
             codes.truncate(lengths[0]);

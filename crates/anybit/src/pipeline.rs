@@ -12,6 +12,7 @@ use anybit_formats::Memory;
 
 use crate::context::resolve_now;
 use crate::error::{Error, Result};
+use crate::matrix::TEXEL;
 use crate::specialize::{ShaderKey, Specialization};
 
 /// What a binding holds.
@@ -21,6 +22,7 @@ pub(crate) enum Binding {
     Read,
     Write,
     Texture,
+    WriteTexture,
 }
 
 impl Binding {
@@ -29,6 +31,13 @@ impl Binding {
             Self::Uniform => wgpu::BufferBindingType::Uniform,
             Self::Read => wgpu::BufferBindingType::Storage { read_only: true },
             Self::Write => wgpu::BufferBindingType::Storage { read_only: false },
+            Self::WriteTexture => {
+                return wgpu::BindingType::StorageTexture {
+                    access: wgpu::StorageTextureAccess::WriteOnly,
+                    format: TEXEL,
+                    view_dimension: wgpu::TextureViewDimension::D2,
+                };
+            }
             Self::Texture => {
                 return wgpu::BindingType::Texture {
                     sample_type: wgpu::TextureSampleType::Uint,
@@ -45,84 +54,44 @@ impl Binding {
     }
 }
 
-/// Bindings of the GEMM family, in order: parameters, activation codes and side data, weight codes and side data, output.
-pub(crate) const GEMM_BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Read,
-    Binding::Read,
-    Binding::Read,
-    Binding::Read,
-    Binding::Write,
-];
-/// The same with weights in textures.
-pub(crate) const GEMM_TEXTURE_BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Read,
-    Binding::Read,
-    Binding::Texture,
-    Binding::Texture,
-    Binding::Write,
-];
-/// The same with a residual at the end.
-pub(crate) const GEMM_TEXTURE_RESIDUAL_BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Read,
-    Binding::Read,
-    Binding::Texture,
-    Binding::Texture,
-    Binding::Write,
-    Binding::Read,
-];
-/// Those of weights in buffers with a residual at the end.
-pub(crate) const GEMM_RESIDUAL_BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Read,
-    Binding::Read,
-    Binding::Read,
-    Binding::Read,
-    Binding::Write,
-    Binding::Read,
-];
-
-/// The bindings of a problem's kernels.
-pub(crate) const fn gemm_bindings(memory: Memory, residual: bool) -> &'static [Binding] {
-    match (memory, residual) {
-        (Memory::Buffers, false) => GEMM_BINDINGS,
-        (Memory::Buffers, true) => GEMM_RESIDUAL_BINDINGS,
-        (Memory::Textures, false) => GEMM_TEXTURE_BINDINGS,
-        (Memory::Textures, true) => GEMM_TEXTURE_RESIDUAL_BINDINGS,
+/// The bindings of a matrix that is read, codes and side data.
+pub(crate) const fn operand_bindings(memory: Memory) -> [Binding; 2] {
+    match memory {
+        Memory::Buffers => [Binding::Read, Binding::Read],
+        Memory::Textures => [Binding::Texture, Binding::Texture],
+        Memory::TextureCodes => [Binding::Texture, Binding::Read],
     }
 }
 
-/// Parameters, input, codes, side data, inverses.
-pub(crate) const QUANTIZE_BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Read,
-    Binding::Write,
-    Binding::Write,
-    Binding::Write,
-];
-/// Parameters, codes, side data, output.
-const DECODE_BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Read,
-    Binding::Read,
-    Binding::Write,
-];
+/// Bindings of the GEMM family, in order: parameters, activations, weights, output and, if there is one, a residual.
+pub(crate) fn gemm_bindings(activation: Memory, weight: Memory, residual: bool) -> Vec<Binding> {
+    let mut bindings = vec![Binding::Uniform];
+    bindings.extend(operand_bindings(activation));
+    bindings.extend(operand_bindings(weight));
+    bindings.push(Binding::Write);
+    bindings.extend(residual.then_some(Binding::Read));
+    bindings
+}
 
-const DECODE_TEXTURE_BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Texture,
-    Binding::Texture,
-    Binding::Write,
-];
+/// The bindings of what quantises into a matrix: parameters, input, codes, side data, inverses.
+pub(crate) const fn quantize_bindings(memory: Memory) -> [Binding; 5] {
+    let codes = match memory {
+        Memory::Buffers => Binding::Write,
+        Memory::Textures | Memory::TextureCodes => Binding::WriteTexture,
+    };
+    [
+        Binding::Uniform,
+        Binding::Read,
+        codes,
+        Binding::Write,
+        Binding::Write,
+    ]
+}
 
-/// The bindings of what decodes a matrix.
-pub(crate) const fn decode_bindings(memory: Memory) -> &'static [Binding] {
-    match memory {
-        Memory::Buffers => DECODE_BINDINGS,
-        Memory::Textures => DECODE_TEXTURE_BINDINGS,
-    }
+/// The bindings of what decodes a matrix: parameters, the matrix, output.
+pub(crate) const fn decode_bindings(memory: Memory) -> [Binding; 4] {
+    let [codes, side] = operand_bindings(memory);
+    [Binding::Uniform, codes, side, Binding::Write]
 }
 
 /// Parameters, two inputs, output.

@@ -11,10 +11,11 @@ use crate::choices::Choices;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 use crate::matrix::{DeviceMatrix, TEXTURE_WIDTH};
+use crate::pipeline::{Binding, gemm_bindings};
 use crate::problem::{Batch, OutputFormat, Problem};
 use crate::specialize::{
-    Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, layouts, memory_name, span,
-    specialize,
+    Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, has_whole_texels, layouts,
+    span, specialize,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -30,6 +31,50 @@ const TABLE_CLUSTER: u32 = 8;
 /// The widest weights that are looked up plane by plane.
 const TABLE_BITS: u32 = 4;
 
+/// What memory a kernel takes its operands from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Memories {
+    /// [`Memory::Buffers`] or [`Memory::TextureCodes`].
+    pub activation: Memory,
+    /// [`Memory::Buffers`] or [`Memory::Textures`].
+    pub weight: Memory,
+}
+
+impl Memories {
+    /// Both operands in buffers, as every device can have them.
+    pub const BUFFERS: Self = Self {
+        activation: Memory::Buffers,
+        weight: Memory::Buffers,
+    };
+
+    /// What there is to choose from.
+    const ALL: [Self; 4] = [
+        Self::BUFFERS,
+        Self {
+            weight: Memory::Textures,
+            ..Self::BUFFERS
+        },
+        Self {
+            activation: Memory::TextureCodes,
+            weight: Memory::Textures,
+        },
+        Self {
+            activation: Memory::TextureCodes,
+            ..Self::BUFFERS
+        },
+    ];
+
+    /// What an id says of them.
+    pub(crate) const fn name(self) -> &'static str {
+        match (self.activation, self.weight) {
+            (Memory::TextureCodes, Memory::Textures) => "_all_textures",
+            (Memory::TextureCodes, _) => "_activation_textures",
+            (_, Memory::Textures) => "_textures",
+            _ => "",
+        }
+    }
+}
+
 /// Restrictions on a plan. The default leaves the choice to the planner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -43,6 +88,15 @@ pub struct PlanOptions {
     /// Only kernels that take weights from this memory. What is written on the device, as by
     /// [`Context::prepare_quantize`](crate::Context::prepare_quantize), lies in buffers.
     pub memory: Option<Memory>,
+    /// Only kernels that read activations in this layout: that of a matrix on the device already.
+    pub activation_layout: Option<DeviceLayout>,
+    /// Only kernels that take activations from this memory.
+    pub activation_memory: Option<Memory>,
+    /// Both operands will be uploaded in the layouts that the plan names ([`Context::upload`](crate::Context::upload)), so that
+    /// floats and activations of any format may lie in textures, where the device reads those faster. Otherwise floats are
+    /// expected in buffers, such as another kernel's output, and so are activations of formats that kernels write in
+    /// buffers alone.
+    pub uploaded: bool,
     /// Only kernels that read the weights, whose format is then `int2` to `int7`, out of a matrix of `int8` on the device
     /// ([`DeviceMatrix::nested`]). Weights of `int8` are read as they are.
     pub nesting: Option<Nesting>,
@@ -99,6 +153,31 @@ impl PlanOptions {
     #[must_use]
     pub fn with_memory(mut self, memory: Memory) -> Self {
         self.memory = Some(memory);
+        self
+    }
+
+    /// The same, only with kernels that take activations from this memory.
+    #[must_use]
+    pub fn with_activation_memory(mut self, memory: Memory) -> Self {
+        self.activation_memory = Some(memory);
+        self
+    }
+
+    /// The same, only with kernels that read these activations as they lie on the device. Their format is for the problem to
+    /// say.
+    #[must_use]
+    pub fn with_activation(mut self, activation: &DeviceMatrix) -> Self {
+        self.activation_layout = Some(DeviceLayout {
+            sums: SumLayout::None,
+            ..activation.layout()
+        });
+        self
+    }
+
+    /// The same for operands that are uploaded as the plan says ([`uploaded`](Self::uploaded)).
+    #[must_use]
+    pub fn with_uploaded(mut self, uploaded: bool) -> Self {
+        self.uploaded = uploaded;
         self
     }
 
@@ -263,8 +342,8 @@ pub struct Candidate {
     pub skeleton: Skeleton,
     /// Its sizes.
     pub tile: Tile,
-    /// What it reads the weights from.
-    pub memory: Memory,
+    /// What it reads operands from.
+    pub memories: Memories,
     /// The cost model's estimate, in arbitrary units.
     pub cost: f64,
     l_mul: LMul,
@@ -330,6 +409,12 @@ impl Plan {
     /// How the kernel reads weights at fewer bits than the 8 that they are stored in, if it does.
     pub fn nesting(&self) -> Option<Nesting> {
         self.candidate.nesting
+    }
+
+    /// What its kernel binds.
+    pub(crate) fn bindings(&self) -> Vec<Binding> {
+        let Memories { activation, weight } = self.candidate.memories;
+        gemm_bindings(activation, weight, self.problem.residual)
     }
 
     /// Workgroups for a stretch of `n` rows of W: (tiles along M, tiles along N, grid).
@@ -426,8 +511,8 @@ pub fn candidates(
                 Some((smallest, _)) if smallest >= lanes => Reduce::Subgroup,
                 _ => Reduce::Workgroup,
             };
-            for memory in memories(row, problem, caps, options) {
-                match consider(row, tile, reduce, memory, problem, caps, options) {
+            for memories in memories(row, problem, caps, options) {
+                match consider(row, tile, reduce, memories, problem, caps, options) {
                     Ok(candidate) => accepted.push(candidate),
                     Err(reason) => refused.push(Refusal {
                         kernel: format!(
@@ -436,7 +521,7 @@ pub fn candidates(
                             tile.m,
                             tile.n,
                             tile.k,
-                            memory_name(memory)
+                            memories.name()
                         ),
                         reason,
                     }),
@@ -448,26 +533,41 @@ pub fn candidates(
     Ok((accepted, refused))
 }
 
-/// The kinds of memory that weights may lie in. Textures are for devices that read them faster than buffers, and for who asks.
+/// The kinds of memory that operands may lie in. Textures are for devices that read them faster than buffers, and for who asks.
 fn memories(
     row: &KernelRow,
     problem: &Problem,
     caps: &Caps,
     options: &PlanOptions,
-) -> impl Iterator<Item = Memory> {
-    let layout = options.weight_layout.map(|layout| layout.memory);
-    let asked = options.memory.or(layout);
-    let fits = problem.weight.element().has_codes()
-        && row.engine != Engine::LMul
-        && caps.max_texture >= TEXTURE_WIDTH;
-    let textures = fits
-        && match asked {
-            Some(memory) => memory == Memory::Textures,
-            None => options.kernel.is_some() || caps.class == DeviceClass::Software,
-        };
-    [Memory::Buffers]
-        .into_iter()
-        .chain(textures.then_some(Memory::Textures))
+) -> impl Iterator<Item = Memories> {
+    let textures = row.engine != Engine::LMul && caps.max_texture >= TEXTURE_WIDTH;
+    let offered = |expected: bool| {
+        options.kernel.is_some() || (caps.class == DeviceClass::Software && expected)
+    };
+    let asked = |memory: Option<Memory>, layout: Option<DeviceLayout>| {
+        memory.or(layout.map(|layout| layout.memory))
+    };
+    let weight = asked(options.memory, options.weight_layout);
+    let weight_expected = options.uploaded || problem.weight.element().has_codes();
+    let activation = asked(options.activation_memory, options.activation_layout);
+    let (layout, _) = layouts(row, problem, Memories::BUFFERS);
+    let written = has_whole_texels(problem.activation.element(), &layout);
+    let activation_expected = options.uploaded || written;
+    let takes = move |memory, asked: Option<Memory>, offered| match asked {
+        Some(asked) => asked == memory,
+        None => memory == Memory::Buffers || (textures && offered),
+    };
+    let weight_offered = offered(weight_expected);
+    let activation_offered = offered(activation_expected);
+    Memories::ALL.into_iter().filter(move |memories| {
+        // Activations go into textures where weights do, or where they are asked to.
+        let alone = memories.activation != Memory::Buffers && memories.weight == Memory::Buffers;
+        let in_buffers = *memories == Memories::BUFFERS;
+        (textures || in_buffers)
+            && (!alone || activation.is_some() || options.kernel.is_some())
+            && takes(memories.weight, weight, weight_offered)
+            && takes(memories.activation, activation, activation_offered)
+    })
 }
 
 /// The kernel for a problem on a device, by the cost model.
@@ -591,7 +691,7 @@ fn consider(
     row: &'static KernelRow,
     tile: &Tile,
     reduce: Reduce,
-    memory: Memory,
+    memories: Memories,
     problem: &Problem,
     caps: &Caps,
     options: &PlanOptions,
@@ -609,14 +709,20 @@ fn consider(
         .filter(|_| problem.weight.element() != ElementFormat::INT8);
     supports(row, tile, problem, options, nesting)?;
 
-    let (activation_layout, weight_layout) = layouts(row, problem, memory);
+    let (activation_layout, weight_layout) = layouts(row, problem, memories);
     if options
         .weight_layout
         .is_some_and(|layout| layout != weight_layout)
     {
         return Err(Reason::Options);
     }
-    if options.memory.is_some_and(|asked| asked != memory) {
+    let other = |asked: Option<Memory>, memory| asked.is_some_and(|asked| asked != memory);
+    if options
+        .activation_layout
+        .is_some_and(|layout| layout != activation_layout)
+        || other(options.memory, memories.weight)
+        || other(options.activation_memory, memories.activation)
+    {
         return Err(Reason::Options);
     }
     if row.skeleton == Skeleton::Subgroup && !matches!(caps.subgroup, Some((8.., _))) {
@@ -631,7 +737,7 @@ fn consider(
     let l_mul = options
         .l_mul
         .unwrap_or_else(|| LMul::of(problem.activation.element(), problem.weight.element()));
-    let specialization = specialize(row, tile, reduce, problem, memory, nesting, l_mul);
+    let specialization = specialize(row, tile, reduce, problem, memories, nesting, l_mul);
     if options
         .kernel
         .as_ref()
@@ -646,12 +752,12 @@ fn consider(
         });
     }
     Ok(Candidate {
-        cost: cost(row, tile, reduce, problem, memory, nesting, caps.class),
+        cost: cost(row, tile, reduce, problem, memories, nesting, caps.class),
         specialization,
         engine: row.engine,
         skeleton: row.skeleton,
         tile: *tile,
-        memory,
+        memories,
         l_mul,
         activation_layout,
         weight_layout,
@@ -861,15 +967,16 @@ fn cost(
     tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
-    memory: Memory,
+    memories: Memories,
     nesting: Option<Nesting>,
     class: DeviceClass,
 ) -> f64 {
     let rates = rates(class);
-    let weight_load = match memory {
+    let load = |memory| match memory {
         Memory::Buffers => rates.load,
-        Memory::Textures => rates.texture_load,
+        Memory::Textures | Memory::TextureCodes => rates.texture_load,
     };
+    let (activation_load, weight_load) = (load(memories.activation), load(memories.weight));
     let bits = |format: &MatrixFormat| f64::from(format.element().bits());
     let activation_bits = bits(&problem.activation);
     let weight_bits = match (row.engine, nesting) {
@@ -920,7 +1027,7 @@ fn cost(
             };
             arithmetic +=
                 (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;
-            let global = (f64::from(tile.m) * activation_bits * rates.load
+            let global = (f64::from(tile.m) * activation_bits * activation_load
                 + f64::from(tile.n) * (weight_bits + scales) * weight_load)
                 / workgroup;
             let local =
@@ -929,13 +1036,13 @@ fn cost(
         }
         Skeleton::Subgroup => {
             arithmetic += decode * thread_n + activation_decode * thread_m / 8.0;
-            (thread_m / 8.0 * activation_bits * rates.load
+            (thread_m / 8.0 * activation_bits * activation_load
                 + thread_n * (weight_bits + scales) * weight_load)
                 * rates.scattered
         }
         Skeleton::Gemv => {
             arithmetic += decode * thread_n + activation_decode * thread_m;
-            thread_m * activation_bits * rates.load
+            thread_m * activation_bits * activation_load
                 + thread_n * (weight_bits + scales) * weight_load
         }
     };

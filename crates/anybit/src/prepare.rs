@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::kernel::Engine;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Values;
-use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix, OutputMatrix, PendingRead};
-use crate::pipeline::{Binding, Pipeline, gemm_bindings};
+use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix, OutputMatrix, PendingRead, TEXELS};
+use crate::pipeline::{Binding, Pipeline};
 use crate::plan::Plan;
 use crate::problem::{OutputFormat, Problem};
 use crate::specialize::{Specialization, centre};
@@ -354,7 +354,7 @@ impl Context {
         let empty;
         let (activation_chunks, weight_chunks) = if problem.k == 0 {
             empty = [
-                self.empty_chunk(problem.n, Memory::Buffers)?,
+                self.empty_chunk(problem.n, activation.layout.memory)?,
                 self.empty_chunk(problem.n, weight.layout.memory)?,
             ];
             (&empty[..1], &empty[1..])
@@ -388,8 +388,7 @@ impl Context {
             });
         }
 
-        let layout = gemm_bindings(weight.layout.memory, problem.residual);
-        let pipeline = self.pipeline(plan.specialization(), layout)?;
+        let pipeline = self.pipeline(plan.specialization(), &plan.bindings())?;
         let centre = |element| centre(plan.engine(), element);
         let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
         let mut dispatches = Vec::new();
@@ -464,18 +463,16 @@ impl Context {
 
     /// Zeros to bind where a matrix without columns has no buffer.
     fn empty_chunk(&self, rows: usize, memory: Memory) -> Result<Chunk> {
+        let buffer = || self.buffer("an empty matrix", 512, wgpu::BufferUsages::STORAGE);
+        let texture = || self.texture("an empty matrix", 64, TEXELS);
         Ok(Chunk {
             rows: 0..rows,
             memory: match memory {
-                Memory::Buffers => ChunkMemory::Buffer(self.buffer(
-                    "an empty matrix",
-                    512,
-                    wgpu::BufferUsages::STORAGE,
-                )?),
-                Memory::Textures => ChunkMemory::Textures(Box::new([
-                    self.texture("an empty matrix", 64)?,
-                    self.texture("an empty matrix", 64)?,
-                ])),
+                Memory::Buffers => ChunkMemory::Buffer(buffer()?),
+                Memory::Textures => ChunkMemory::Textures(Box::new([texture()?, texture()?])),
+                Memory::TextureCodes => {
+                    ChunkMemory::TextureCodes(Box::new((texture()?, buffer()?)))
+                }
             },
             sections: anybit_formats::Sections {
                 codes_words: 64,

@@ -11,14 +11,14 @@ use bytemuck::{Pod, Zeroable};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
-use crate::pipeline::{Binding, ELEMENTWISE_BINDINGS, QUANTIZE_BINDINGS, decode_bindings};
+use crate::pipeline::{Binding, ELEMENTWISE_BINDINGS, decode_bindings, quantize_bindings};
 use crate::plan::{Reason, Refusal, fold_grid};
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
 use crate::row_source::{RowSource, SourceKind};
 use crate::specialize::{
-    SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, l_mul_constants, log2, memory_name,
-    operand, piece_constants,
+    SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, has_whole_texels, l_mul_constants,
+    log2, memory_name, operand, piece_constants,
 };
 
 pub(crate) const WORKGROUP: u32 = 64;
@@ -191,7 +191,8 @@ pub(crate) struct QuantizePlan {
 /// # Errors
 ///
 /// [`Error::Unsupported`] for formats that the GPU does not quantise into: floats, codebooks of more than 4 bits, scales of
-/// other types than f32 and E8M0, tensor scales, and zeros.
+/// other types than f32 and E8M0, tensor scales, and zeros; [`Error::InTextures`] for memory that it does not write, which is
+/// [`Memory::Textures`] and, but for pieces of 4 or 8 bits, [`Memory::TextureCodes`].
 pub fn quantize_specialization(
     format: &MatrixFormat,
     layout: &DeviceLayout,
@@ -274,6 +275,7 @@ pub(crate) fn decoding_specialization(
     let (memory, bindings) = match layout.memory {
         Memory::Buffers => ("memory/buffers", "memory/decoded_buffers"),
         Memory::Textures => ("memory/textures", "memory/decoded_textures"),
+        Memory::TextureCodes => ("memory/texture_codes", "memory/decoded_texture_codes"),
     };
     let in_memory = memory_name(layout.memory);
     Specialization {
@@ -354,6 +356,17 @@ pub(crate) fn quantize_plan(
     if element.has_choices() || layout.sums == SumLayout::Groups {
         return Err(refuse());
     }
+    let planes = layout.pieces == PieceLayout::Planes;
+    let store = match layout.memory {
+        Memory::Buffers if planes => "store/planes",
+        Memory::Buffers => "store/pieces",
+        Memory::TextureCodes if has_whole_texels(element, layout) => "store/texels",
+        Memory::Textures | Memory::TextureCodes => {
+            return Err(Error::InTextures {
+                what: "the quantised matrix",
+            });
+        }
+    };
     options.check(element)?;
     let variant = Variant::new(format, options);
     // Bare codes go block by block, as groups of 32 without a scale.
@@ -361,13 +374,11 @@ pub(crate) fn quantize_plan(
         SCALE_NONE => 32,
         _ => group_of(format),
     };
-    let planes = layout.pieces == PieceLayout::Planes;
     let header = Header::new()
         .constant_u32("WORKGROUP", WORKGROUP)
         .constant_u32("WORKGROUP_LOG2", log2(WORKGROUP))
         .constant_u32("BITS", element.bits())
         .constant_u32("SCALE", scale)
-        .constant_bool("PLANES", planes)
         .constant_u32("INTERLEAVE", layout.interleave)
         .constant_u32("GROUP", group)
         .constant_u32("SPAN", if group == 16 { 16 } else { 32 })
@@ -377,7 +388,7 @@ pub(crate) fn quantize_plan(
         .constant_u32("SCALE_RULE", variant.scale_rule)
         .constant_bool("SPECIAL", variant.special);
     let header = piece_constants(header, "", element);
-    let header = source.constants(header, QUANTIZE_BINDINGS.len() as u32);
+    let header = source.constants(header, quantize_bindings(layout.memory).len() as u32);
     let (root, stem, workgroups) = if group == 0 {
         ("kernel/quantize_rows", "quantize_rows", rows as u64)
     } else {
@@ -399,14 +410,19 @@ pub(crate) fn quantize_plan(
     Ok(QuantizePlan {
         specialization: Specialization {
             id: format!(
-                "{}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}{}",
+                "{}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}{}{}",
                 source.op().unwrap_or(stem),
                 layout.interleave,
-                variant.name
+                variant.name,
+                memory_name(layout.memory)
             ),
             key: ShaderKey {
                 root,
-                slots: vec![("encode", encode), ("source", source.module())],
+                slots: vec![
+                    ("encode", encode),
+                    ("source", source.module()),
+                    ("store", store),
+                ],
                 header,
             },
             workgroup: WORKGROUP,
@@ -517,15 +533,15 @@ impl Context {
             }
         };
         let [values, _] = chunk.bindings("the values to quantise")?;
-        let [codes, side] = target.bindings("the quantised matrix")?;
-        if values.buffer == codes.buffer {
+        let [codes, side] = target.written("the quantised matrix")?;
+        if target.buffer() == Some(values.buffer) {
             return Err(Error::Aliased {
                 what: "the values to quantise",
             });
         }
-        source.check_apart(Some(codes.buffer))?;
+        source.check_apart(target.buffer())?;
         let weight = source.weight_binding()?;
-        let mut layout = QUANTIZE_BINDINGS.to_vec();
+        let mut layout = quantize_bindings(output.layout.memory).to_vec();
         layout.extend(weight.iter().map(|_| Binding::Read));
         let pipeline = self.pipeline(&plan.specialization, &layout)?;
         let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
@@ -564,9 +580,14 @@ impl Context {
             4 * scales.max(1),
             wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
         )?;
-        let mut bindings = vec![values, codes, side, inverses.as_entire_buffer_binding()];
-        bindings.extend(weight);
-        let dispatch = self.dispatch(
+        let mut bindings = vec![
+            wgpu::BindingResource::Buffer(values),
+            codes,
+            side,
+            inverses.as_entire_binding(),
+        ];
+        bindings.extend(weight.map(wgpu::BindingResource::Buffer));
+        let dispatch = self.dispatch_resources(
             &pipeline,
             &plan.specialization,
             &layout,
@@ -608,7 +629,7 @@ impl Context {
             return Err(Error::Aliased { what: "the matrix" });
         }
         let layout = decode_bindings(matrix.layout.memory);
-        let pipeline = self.pipeline(&specialization, layout)?;
+        let pipeline = self.pipeline(&specialization, &layout)?;
         let bytes = output.bytes();
         let mut dispatches = Vec::new();
         for chunk in &matrix.chunks {
@@ -628,7 +649,7 @@ impl Context {
             dispatches.push(self.dispatch_resources(
                 &pipeline,
                 &specialization,
-                layout,
+                &layout,
                 bytemuck::bytes_of(&params),
                 &[
                     codes,

@@ -1,6 +1,6 @@
 //! A sequence of tokens on the device, and the kernels that read and extend it.
 
-use anybit_formats::{DeviceLayout, MatrixFormat, Memory};
+use anybit_formats::{DeviceLayout, MatrixFormat};
 use anybit_shaders::Header;
 use bytemuck::{Pod, Zeroable};
 
@@ -8,7 +8,7 @@ use crate::caps::Caps;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::matrix::{DeviceMatrix, OutputMatrix};
-use crate::pipeline::Binding;
+use crate::pipeline::{Binding, operand_bindings};
 use crate::plan::fold_grid;
 use crate::prepare::{OperandParams, Prepared};
 use crate::problem::OutputFormat;
@@ -378,17 +378,8 @@ impl Context {
         if matrix.is_in(target.buffer) {
             return Err(Error::Aliased { what: "the matrix" });
         }
-        let operand = match matrix.layout.memory {
-            Memory::Buffers => Binding::Read,
-            Memory::Textures => Binding::Texture,
-        };
-        let layout = [
-            Binding::Uniform,
-            operand,
-            operand,
-            Binding::Read,
-            Binding::Write,
-        ];
+        let [codes, side] = operand_bindings(matrix.layout.memory);
+        let layout = [Binding::Uniform, codes, side, Binding::Read, Binding::Write];
         let pipeline = self.pipeline(&specialization, &layout)?;
         let vectors = output.columns.div_ceil(4) as u64;
         let workgroups = (output.rows as u64 * vectors).div_ceil(u64::from(WORKGROUP));

@@ -8,6 +8,7 @@ use anybit_formats::{
 use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
 use crate::kernel::{Engine, KernelRow, Skeleton, Tile};
+use crate::plan::Memories;
 use crate::problem::{OutputFormat, Problem};
 
 /// Rows of packed weights that alternate in memory, so that a vec4 brings whole units of four rows.
@@ -63,11 +64,16 @@ impl Specialization {
     }
 }
 
-/// The layouts that a kernel reads, with weights in some memory.
+/// Whether the codes of each block of an operand are whole texels, which one invocation can write.
+pub(crate) fn has_whole_texels(element: ElementFormat, layout: &DeviceLayout) -> bool {
+    element.has_codes() && matches!(piece_widths(element, layout.pieces), [4] | [8])
+}
+
+/// The layouts that a kernel reads, with operands in some memory.
 pub(crate) fn layouts(
     row: &KernelRow,
     problem: &Problem,
-    memory: Memory,
+    memories: Memories,
 ) -> (DeviceLayout, DeviceLayout) {
     let layout = |format: &MatrixFormat, interleave, memory| DeviceLayout {
         pieces: match (row.engine, format.element()) {
@@ -89,8 +95,12 @@ pub(crate) fn layouts(
         _ => 1,
     };
     (
-        layout(&problem.activation, activation_interleave, Memory::Buffers),
-        layout(&problem.weight, WEIGHT_INTERLEAVE, memory),
+        layout(
+            &problem.activation,
+            activation_interleave,
+            memories.activation,
+        ),
+        layout(&problem.weight, WEIGHT_INTERLEAVE, memories.weight),
     )
 }
 
@@ -278,11 +288,12 @@ fn nesting_name(engine: Engine, nesting: Option<Nesting>) -> &'static str {
     }
 }
 
-/// What an id says of the memory that weights lie in.
+/// What the id of a kernel of one matrix says of the memory that it lies in.
 pub(crate) const fn memory_name(memory: Memory) -> &'static str {
     match memory {
         Memory::Buffers => "",
         Memory::Textures => "_textures",
+        Memory::TextureCodes => "_texture_codes",
     }
 }
 
@@ -301,11 +312,11 @@ pub(crate) fn specialize(
     tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
-    memory: Memory,
+    memories: Memories,
     nesting: Option<Nesting>,
     l_mul: LMul,
 ) -> Specialization {
-    let (activation_layout, weight_layout) = layouts(row, problem, memory);
+    let (activation_layout, weight_layout) = layouts(row, problem, memories);
     let header = Header::new();
     let (header, activation) = operand(header, "A_", &problem.activation, &activation_layout);
     let (header, weight) = match (row.engine, nesting) {
@@ -343,13 +354,18 @@ pub(crate) fn specialize(
         OutputFormat::F16 => "output/f16",
         OutputFormat::I32 => "output/i32",
     };
-    let (weight_memory, weight_bindings) = match memory {
-        Memory::Buffers => ("memory/buffers", "memory/weight_buffers"),
-        Memory::Textures => ("memory/textures", "memory/weight_textures"),
+    let (activation_memory, activation_bindings) = match memories.activation {
+        Memory::TextureCodes => ("memory/texture_codes", "memory/activation_texture_codes"),
+        Memory::Buffers | Memory::Textures => ("memory/buffers", "memory/activation_buffers"),
     };
-    let in_memory = memory_name(memory);
+    let (weight_memory, weight_bindings) = match memories.weight {
+        Memory::Textures => ("memory/textures", "memory/weight_textures"),
+        Memory::Buffers | Memory::TextureCodes => ("memory/buffers", "memory/weight_buffers"),
+    };
+    let in_memory = memories.name();
     let mut slots = vec![
-        ("activation_memory", "memory/buffers"),
+        ("activation_memory", activation_memory),
+        ("activation_bindings", activation_bindings),
         ("weight_memory", weight_memory),
         ("weight_bindings", weight_bindings),
         ("weight_scale", weight.scale),

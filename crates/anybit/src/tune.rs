@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anybit_formats::{DeviceLayout, ElementFormat, FloatFormat, MatrixFormat, Memory, ScaleType};
+use anybit_formats::{DeviceLayout, ElementFormat, FloatFormat, MatrixFormat, ScaleType};
 
 use crate::caps::DeviceClass;
 use crate::choices::{Choices, ChosenBy, Explained, Figure, ShapeClass, explain};
@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, Skeleton};
 use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix};
-use crate::plan::{Candidate, PlanOptions, plan_of};
+use crate::plan::{Candidate, Memories, PlanOptions, plan_of};
 use crate::prepare::{Operands, Prepared};
 use crate::problem::Problem;
 use crate::timing::{PassTimer, TimingMethod, median};
@@ -82,8 +82,8 @@ pub struct TunedKernel {
     pub engine: Engine,
     /// How it shares the work out.
     pub skeleton: Skeleton,
-    /// What it reads the weights from.
-    pub memory: Memory,
+    /// What it reads operands from.
+    pub memories: Memories,
     /// The cost model's estimate, in units of the least of all.
     pub estimate: f64,
     /// Seconds for one product. `None` if there was no time for it, or if it failed.
@@ -243,7 +243,7 @@ impl Context {
         end: Instant,
         tuned: &mut TunedProblem,
     ) -> Result<()> {
-        let options = PlanOptions::default();
+        let options = PlanOptions::default().with_uploaded(true);
         let untuned = explain(problem, self.caps(), &options, Choices::builtin())?;
         tuned.by = untuned.by;
         if untuned.candidates.is_empty() || problem.is_empty() {
@@ -259,7 +259,7 @@ impl Context {
                 id: explained.candidate.specialization.id.clone(),
                 engine: explained.candidate.engine,
                 skeleton: explained.candidate.skeleton,
-                memory: explained.candidate.memory,
+                memories: explained.candidate.memories,
                 estimate: explained.estimate,
                 seconds: None,
                 turns: 0,
@@ -378,7 +378,7 @@ fn in_order(candidates: Vec<Explained>) -> Vec<(usize, Candidate)> {
     let mut firsts = Vec::new();
     let mut others = Vec::new();
     for (index, Explained { candidate, .. }) in candidates.into_iter().enumerate() {
-        let kind = (candidate.engine, candidate.skeleton, candidate.memory);
+        let kind = (candidate.engine, candidate.skeleton, candidate.memories);
         if kinds.contains(&kind) {
             others.push((index, candidate));
         } else {
@@ -415,13 +415,13 @@ fn figures(group: &[&TunedProblem]) -> Vec<Figure> {
             id: kernel.id.clone(),
             seconds: rounded((logarithms? / group.len() as f64).exp()),
         };
-        Some(((kernel.engine, kernel.skeleton, kernel.memory), figure))
+        Some(((kernel.engine, kernel.skeleton, kernel.memories), figure))
     });
     fastest_of_each_kind(times.collect())
 }
 
 /// How a kernel multiplies, shares the work out, and what it reads the weights from.
-type Kind = (Engine, Skeleton, Memory);
+type Kind = (Engine, Skeleton, Memories);
 
 /// Of some kernels' times, what a choice keeps: the fastest of each kind, the fastest first. So a plan that
 /// may only take one of these finds the fastest of its kind.
@@ -526,6 +526,15 @@ fn made_up(
                     context.write_texture(side_there, &side)?;
                 }
             }
+            ChunkMemory::TextureCodes(both) => {
+                let (codes_there, side_there) = &**both;
+                let words = codes.iter().copied().cycle();
+                let words: Vec<u32> = words.take(chunk.sections.codes_words).collect();
+                context.write_texture(codes_there, &words)?;
+                if let Some(side) = side {
+                    context.write(side_there, 0, &side)?;
+                }
+            }
         }
     }
     matrices.insert(layout, matrix.clone());
@@ -583,7 +592,7 @@ mod tests {
                     id: id.to_owned(),
                     engine,
                     skeleton: Skeleton::Tiled,
-                    memory: Memory::Buffers,
+                    memories: Memories::BUFFERS,
                     estimate: 1.0,
                     seconds,
                     turns: 1,

@@ -1,6 +1,7 @@
 // Bindings, parameters and tile mapping of the GEMM family: Y[m, n] = sum over k of X[m, k] * W[n, k].
 //#import core/operand
 //#import slot:activation_memory as a_
+//#import slot:activation_bindings
 //#import slot:weight_memory as w_
 //#import slot:weight_bindings
 
@@ -31,8 +32,6 @@ struct Tile {
 }
 
 @group(0) @binding(0) var<uniform> params: GemmParams;
-@group(0) @binding(1) var<storage, read> a_codes: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> a_side: array<u32>;
 
 fn a_operand() -> Operand {
     return params.activation;

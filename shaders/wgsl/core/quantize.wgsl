@@ -1,6 +1,6 @@
 // Rounding f32 values to packed codes: the scale of a row or group, and the codes by the encode slot.
 //
-// Reads BITS; P0, P1, P2 (as codes/pieces) or PLANES; INTERLEAVE; SCALE: the stored type of scales, as below; SUMS and
+// Reads INTERLEAVE; SCALE: the stored type of scales, as below; SUMS and
 // SUM_BLOCK: whether, and over how many codes, sums of codes are kept; ROUNDING, as core/round; SCALE_RULE: that of E8M0
 // scales, as below; SPECIAL: whether minifloats beyond the largest finite value become infinite or NaN.
 //#import core/operand
@@ -8,6 +8,7 @@
 //#import core/round
 //#import slot:encode
 //#import slot:source
+//#import slot:store
 
 struct QuantizeParams {
     rows: u32,
@@ -45,7 +46,6 @@ struct QuantizeParams {
 
 @group(0) @binding(0) var<uniform> params: QuantizeParams;
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> codes: array<u32>;
 // Atomic, since scales of less than 32 bits share words.
 @group(0) @binding(3) var<storage, read_write> side: array<atomic<u32>>;
 // 1 / scale of each row or group, in order of rows.
@@ -59,10 +59,6 @@ const QUANTIZE_NONE: u32 = 9u;
 const QUANTIZE_FLOOR: u32 = 0u;
 const QUANTIZE_CEIL: u32 = 1u;
 const QUANTIZE_NEAREST: u32 = 2u;
-
-const QUANTIZE_MASK_0: u32 = ((1u << P0) - 1u) * 0x01010101u;
-const QUANTIZE_MASK_1: u32 = ((1u << P1) - 1u) * 0x01010101u;
-const QUANTIZE_MASK_2: u32 = ((1u << P2) - 1u) * 0x01010101u;
 
 // Values 4i .. 4i + 3 of a row, and which of them lie inside it.
 fn quantize_inside(i: u32) -> vec4<bool> {
@@ -184,48 +180,7 @@ fn quantize_sum(bytes: u32) -> u32 {
 
 // Writes a block of 32 codes: words of four codes, one a byte.
 fn quantize_store_block(row: u32, block: u32, bytes: array<u32, 8>) {
-    if (PLANES) {
-        //#unroll
-        for (var plane = 0u; plane < BITS; plane++) {
-            var word = 0u;
-            //#unroll
-            for (var t = 0u; t < 8u; t++) {
-                word |= ((bytes[t] >> plane) & BYTES_ONE) << t;
-            }
-            codes[params.output.pieces.x + plane * params.output.pieces.y
-                + ((row / INTERLEAVE) * params.output.blocks + block) * INTERLEAVE + row % INTERLEAVE] = word;
-        }
-    } else {
-        //#unroll
-        for (var w = 0u; w < P0; w++) {
-            var word = 0u;
-            //#unroll
-            for (var i = 0u; i < 8u / P0; i++) {
-                word |= (bytes[w * (8u / P0) + i] & QUANTIZE_MASK_0) << (P0 * i);
-            }
-            let unit = w / 4u;
-            let units = max(P0 / 4u, 1u);
-            codes[operand_address(params.output, 0u, P0, INTERLEAVE, row, units * block + unit) + w % 4u] = word;
-        }
-        //#unroll
-        for (var w = 0u; w < P1; w++) {
-            var word = 0u;
-            //#unroll
-            for (var i = 0u; i < 8u / P1; i++) {
-                word |= ((bytes[w * (8u / P1) + i] >> P0) & QUANTIZE_MASK_1) << (P1 * i);
-            }
-            codes[operand_address(params.output, 1u, P1, INTERLEAVE, row, block) + w] = word;
-        }
-        //#unroll
-        for (var w = 0u; w < P2; w++) {
-            var word = 0u;
-            //#unroll
-            for (var i = 0u; i < 8u; i++) {
-                word |= ((bytes[i] >> (P0 + P1)) & QUANTIZE_MASK_2) << i;
-            }
-            codes[operand_address(params.output, 2u, P2, INTERLEAVE, row, block) + w] = word;
-        }
-    }
+    store_block(row, block, bytes);
     if (SUMS) {
         //#unroll
         for (var s = 0u; s < 32u / SUM_BLOCK; s++) {

@@ -2,11 +2,12 @@
 //! On wgpu's noop backend, which validates and computes nothing.
 
 use anybit::{
-    Batch, Context, ContextOptions, DeviceMatrix, Error, Operands, OutputFormat, OutputMatrix,
-    PlanOptions, Problem, Values, wgpu,
+    Batch, Context, ContextOptions, DeviceMatrix, Error, Memories, Operands, OutputFormat,
+    OutputMatrix, PlanOptions, Problem, Values, wgpu,
 };
 use anybit_formats::{
-    DeviceLayout, FloatFormat, FormatError, MatrixFormat, Memory, PackedMatrix, quantize,
+    DeviceLayout, FloatFormat, FormatError, MatrixFormat, Memory, PackedMatrix, PieceLayout,
+    quantize,
 };
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
@@ -176,7 +177,7 @@ fn operands_of_another_shape_or_format_are_refused() {
         let other = DeviceLayout {
             memory: match set.plan.weight_layout().memory {
                 Memory::Buffers => Memory::Textures,
-                Memory::Textures => Memory::Buffers,
+                Memory::Textures | Memory::TextureCodes => Memory::Buffers,
             },
             ..set.plan.weight_layout()
         };
@@ -187,9 +188,9 @@ fn operands_of_another_shape_or_format_are_refused() {
     });
 }
 
-/// Only products, decoding and gathering read textures, and nothing writes them.
+/// Products, decoding and gathering read textures; kernels write codes alone into them, where a block is whole texels.
 #[test]
-fn textures_are_for_weights_alone() {
+fn textures_are_read_and_written_by_the_few() {
     let set = Set::new((3, 20, 64), "i8rf", "i4rf", OutputFormat::F32);
     let context = &set.context;
     let textures = DeviceLayout {
@@ -228,15 +229,83 @@ fn textures_are_for_weights_alone() {
             assert_eq!(plan.weight_layout().memory, memory, "{}", plan.id());
             assert_eq!(plan.id().ends_with("_textures"), memory == Memory::Textures);
         }
-        // Floats lie in buffers.
-        let floats = Problem::new((3, 20, 64), problem.activation, MatrixFormat::F32);
+        // Floats lie in buffers, unless they are uploaded as the plan says or something else is asked for.
+        let floats = Problem::new((3, 20, 64), MatrixFormat::F32, MatrixFormat::F32);
+        let textures = PlanOptions::default().with_memory(Memory::Textures);
+        for (options, memories) in [
+            (PlanOptions::default(), Memories::BUFFERS),
+            (
+                textures.clone(),
+                Memories {
+                    weight: Memory::Textures,
+                    ..Memories::BUFFERS
+                },
+            ),
+            (
+                textures.with_activation_memory(Memory::TextureCodes),
+                Memories {
+                    activation: Memory::TextureCodes,
+                    weight: Memory::Textures,
+                },
+            ),
+        ] {
+            let plan = context.plan_with(&floats, &options).expect("a plan");
+            let found = Memories {
+                activation: plan.activation_layout().memory,
+                weight: plan.weight_layout().memory,
+            };
+            assert_eq!(found, memories, "{}", plan.id());
+        }
         assert_error!(
             context.plan_with(
                 &floats,
-                &PlanOptions::default().with_memory(Memory::Textures)
+                &PlanOptions::default().with_activation_memory(Memory::Textures)
             ),
             Error::Unsupported { .. }
         );
+    });
+}
+
+/// Kernels write codes into textures where a block of 32 is whole texels.
+#[test]
+fn blocks_of_whole_texels_are_written() {
+    let set = Set::new((3, 20, 64), "i8rf", "i4rf", OutputFormat::F32);
+    let context = &set.context;
+    unseen_by_wgpu(context, || {
+        let values = context.upload_f32(&[0.5; 192], 3, 64).expect("an upload");
+        for (name, pieces, whole) in [
+            ("i8rf", PieceLayout::Pieces, true),
+            ("e4m3rf", PieceLayout::Pieces, true),
+            ("u4g32f", PieceLayout::Pieces, true),
+            ("i8rf", PieceLayout::Planes, false),
+            ("i5rf", PieceLayout::Pieces, false),
+            ("i2rf", PieceLayout::Pieces, false),
+        ] {
+            let layout = DeviceLayout {
+                pieces,
+                memory: Memory::TextureCodes,
+                ..DeviceLayout::ROW_MAJOR
+            };
+            let format = name.parse().expect("a format");
+            let there = context
+                .allocate(format, 3, 64, &layout)
+                .expect("a matrix in textures");
+            let prepared = context.prepare_quantize(&values, &there);
+            match whole {
+                true => assert!(prepared.is_ok(), "{name}: {prepared:?}"),
+                false => assert_error!(prepared, Error::InTextures { .. }),
+            }
+            let problem = Problem::new(
+                (3, 20, 64),
+                format,
+                matrix("i4rf", 1, 1).format().to_owned(),
+            );
+            let options = PlanOptions::default().with_activation(&there);
+            // Planes may be of another engine than the one that is asked for here by default.
+            if let Ok(plan) = context.plan_with(&problem, &options) {
+                assert_eq!(plan.activation_layout(), layout, "{}", plan.id());
+            }
+        }
     });
 }
 

@@ -188,7 +188,7 @@ fn every_code_in_every_layout() {
                 pieces: PIECES[row[1] % 2],
                 interleave: INTERLEAVES[row[1] / 2],
                 sums: SUMS[row[2]],
-                memory: [Memory::Buffers, Memory::Textures][index % 2],
+                memory: [Memory::Buffers, Memory::Textures, Memory::TextureCodes][index % 3],
             };
             let grouped = matches!(
                 scales(&row),

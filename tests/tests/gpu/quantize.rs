@@ -8,7 +8,7 @@ use anybit_formats::quantize::rounding;
 use anybit_formats::{
     DeviceLayout, ElementFormat, FORMATS, Granularity, MatrixFormat, Memory, Overflow,
     PackedMatrix, PieceLayout, QuantizeRowsOptions, Rounding, ScaleLayout, ScaleRule, ScaleType,
-    SpecialValues, SumLayout, ZeroKind,
+    SpecialValues, SumLayout, ZeroKind, layout::piece_widths,
 };
 use anybit_reference::bound::ErrorModel;
 use anybit_reference::quantize::{codes_allowed_with, codes_given_with};
@@ -241,6 +241,13 @@ fn codes_follow_from_the_emitted_scale() {
             };
             for &element in &classes[row[0]] {
                 let format = MatrixFormat::new(element, scales(&row)).expect("a format");
+                // Codes whose blocks are whole texels go into textures every other time.
+                let texels = matches!(piece_widths(element, layout.pieces), [4] | [8]);
+                let memory = match texels && index % 2 == 1 {
+                    true => Memory::TextureCodes,
+                    false => Memory::Buffers,
+                };
+                let layout = DeviceLayout { memory, ..layout };
                 for &columns in columns {
                     let options = QuantizeRowsOptions::default();
                     check(rig, format, layout, columns, &options, index as u64);

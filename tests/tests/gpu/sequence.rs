@@ -78,7 +78,8 @@ fn rows_are_gathered() {
                     true => DeviceLayout {
                         pieces,
                         interleave,
-                        memory: [Memory::Buffers, Memory::Textures][second % 2],
+                        memory: [Memory::Buffers, Memory::Textures, Memory::TextureCodes]
+                            [second % 3],
                         ..DeviceLayout::ROW_MAJOR
                     },
                     false => DeviceLayout::ROW_MAJOR,

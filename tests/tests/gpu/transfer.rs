@@ -36,7 +36,8 @@ fn matrices_come_back_as_they_went() {
                             SumLayout::None
                         },
                         memory: if coded {
-                            [Memory::Textures, Memory::Buffers][(index + rows + turn) % 2]
+                            [Memory::Textures, Memory::TextureCodes, Memory::Buffers]
+                                [(index + rows + turn) % 3]
                         } else {
                             Memory::Buffers
                         },

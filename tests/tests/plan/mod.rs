@@ -5,10 +5,10 @@ mod choices;
 use std::collections::HashSet;
 
 use anybit::{
-    Batch, Caps, DeviceClass, Engine, KERNELS, OutputFormat, PlanOptions, Problem, Reason,
-    candidates, plan,
+    Batch, Caps, DeviceClass, Engine, KERNELS, Memories, OutputFormat, PlanOptions, Problem,
+    Reason, candidates, plan,
 };
-use anybit_formats::{ElementFormat, FORMATS, LMul, LMulReading, MatrixFormat, Memory};
+use anybit_formats::{ElementFormat, FORMATS, LMul, LMulReading, MatrixFormat};
 use anybit_tests::full;
 use anybit_tests::operand::format;
 use proptest::prelude::*;
@@ -94,7 +94,7 @@ fn every_tile_is_taken_or_refused_and_within_the_device() {
                     candidates(&problem, &caps, &PlanOptions::default()).expect("a problem");
                 let of_buffers = accepted
                     .iter()
-                    .filter(|candidate| candidate.memory == Memory::Buffers)
+                    .filter(|candidate| candidate.memories == Memories::BUFFERS)
                     .count()
                     + refused
                         .iter()

@@ -104,24 +104,34 @@ fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), Str
     }
 }
 
-/// What a shader reads a packed matrix from.
-fn operand_bound(text: &Text) -> Bound {
-    match text.specialization.id.ends_with("_textures") {
-        true => Bound::Texture,
-        false => Bound::Read,
+/// What a shader reads a packed matrix from, codes and side data, by what its id says after these words.
+fn operand_bounds(text: &Text, whole: &[&str], codes: &[&str]) -> [Bound; 2] {
+    let id = &text.specialization.id;
+    // Ids of L-Mul end in the multiplier; its operands lie in buffers.
+    let ends = |ends: &[&str]| ends.iter().any(|end| id.ends_with(end));
+    if ends(codes) {
+        [Bound::Texture, Bound::Read]
+    } else if ends(whole) {
+        [Bound::Texture; 2]
+    } else {
+        [Bound::Read; 2]
     }
 }
 
 fn check_gemms(what: &str, texts: &[Text]) {
     let params = GEMM_PARAMS_BYTES as u32;
     check_all(what, texts, |text| {
-        let weight = operand_bound(text);
+        let activation = operand_bounds(text, &[], &["_all_textures", "_activation_textures"]);
+        let weight = match text.specialization.id.ends_with("_activation_textures") {
+            true => [Bound::Read; 2],
+            false => operand_bounds(text, &["_textures"], &[]),
+        };
         let bindings = [
             Bound::Uniform(params),
-            Bound::Read,
-            Bound::Read,
-            weight,
-            weight,
+            activation[0],
+            activation[1],
+            weight[0],
+            weight[1],
             Bound::Write,
         ];
         check(text, Some(params), &bindings)
@@ -130,7 +140,7 @@ fn check_gemms(what: &str, texts: &[Text]) {
 
 #[test]
 fn gemm_shaders() {
-    check_gemms("GEMM shaders", &gemms());
+    check_gemms("GEMM shaders", gemms());
 }
 
 #[test]
@@ -140,14 +150,18 @@ fn nested_gemm_shaders() {
 
 #[test]
 fn quantizing_shaders() {
-    let bindings = [
-        Bound::Uniform(0),
-        Bound::Read,
-        Bound::Write,
-        Bound::Write,
-        Bound::Write,
-    ];
     check_all("quantising shaders", &quantizers(), |text| {
+        let codes = match text.specialization.id.ends_with("_texture_codes") {
+            true => Bound::WriteTexture,
+            false => Bound::Write,
+        };
+        let bindings = [
+            Bound::Uniform(0),
+            Bound::Read,
+            codes,
+            Bound::Write,
+            Bound::Write,
+        ];
         check(text, None, &bindings)
     });
 }
@@ -155,8 +169,8 @@ fn quantizing_shaders() {
 #[test]
 fn decoding_shaders() {
     check_all("decoding shaders", &decoders(), |text| {
-        let matrix = operand_bound(text);
-        let bindings = [Bound::Uniform(0), matrix, matrix, Bound::Write];
+        let [codes, side] = operand_bounds(text, &["_textures"], &["_texture_codes"]);
+        let bindings = [Bound::Uniform(0), codes, side, Bound::Write];
         check(text, None, &bindings)
     });
 }

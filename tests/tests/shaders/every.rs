@@ -1,6 +1,7 @@
 //! The set of shaders under test.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use anybit::{
     Caps, DeviceClass, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem,
@@ -10,7 +11,7 @@ use anybit::{
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Encoding, FORMATS, Granularity, LMul, LMulReading,
     MatrixFormat, Memory, Nesting, Overflow, PieceLayout, QuantizeRowsOptions, Rounding,
-    ScaleLayout, ScaleRule, ScaleType, SumLayout, ZeroKind,
+    ScaleLayout, ScaleRule, ScaleType, SumLayout, ZeroKind, layout::piece_widths,
 };
 use anybit_tests::cover::pairwise;
 
@@ -129,8 +130,14 @@ fn elements() -> Vec<ElementFormat> {
     elements
 }
 
-/// The GEMM shaders: each two of kernel with tile, element and scales of both operands, output, and device.
-pub(super) fn gemms() -> Vec<Text> {
+/// The GEMM shaders: each two of kernel with tile, element and scales of both operands, output, and device. Several tests
+/// look at them, and they take long to find.
+pub(super) fn gemms() -> &'static [Text] {
+    static GEMMS: OnceLock<Vec<Text>> = OnceLock::new();
+    GEMMS.get_or_init(find_gemms)
+}
+
+fn find_gemms() -> Vec<Text> {
     let devices = devices();
     let elements = elements();
     let kernels: Vec<(&KernelRow, Tile)> = KERNELS
@@ -154,12 +161,10 @@ pub(super) fn gemms() -> Vec<Text> {
     };
     let find = |row: &[usize]| {
         let (kernel, tile) = kernels[row[0]];
-        let (accepted, _) = candidates(
-            &problem(row)?,
-            &devices[row[10]],
-            &PlanOptions::engine(kernel.engine),
-        )
-        .ok()?;
+        // Of software adapters, one takes activations of every format from textures.
+        let mut options = PlanOptions::engine(kernel.engine).with_uploaded(row[10] == 4);
+        options.skeleton = Some(kernel.skeleton);
+        let (accepted, _) = candidates(&problem(row)?, &devices[row[10]], &options).ok()?;
         let found = accepted
             .into_iter()
             .find(|candidate| candidate.skeleton == kernel.skeleton && candidate.tile == tile);
@@ -214,7 +219,8 @@ pub(super) fn nested_gemms() -> Vec<Text> {
             stored.nested(2 + row[1] as u8).ok()?,
         )
         .with_output([OutputFormat::F32, OutputFormat::I32][row[4]]);
-        let options = PlanOptions::engine(kernel.engine).with_nesting(Nesting::ALL[row[2]]);
+        let mut options = PlanOptions::engine(kernel.engine).with_nesting(Nesting::ALL[row[2]]);
+        options.skeleton = Some(kernel.skeleton);
         let (accepted, _) = candidates(&problem, &devices[row[5]], &options).ok()?;
         let found = accepted
             .into_iter()
@@ -293,6 +299,16 @@ pub(super) fn quantizers() -> Vec<Text> {
                     Ok(specialization) => {
                         assert!(!refused, "{format}");
                         texts.add(specialization);
+                        let in_texels = DeviceLayout {
+                            memory: Memory::TextureCodes,
+                            ..layout
+                        };
+                        let whole = [[4], [8]].iter().any(|widths| {
+                            piece_widths(row.element, layout.pieces) == widths.as_slice()
+                        });
+                        let written = quantize_specialization(&format, &in_texels);
+                        assert_eq!(written.is_ok(), whole, "{format} {layout:?}");
+                        written.into_iter().for_each(|written| texts.add(written));
                         // The rest of the text is the same.
                         if layout == DeviceLayout::ROW_MAJOR {
                             for options in quantize_options() {
@@ -332,12 +348,11 @@ pub(super) fn decoders() -> Vec<Text> {
             if let Ok(bare) = MatrixFormat::new(row.element, None) {
                 texts.add(decode_specialization(&bare, &layout));
             }
-            let in_textures = DeviceLayout {
-                memory: Memory::Textures,
-                ..layout
-            };
-            if let Some(format) = matrix_format(row.element, [3, 1, 2]) {
-                texts.add(decode_specialization(&format, &in_textures));
+            for memory in [Memory::Textures, Memory::TextureCodes] {
+                let in_textures = DeviceLayout { memory, ..layout };
+                if let Some(format) = matrix_format(row.element, [3, 1, 2]) {
+                    texts.add(decode_specialization(&format, &in_textures));
+                }
             }
             for scales in &scales {
                 if let Some(format) = matrix_format(row.element, [scales[0], scales[1], scales[2]])
