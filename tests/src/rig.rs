@@ -10,7 +10,7 @@ use anybit::{
     Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
     Problem, Skeleton, Specialization, Values, wgpu,
 };
-use anybit_formats::{DeviceLayout, LMul, MatrixFormat, PackedMatrix, SumLayout};
+use anybit_formats::{DeviceLayout, LMul, MatrixFormat, Memory, PackedMatrix, SumLayout};
 use anybit_reference::bound::{Accumulation, Bounded, ErrorModel, f16_output};
 use anybit_reference::{Batches, exact};
 
@@ -441,7 +441,8 @@ fn upload(
     random: &mut Random,
 ) -> Result<DeviceMatrix, Box<dyn std::error::Error>> {
     let empty = matrix.rows() * matrix.columns() == 0;
-    if *matrix.format() == MatrixFormat::F32 && !empty && random.one_in(2) {
+    let in_buffers = layout.memory == Memory::Buffers;
+    if in_buffers && *matrix.format() == MatrixFormat::F32 && !empty && random.one_in(2) {
         return upload_strided(context, matrix, random);
     }
     let sums = match matrix.format().element() {
