@@ -1,6 +1,6 @@
 //! `shaders --print ID`: from a kernel's id back to its shader.
 
-use anybit::{Caps, OutputFormat, PlanOptions, Problem, Specialization, candidates};
+use anybit::{Caps, Fragment, OutputFormat, PlanOptions, Problem, Specialization, candidates};
 use anybit::{decode_specialization, quantize_specialization};
 use anybit_formats::layout::{PieceLayout, SumLayout};
 use anybit_formats::{DeviceLayout, Granularity, MatrixFormat, Memory, Nesting};
@@ -117,7 +117,7 @@ fn gemm_kernels(
         .iter()
         .flat_map(|caps| {
             let problem = &problem;
-            [PlanOptions::default()]
+            [PlanOptions::default().with_unchecked(true)]
                 .into_iter()
                 .chain(nestings.clone())
                 .filter_map(move |options| candidates(problem, caps, &options).ok())
@@ -141,6 +141,11 @@ fn all_caps() -> Vec<Caps> {
     .into_iter()
     .map(|subgroup| Caps {
         subgroup,
+        matrix: match subgroup {
+            Some((8, _)) => Ok(Fragment::Eight),
+            Some((32, _)) => Ok(Fragment::Sixteen),
+            _ => Caps::floor().matrix,
+        },
         max_invocations: 1024,
         max_workgroup_memory: 1 << 20,
         ..Caps::floor()

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use anybit::Specialization;
 use anybit::wgpu::{DownlevelFlags, Features};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{ModuleInfo, ValidationFlags};
-use naga::{AddressSpace, EntryPoint, Handle, Module, ShaderStage, StorageAccess};
+use naga::{AddressSpace, EntryPoint, Handle, Module, ShaderStage, StorageAccess, TypeInner};
 
 /// A shader that wgpu would accept.
 #[derive(Debug)]
@@ -28,15 +27,6 @@ pub enum Bound {
     Write,
     /// A texture.
     Texture,
-}
-
-/// The optional features that a specialisation says it needs.
-pub fn features(specialization: &Specialization) -> Features {
-    if specialization.subgroup {
-        Features::SUBGROUP
-    } else {
-        Features::empty()
-    }
 }
 
 impl Shader {
@@ -124,6 +114,14 @@ impl Shader {
             .sum()
     }
 
+    /// Whether the module has cooperative matrices, which only SPIR-V and Metal's language can say: naga panics where it is to
+    /// write them for others.
+    pub fn has_cooperative_matrices(&self) -> bool {
+        let is_matrix =
+            |(_, ty): (_, &naga::Type)| matches!(ty.inner, TypeInner::CooperativeMatrix { .. });
+        self.module.types.iter().any(is_matrix)
+    }
+
     /// Invocations a workgroup.
     pub fn invocations(&self) -> u32 {
         self.module.entry_points[0].workgroup_size.iter().product()
@@ -137,7 +135,7 @@ impl Shader {
     pub fn spirv(&self, dot_product: bool) -> Result<Vec<u32>, String> {
         use spv::Capability as C;
         // Those that wgpu's Vulkan backend grants to every device, and the subgroup operations.
-        let plain = [
+        let mut plain = vec![
             C::Shader,
             C::Matrix,
             C::GroupNonUniform,
@@ -148,6 +146,11 @@ impl Shader {
             C::GroupNonUniformShuffleRelative,
             C::GroupNonUniformQuad,
         ];
+        if self.has_cooperative_matrices() {
+            // Those that the features of such shaders grant.
+            plain.extend([C::CooperativeMatrixKHR, C::VulkanMemoryModel]);
+            plain.extend([C::Float16, C::StorageBuffer16BitAccess]);
+        }
         let options = spv::Options {
             lang_version: (1, 3),
             capabilities: (!dot_product).then(|| plain.into_iter().collect()),
@@ -185,12 +188,23 @@ impl Shader {
         Ok(text)
     }
 
+    /// Refuses what naga would panic at.
+    fn check_translatable(&self, language: &str) -> Result<(), String> {
+        match self.has_cooperative_matrices() {
+            true => Err(format!(
+                "{language}: cooperative matrices cannot be written"
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Direct3D's language.
     ///
     /// # Errors
     ///
-    /// naga's message.
+    /// naga's message; and for cooperative matrices, which it does not write.
     pub fn hlsl(&self, shader_model: hlsl::ShaderModel) -> Result<String, String> {
+        self.check_translatable("HLSL")?;
         let options = hlsl::Options {
             shader_model,
             fake_missing_bindings: true,
@@ -211,8 +225,9 @@ impl Shader {
     ///
     /// # Errors
     ///
-    /// naga's message.
+    /// naga's message; and for cooperative matrices, which it does not write.
     pub fn glsl(&self, version: glsl::Version) -> Result<String, String> {
+        self.check_translatable("GLSL")?;
         let options = glsl::Options {
             version,
             ..glsl::Options::default()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anybit::{
-    Caps, DeviceClass, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem,
+    Caps, DeviceClass, Engine, Fragment, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem,
     Specialization, Tile, candidates, decode_specialization, l_mul_specialization,
     model_specializations, quantize_specialization, quantize_specialization_with,
 };
@@ -129,12 +129,40 @@ fn elements() -> Vec<ElementFormat> {
     elements
 }
 
-/// The GEMM shaders: each two of kernel with tile, element and scales of both operands, output, and device.
+/// The GEMM shaders of all devices: each two of kernel with tile, element and scales of both operands, output, and device.
 pub(super) fn gemms() -> Vec<Text> {
-    let devices = devices();
-    let elements = elements();
+    gemms_of(&devices(), &elements(), |engine| engine != Engine::Matrix)
+}
+
+/// Devices with fragments of either size.
+fn matrix_devices() -> Vec<Caps> {
+    [Fragment::Eight, Fragment::Sixteen]
+        .into_iter()
+        .map(|fragment| Caps {
+            subgroup: Some((32, 32)),
+            matrix: Ok(fragment),
+            ..Caps::floor()
+        })
+        .collect()
+}
+
+/// The GEMM shaders with cooperative matrices, likewise.
+pub(super) fn matrix_gemms() -> Vec<Text> {
+    let mut elements = elements();
+    elements.retain(|element| element.fits_f16());
+    gemms_of(&matrix_devices(), &elements, |engine| {
+        engine == Engine::Matrix
+    })
+}
+
+fn gemms_of(
+    devices: &[Caps],
+    elements: &[ElementFormat],
+    is_asked_for: impl Fn(Engine) -> bool,
+) -> Vec<Text> {
     let kernels: Vec<(&KernelRow, Tile)> = KERNELS
         .iter()
+        .filter(|row| is_asked_for(row.engine))
         .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
         .collect();
     let problem = |row: &[usize]| {
@@ -157,7 +185,7 @@ pub(super) fn gemms() -> Vec<Text> {
         let (accepted, _) = candidates(
             &problem(row)?,
             &devices[row[10]],
-            &PlanOptions::engine(kernel.engine),
+            &PlanOptions::engine(kernel.engine).with_unchecked(true),
         )
         .ok()?;
         let found = accepted
@@ -195,7 +223,7 @@ pub(super) fn nested_gemms() -> Vec<Text> {
     let devices = devices();
     let kernels: Vec<(&KernelRow, Tile)> = KERNELS
         .iter()
-        .filter(|row| row.engine != Engine::Fma)
+        .filter(|row| !matches!(row.engine, Engine::Fma | Engine::Matrix))
         .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
         .collect();
     let formats = [
