@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anybit::{
-    Caps, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Skeleton, Tile,
+    Caps, Engine, Fragment, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem, Skeleton, Tile,
     candidates, quantize_specialization,
 };
 use anybit_formats::layout::{PieceLayout, piece_widths};
@@ -147,6 +147,9 @@ fn needs(row: &KernelRow) -> String {
         .max()
         .unwrap_or(0);
     let mut needs = Vec::new();
+    if row.engine == Engine::Matrix {
+        needs.push("cooperative matrices, f16, subgroups; a self-check".to_owned());
+    }
     if row.skeleton == Skeleton::Subgroup {
         needs.push("subgroups of 8 lanes or more".to_owned());
     }
@@ -203,6 +206,13 @@ fn engines(page: &mut String) {
                 "f32, bounded; the tables are rounded",
                 "as `lut`, with tables of signed bytes under a scale a block; only where asked for",
             ),
+            Engine::Matrix => (
+                "integer codes of 1 to 8 bits with any scales and zero points; f16; minifloats and tables that f16 holds",
+                "the same with minima and choices",
+                "f32, bounded; i32, exact, for integers without groups and minima",
+                "cooperative matrices (tensor cores) in f16 with sums in f32, spilled before they pass 2^24; experimental, and \
+                 only after a self-check on the device",
+            ),
             _ => ("", "", "", "see the kernel's file"),
         };
         line!(
@@ -220,13 +230,14 @@ fn engines(page: &mut String) {
 fn ample() -> Caps {
     Caps {
         subgroup: Some((32, 32)),
+        matrix: Ok(Fragment::Sixteen),
         ..Caps::floor()
     }
 }
 
 /// Whether an engine and skeleton multiply weights of an element: to exact integers, within a bound, or not at all.
 fn verdict(engine: Engine, skeleton: Skeleton, element: ElementFormat) -> &'static str {
-    let mut options = PlanOptions::engine(engine);
+    let mut options = PlanOptions::engine(engine).with_unchecked(true);
     options.skeleton = Some(skeleton);
     let takes = |activation: MatrixFormat, weight: MatrixFormat, output| {
         let problem = Problem::new((8, 128, 256), activation, weight).with_output(output);

@@ -448,7 +448,11 @@ mod tests {
         // Every kernel that there are aims for.
         for row in KERNELS {
             let kind = |candidate: &Candidate| (candidate.engine, candidate.skeleton);
-            let asked_for = matches!(row.engine, Engine::Lut | Engine::Lut8 | Engine::LMul);
+            // Those that are asked for, and those that no device without their features takes.
+            let asked_for = matches!(
+                row.engine,
+                Engine::Lut | Engine::Lut8 | Engine::LMul | Engine::Matrix
+            );
             let found = kept
                 .iter()
                 .any(|(_, candidate)| kind(candidate) == (row.engine, row.skeleton));

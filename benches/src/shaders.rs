@@ -1,6 +1,8 @@
 //! `shaders --print ID`: from a kernel's id back to its shader.
 
-use anybit::{Caps, DeviceClass, OutputFormat, PlanOptions, Problem, Specialization, candidates};
+use anybit::{
+    Caps, DeviceClass, Fragment, OutputFormat, PlanOptions, Problem, Specialization, candidates,
+};
 use anybit::{decode_specialization, quantize_specialization};
 use anybit_formats::layout::{PieceLayout, SumLayout};
 use anybit_formats::{DeviceLayout, Granularity, MatrixFormat, Memory, Nesting};
@@ -117,10 +119,12 @@ fn gemm_kernels(
         .iter()
         .flat_map(|caps| {
             let problem = &problem;
-            [PlanOptions::default().with_uploaded(true)]
-                .into_iter()
-                .chain(nestings.clone())
-                .filter_map(move |options| candidates(problem, caps, &options).ok())
+            [PlanOptions::default()
+                .with_uploaded(true)
+                .with_unchecked(true)]
+            .into_iter()
+            .chain(nestings.clone())
+            .filter_map(move |options| candidates(problem, caps, &options).ok())
         })
         .flat_map(|(accepted, _)| accepted)
         .map(|candidate| candidate.specialization)
@@ -144,6 +148,11 @@ fn all_caps() -> Vec<Caps> {
         subgroup,
         // Software adapters have those that read textures.
         class,
+        matrix: match subgroup {
+            Some((8, _)) => Ok(Fragment::Eight),
+            Some((32, _)) => Ok(Fragment::Sixteen),
+            _ => Caps::floor().matrix,
+        },
         max_invocations: 1024,
         max_workgroup_memory: 1 << 20,
         ..Caps::floor()

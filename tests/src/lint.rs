@@ -3,8 +3,8 @@
 
 use naga::valid::GlobalUse;
 use naga::{
-    AddressSpace, BinaryOperator, Expression, Function, Handle, Literal, Module, Scalar,
-    ScalarKind, StorageAccess, Type, TypeInner,
+    AddressSpace, BinaryOperator, CooperativeRole, Expression, Function, Handle, Literal, Module,
+    Scalar, ScalarKind, StorageAccess, Type, TypeInner,
 };
 
 use crate::shader::Shader;
@@ -77,7 +77,8 @@ const F16: Scalar = Scalar {
     width: 2,
 };
 
-/// f16 may be stored and loaded, never added up: accumulators are i32 or f32.
+/// f16 may be stored and loaded, never added up: accumulators are i32 or f32. Fragments of cooperative matrices that are
+/// multiplied are loaded values; those that take sums up are accumulators.
 fn no_f16_arithmetic(shader: &Shader) -> Vec<String> {
     let mut found = Vec::new();
     for (name, function, info) in functions(shader) {
@@ -104,6 +105,10 @@ fn no_f16_arithmetic(shader: &Shader) -> Vec<String> {
 fn holds_f16(module: &Module, ty: Handle<Type>) -> bool {
     match &module.types[ty].inner {
         TypeInner::Array { base, .. } => holds_f16(module, *base),
+        TypeInner::CooperativeMatrix {
+            role: CooperativeRole::A | CooperativeRole::B,
+            ..
+        } => false,
         TypeInner::Struct { members, .. } => {
             members.iter().any(|member| holds_f16(module, member.ty))
         }
@@ -283,8 +288,8 @@ mod tests {
                 output[local] += 1.0;
             }}"
         );
-        let shader =
-            Shader::new(&wgsl, Features::SHADER_F16).unwrap_or_else(|error| panic!("{error}"));
+        let features = Features::SHADER_F16 | Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let shader = Shader::new(&wgsl, features).unwrap_or_else(|error| panic!("{error}"));
         RULES
             .iter()
             .filter(|(_, rule)| !rule(&shader).is_empty())
@@ -296,6 +301,11 @@ mod tests {
     fn each_rule_is_broken_by_what_it_forbids() {
         let cases = [
             ("enable f16;", "var sum = 0.0h; sum += 1.0h;", 0),
+            (
+                "enable f16; enable wgpu_cooperative_matrix; var<workgroup> cells: array<f16, 64>;",
+                "var sum = coopLoad<coop_mat8x8<f16, C>>(&cells[0], 8u); coopStore(sum, &cells[0], 8u);",
+                0,
+            ),
             ("", "var a: array<f32, 4>; output[0] = a[local];", 1),
             (
                 "",
@@ -335,6 +345,13 @@ mod tests {
     fn no_rule_is_broken_by_what_is_allowed() {
         let cases = [
             ("", "var a: array<f32, 4>; output[0] = a[2];"),
+            (
+                "enable f16; enable wgpu_cooperative_matrix; var<workgroup> cells: array<f16, 64>;
+                var<workgroup> sums: array<f32, 64>;",
+                "var a: array<coop_mat8x8<f16, A>, 2>; a[1] = coopLoad<coop_mat8x8<f16, A>>(&cells[0], 8u);
+                let b = coopLoad<coop_mat8x8<f16, B>>(&cells[0], 8u);
+                let c = coopMultiplyAdd(a[1], b, coop_mat8x8<f32, C>()); coopStore(c, &sums[0], 8u);",
+            ),
             ("", "let a = i32(local) / 4; let b = local % (local + 1u);"),
             (
                 "",

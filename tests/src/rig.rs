@@ -347,6 +347,7 @@ pub fn reference(
             outputs.map(|output| (output.value, output.bound)).unzip()
         }
         Engine::Fma => (exact()?, model.gemm_fma(x, w, batches).map_err(text)?),
+        Engine::Matrix => (exact()?, model.gemm_matrix(x, w, batches).map_err(text)?),
         Engine::Lut => (exact()?, model.gemm_lut(x, w, batches).map_err(text)?),
         _ => {
             let accumulation = Accumulation::of(&problem.activation, &problem.weight);

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use anybit::Specialization;
 use anybit::wgpu::{DownlevelFlags, Features};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{ModuleInfo, ValidationFlags};
@@ -32,15 +31,6 @@ pub enum Bound {
     Texture,
     /// A texture that is only written.
     WriteTexture,
-}
-
-/// The optional features that a specialisation says it needs.
-pub fn features(specialization: &Specialization) -> Features {
-    if specialization.subgroup {
-        Features::SUBGROUP
-    } else {
-        Features::empty()
-    }
 }
 
 impl Shader {
@@ -138,6 +128,14 @@ impl Shader {
             .sum()
     }
 
+    /// Whether the module has cooperative matrices, which only SPIR-V and Metal's language can say: naga panics where it is to
+    /// write them for others.
+    pub fn has_cooperative_matrices(&self) -> bool {
+        let is_matrix =
+            |(_, ty): (_, &naga::Type)| matches!(ty.inner, TypeInner::CooperativeMatrix { .. });
+        self.module.types.iter().any(is_matrix)
+    }
+
     /// Invocations a workgroup.
     pub fn invocations(&self) -> u32 {
         self.module.entry_points[0].workgroup_size.iter().product()
@@ -151,7 +149,7 @@ impl Shader {
     pub fn spirv(&self, dot_product: bool) -> Result<Vec<u32>, String> {
         use spv::Capability as C;
         // Those that wgpu's Vulkan backend grants to every device, and the subgroup operations.
-        let plain = [
+        let mut plain = vec![
             C::Shader,
             C::Matrix,
             C::GroupNonUniform,
@@ -162,6 +160,11 @@ impl Shader {
             C::GroupNonUniformShuffleRelative,
             C::GroupNonUniformQuad,
         ];
+        if self.has_cooperative_matrices() {
+            // Those that the features of such shaders grant.
+            plain.extend([C::CooperativeMatrixKHR, C::VulkanMemoryModel]);
+            plain.extend([C::Float16, C::StorageBuffer16BitAccess]);
+        }
         let options = spv::Options {
             lang_version: (1, 3),
             capabilities: (!dot_product).then(|| plain.into_iter().collect()),
@@ -199,12 +202,23 @@ impl Shader {
         Ok(text)
     }
 
+    /// Refuses what naga would panic at.
+    fn check_translatable(&self, language: &str) -> Result<(), String> {
+        match self.has_cooperative_matrices() {
+            true => Err(format!(
+                "{language}: cooperative matrices cannot be written"
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Direct3D's language.
     ///
     /// # Errors
     ///
-    /// naga's message.
+    /// naga's message; and for cooperative matrices, which it does not write.
     pub fn hlsl(&self, shader_model: hlsl::ShaderModel) -> Result<String, String> {
+        self.check_translatable("HLSL")?;
         let options = hlsl::Options {
             shader_model,
             fake_missing_bindings: true,
@@ -225,8 +239,9 @@ impl Shader {
     ///
     /// # Errors
     ///
-    /// naga's message.
+    /// naga's message; and for cooperative matrices, which it does not write.
     pub fn glsl(&self, version: glsl::Version) -> Result<String, String> {
+        self.check_translatable("GLSL")?;
         let options = glsl::Options {
             version,
             ..glsl::Options::default()

@@ -45,7 +45,10 @@ fn argument_is_mixed(module: &Module, ty: Handle<Type>, binding: Option<&Binding
     match (&module.types[ty].inner, binding) {
         (_, Some(Binding::BuiltIn(builtin))) => !matches!(
             builtin,
-            BuiltIn::WorkGroupId | BuiltIn::NumWorkGroups | BuiltIn::WorkGroupSize
+            BuiltIn::WorkGroupId
+                | BuiltIn::NumWorkGroups
+                | BuiltIn::WorkGroupSize
+                | BuiltIn::NumSubgroups
         ),
         (TypeInner::Struct { members, .. }, None) => members
             .iter()
@@ -277,13 +280,16 @@ mod tests {
             fn wait(x: u32) -> u32 {{ workgroupBarrier(); return x; }}
             fn early(x: u32) -> u32 {{ if (x > 3u) {{ return 1u; }} workgroupBarrier(); return 2u; }}
             @compute @workgroup_size(8)
-            fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {{
+            fn main(
+                @builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32,
+                @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32,
+            ) {{
                 {body}
                 output[local] = cells[local];
             }}"
         );
         let shader =
-            Shader::new(&wgsl, Features::empty()).unwrap_or_else(|error| panic!("{error}"));
+            Shader::new(&wgsl, Features::SUBGROUP).unwrap_or_else(|error| panic!("{error}"));
         !barriers_in_mixed_code(&shader).is_empty()
     }
 
@@ -301,6 +307,7 @@ mod tests {
             "if (local == 0u) { let x = wait(group.x); }",
             "let x = wait(local); if (x == 0u) { workgroupBarrier(); }",
             "switch local { case 0u: { workgroupBarrier(); } default: {} }",
+            "for (var i = subgroup; i < 8u; i += subgroups) { workgroupBarrier(); }",
         ] {
             assert!(mixed(body), "{body}");
         }
@@ -318,6 +325,7 @@ mod tests {
             "let x = wait(local); let y = early(group.x);",
             "let x = wait(group.x); if (x == 0u) { workgroupBarrier(); }",
             "switch group.x { case 0u: { workgroupBarrier(); } default: {} }",
+            "for (var i = 0u; i < 8u; i += subgroups) { workgroupBarrier(); }",
         ] {
             assert!(!mixed(body), "{body}");
         }

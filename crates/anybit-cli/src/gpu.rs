@@ -22,22 +22,25 @@ pub(crate) fn plan(
     engine: Option<Engine>,
 ) -> Result<Plan, Error> {
     let options = engine.map_or_else(PlanOptions::default, PlanOptions::engine);
-    context
-        .plan_with(problem, &options)
-        .map_err(|error| match error {
-            anybit::Error::Unsupported { contract, refusals } => Error::NoKernel {
-                contract,
-                adapter: context.caps().name.clone(),
-                refusals,
-                wanted: engine,
-                able: if engine.is_some() {
-                    able_engines(context, problem)
-                } else {
-                    Vec::new()
-                },
+    let plan = match engine {
+        // It is taken only after a self-check.
+        Some(Engine::Matrix) => context.plan_checked_blocking(problem, &options),
+        _ => context.plan_with(problem, &options),
+    };
+    plan.map_err(|error| match error {
+        anybit::Error::Unsupported { contract, refusals } => Error::NoKernel {
+            contract,
+            adapter: context.caps().name.clone(),
+            refusals,
+            wanted: engine,
+            able: if engine.is_some() {
+                able_engines(context, problem)
+            } else {
+                Vec::new()
             },
-            other => other.into(),
-        })
+        },
+        other => other.into(),
+    })
 }
 
 /// The engines that could do a problem.

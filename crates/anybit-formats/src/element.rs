@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 
+use half::f16;
+
 use crate::format::{affine, codebook, float, minifloat};
 use crate::{AffineFormat, CodebookFormat, Encoding, FloatFormat, FormatError, MinifloatFormat};
 
@@ -267,6 +269,21 @@ impl ElementFormat {
             }
         }
         Some(range)
+    }
+
+    /// Whether an f16 holds every value before any scale, and every integer less a zero point: what cooperative matrices
+    /// take.
+    pub fn fits_f16(self) -> bool {
+        let Some(max_code) = self.max_code() else {
+            return self == Self::F16;
+        };
+        // Integers less a zero point are below 511; f16 holds all up to 2048.
+        let exact = |value: f32| value.is_nan() || f16::from_f32(value).to_f32() == value;
+        self.affine().is_some()
+            || (0..self.choice_count().max(1)).all(|choice| {
+                (0..=max_code)
+                    .all(|code| self.code_value_with(code, choice as u8).is_some_and(exact))
+            })
     }
 
     /// The integer format, or `None` for another family.

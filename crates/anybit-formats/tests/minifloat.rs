@@ -401,3 +401,21 @@ fn four_bit_floats_widen_exactly() {
         }
     }
 }
+
+/// By the ranges: up to five bits of exponent with the bias of IEEE 754, and tables of short values.
+#[test]
+fn what_f16_holds() {
+    let fits = |name: &str| {
+        let element: anybit_formats::ElementFormat = name.parse().unwrap();
+        element.fits_f16()
+    };
+    for name in [
+        "f16", "int8", "uint8", "bipolar8", "ternary", "e4m3", "e5m2", "e3m4", "e2m1", "e1m2",
+        "bitmod4", "shift3",
+    ] {
+        assert!(fits(name), "{name}");
+    }
+    for name in ["f32", "bf16", "nf4", "dynamic8", "e7m0", "e6m1"] {
+        assert!(!fits(name), "{name}");
+    }
+}

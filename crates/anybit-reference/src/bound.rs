@@ -132,9 +132,47 @@ impl ErrorModel {
         w: &PackedMatrix,
         batches: Batches,
     ) -> Result<Vec<f64>, ReferenceError> {
+        self.gemm_float(x, w, batches, 1)
+    }
+
+    /// Bounds of the matrix kernels: operands that f16 holds, multiplied exactly by cooperative matrices, f32 outputs.
+    ///
+    /// Of integers on both sides the sums are exact until they are scaled, and the bounds are those of
+    /// [`gemm_integer`](Self::gemm_integer). Of others the unit may align the products of a fragment and the sum so far with the
+    /// largest of them and cut each off at the last bit of an f32: as many errors of one unit in the last place as there are
+    /// terms, where additions one by one would round once less. So each term counts for two additions.
+    ///
+    /// A unit that adds up in less than f32 is outside the model; the self-check of the library refuses it. So is one that takes
+    /// subnormal f16 for 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`gemm_fma`](Self::gemm_fma) and [`gemm_integer`](Self::gemm_integer).
+    pub fn gemm_matrix(
+        self,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        batches: Batches,
+    ) -> Result<Vec<f64>, ReferenceError> {
+        let integers = |matrix: &PackedMatrix| matrix.format().element().affine().is_some();
+        if integers(x) && integers(w) {
+            let accumulation = Accumulation::of(x.format(), w.format());
+            return self.gemm_integer(x, w, batches, accumulation);
+        }
+        self.gemm_float(x, w, batches, 2)
+    }
+
+    /// Bounds of f32 products and sums, each term of which takes part in so many additions for every column.
+    fn gemm_float(
+        self,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        batches: Batches,
+        additions: usize,
+    ) -> Result<Vec<f64>, ReferenceError> {
         let problem = Problem::new(x, w, batches)?;
         let k = problem.k;
-        let counts = FmaCounts::new(self, x, w);
+        let counts = FmaCounts::new(self, x, w, additions);
         let mut x = Terms::new(x);
         let decode_flush = counts.activation_flush;
         x.lost.iter_mut().for_each(|lost| *lost += decode_flush);
@@ -600,7 +638,7 @@ fn decode_operations(format: &MatrixFormat) -> usize {
 
 /// What rounds in an fma kernel.
 struct FmaCounts {
-    /// Of a term: its decoding, its product, and no more additions than there are.
+    /// Of a term: its decoding, its product, and its additions.
     gamma: f64,
     /// Of a term of the exact result.
     gamma_f64: f64,
@@ -612,11 +650,11 @@ struct FmaCounts {
 }
 
 impl FmaCounts {
-    fn new(model: ErrorModel, x: &PackedMatrix, w: &PackedMatrix) -> Self {
+    fn new(model: ErrorModel, x: &PackedMatrix, w: &PackedMatrix, additions: usize) -> Self {
         let k = x.columns();
         let (activation, weight) = (decode_operations(x.format()), decode_operations(w.format()));
         Self {
-            gamma: model.gamma(k + activation + weight),
+            gamma: model.gamma(additions * k + activation + weight),
             gamma_f64: gamma(UNIT_F64, k + 6),
             columns: k as f64,
             activation_flush: activation as f64 * FLUSH,

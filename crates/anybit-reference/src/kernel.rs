@@ -32,6 +32,7 @@ mod gemm_tiled_bitplane;
 mod gemm_tiled_dot4;
 mod gemm_tiled_fma;
 mod gemm_tiled_lmul;
+mod gemm_tiled_matrix;
 mod gemv_bitplane;
 mod gemv_dot4;
 mod gemv_fma;
@@ -67,6 +68,7 @@ pub use gemm_tiled_bitplane::gemm_tiled_bitplane;
 pub use gemm_tiled_dot4::gemm_tiled_dot4;
 pub use gemm_tiled_fma::gemm_tiled_fma;
 pub use gemm_tiled_lmul::gemm_tiled_lmul;
+pub use gemm_tiled_matrix::{Fragments, MatrixOutput, gemm_tiled_matrix};
 pub use gemv_bitplane::gemv_bitplane;
 pub use gemv_dot4::gemv_dot4;
 pub use gemv_fma::gemv_fma;
@@ -99,6 +101,7 @@ pub const KERNELS: &[&str] = &[
     "gemm_tiled_dot4",
     "gemm_tiled_fma",
     "gemm_tiled_lmul",
+    "gemm_tiled_matrix",
     "gemv_bitplane",
     "gemv_dot4",
     "gemv_fma",

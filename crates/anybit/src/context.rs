@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use anybit_shaders::Modules;
+
 use crate::bind_groups::BindGroups;
-use crate::caps::{Caps, wanted_features, wanted_limits};
+use crate::caps::{Caps, requested_features, wanted_limits};
 use crate::choices::{Choices, Explanation, explain};
 use crate::error::{Error, Result};
 use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all};
@@ -15,6 +17,7 @@ use crate::plan::{Plan, PlanOptions, plan_with};
 use crate::problem::Problem;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::readback::Poller;
+use crate::self_check::Verdicts;
 use crate::specialize::Specialization;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::staging::Staging;
@@ -116,12 +119,21 @@ pub(crate) struct Inner {
     pub(crate) caps: Caps,
     pub(crate) pipelines: PipelineCache,
     pub(crate) bind_groups: Arc<BindGroups>,
+    verdicts: Mutex<Verdicts>,
     /// What dispatches of one operation hand on to the next.
     scratch: Mutex<Option<wgpu::Buffer>>,
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) staging: Staging,
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) poller: Poller,
+}
+
+impl Inner {
+    /// What self-checks have found.
+    pub(crate) fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        // A panic elsewhere leaves a whole map.
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Context {
@@ -143,6 +155,39 @@ impl Context {
     /// [`from_device`](Self::from_device) with the pipelines of an earlier run, if there are any and the device has
     /// [`PIPELINE_CACHE`](wgpu::Features::PIPELINE_CACHE): see [`ContextOptions::pipeline_cache`], also for where they must
     /// come from.
+    pub fn from_device_with(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        pipeline_cache: Option<&[u8]>,
+    ) -> Self {
+        let caps = Caps::of_device(&device);
+        Self::new(device, queue, caps, pipeline_cache, None)
+    }
+
+    /// [`from_device_with`](Self::from_device_with) on a device that was made from this adapter, which alone can tell what
+    /// cooperative matrices it has. The engine [`Matrix`](crate::Engine::Matrix) needs it, and a device with
+    /// [`wanted_experimental_features`](crate::wanted_experimental_features).
+    pub fn from_device_of(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        pipeline_cache: Option<&[u8]>,
+    ) -> Self {
+        let caps = Caps::of_device_of(adapter, &device);
+        Self::new(device, queue, caps, pipeline_cache, None)
+    }
+
+    /// [`from_device`](Self::from_device) with other shaders than the embedded ones: for tests that change a module, as
+    /// [`Specialization::link_from`] is.
+    pub fn from_device_and_modules(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        modules: Modules<'static>,
+    ) -> Self {
+        let caps = Caps::of_device(&device);
+        Self::new(device, queue, caps, None, Some(modules))
+    }
+
     #[cfg_attr(
         target_arch = "wasm32",
         expect(
@@ -150,23 +195,28 @@ impl Context {
             reason = "a browser has one thread; Arc is what the other targets share"
         )
     )]
-    pub fn from_device_with(
+    fn new(
         device: wgpu::Device,
         queue: wgpu::Queue,
+        caps: Caps,
         pipeline_cache: Option<&[u8]>,
+        modules: Option<Modules<'static>>,
     ) -> Self {
-        let caps = Caps::of_device(&device);
         Self {
             inner: Arc::new(Inner {
                 #[cfg(not(target_arch = "wasm32"))]
                 staging: Staging::default(),
                 #[cfg(not(target_arch = "wasm32"))]
                 poller: Poller::new(device.clone()),
-                pipelines: PipelineCache::new(pipeline_cache::create(&device, pipeline_cache)),
+                pipelines: PipelineCache::new(
+                    pipeline_cache::create(&device, pipeline_cache),
+                    modules,
+                ),
                 device,
                 queue,
                 caps,
                 bind_groups: Arc::default(),
+                verdicts: Mutex::default(),
                 scratch: Mutex::default(),
             }),
             later: None,
@@ -237,8 +287,9 @@ impl Context {
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("anybit"),
-                required_features: wanted_features(adapter),
+                required_features: requested_features(adapter),
                 required_limits: wanted_limits(adapter),
+                experimental_features: experimental_features(),
                 ..Default::default()
             })
             .await
@@ -246,7 +297,7 @@ impl Context {
                 adapter: adapter.get_info().name,
                 source,
             })?;
-        Ok(Self::from_device_with(device, queue, pipeline_cache))
+        Ok(Self::from_device_of(adapter, device, queue, pipeline_cache))
     }
 
     /// As [`request`](Self::request), waiting for it.
@@ -289,7 +340,12 @@ impl Context {
     ///
     /// Those of [`plan()`](crate::plan()).
     pub fn plan_with(&self, problem: &Problem, options: &PlanOptions) -> Result<Plan> {
-        plan_with(problem, &self.inner.caps, options, &self.choices)
+        plan_with(
+            problem,
+            &self.inner.caps,
+            &self.with_own_verdicts(options),
+            &self.choices,
+        )
     }
 
     /// How this device comes to a kernel for a problem, under restrictions.
@@ -298,7 +354,19 @@ impl Context {
     ///
     /// Those of [`candidates`](crate::candidates).
     pub fn explain(&self, problem: &Problem, options: &PlanOptions) -> Result<Explanation> {
-        explain(problem, &self.inner.caps, options, &self.choices)
+        explain(
+            problem,
+            &self.inner.caps,
+            &self.with_own_verdicts(options),
+            &self.choices,
+        )
+    }
+
+    /// The options with what self-checks have found on this device.
+    fn with_own_verdicts(&self, options: &PlanOptions) -> PlanOptions {
+        let mut verdicts = self.verdicts();
+        verdicts.add(&options.verdicts);
+        options.clone().with_verdicts(verdicts)
     }
 
     /// Compiles the pipelines of plans ahead of their first use, on several threads, and waits for them. May be called from
@@ -470,6 +538,24 @@ impl Context {
         }
         buffer
     }
+}
+
+/// wgpu's leave to use experimental features, which only the cargo feature `experimental` gives.
+#[cfg(feature = "experimental")]
+#[expect(
+    unsafe_code,
+    reason = "wgpu wants it acknowledged that its experimental features may be unsound"
+)]
+fn experimental_features() -> wgpu::ExperimentalFeatures {
+    // SAFETY: there is nothing to uphold. wgpu asks that its bugs be reckoned with and reported; whoever turns the cargo
+    // feature `experimental` on has read so in its documentation.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// wgpu's leave to use experimental features, which only the cargo feature `experimental` gives.
+#[cfg(not(feature = "experimental"))]
+const fn experimental_features() -> wgpu::ExperimentalFeatures {
+    wgpu::ExperimentalFeatures::disabled()
 }
 
 fn describe(options: &ContextOptions) -> String {

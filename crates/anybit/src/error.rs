@@ -208,6 +208,22 @@ pub enum Error {
         /// wgpu's message, with positions in the linked shader.
         message: String,
     },
+    /// A kernel that needs a self-check has not passed one on this device. Plan with
+    /// [`Context::plan_checked`](crate::Context::plan_checked), or check the plan
+    /// ([`Context::self_check`](crate::Context::self_check)) and look at the verdict.
+    #[error(
+        "{kernel} has not passed a self-check on this device; plan with Context::plan_checked, or run Context::self_check on the plan"
+    )]
+    Unchecked {
+        /// The kernel's id.
+        kernel: String,
+    },
+    /// A kernel that rounds by design, or whose format has no values with exact sums, has no self-check. Use it without.
+    #[error("{kernel} has no self-check, since its results are not exact by design")]
+    NoSelfCheck {
+        /// The kernel's id.
+        kernel: String,
+    },
     /// The device ran out of memory.
     #[error("the device has no memory for {what} ({bytes} bytes)")]
     OutOfMemory {

@@ -19,14 +19,18 @@ pub enum Engine {
     Lut,
     /// The same with tables of signed bytes. The tables are rounded, so this engine is taken only where it is asked for.
     Lut8,
+    /// Cooperative matrices (tensor cores) on operands that f16 holds exactly, with sums in f32: an experimental feature of
+    /// wgpu, taken only on devices that have passed [`Context::self_check`](crate::Context::self_check) with the kernel.
+    Matrix,
 }
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Fma,
         Self::Dot4,
         Self::Bitplane,
+        Self::Matrix,
         Self::Lut,
         Self::Lut8,
         Self::LMul,
@@ -41,6 +45,7 @@ impl Engine {
             Self::LMul => "lmul",
             Self::Lut => "lut",
             Self::Lut8 => "lut8",
+            Self::Matrix => "matrix",
         }
     }
 
@@ -84,9 +89,9 @@ pub struct Tile {
     pub n: u32,
     /// Codes of K that lie in workgroup memory at once; 0 for skeletons that keep none there.
     pub k: u32,
-    /// Rows of X an invocation.
+    /// Rows of X an invocation; with the engine `matrix`, a subgroup.
     pub thread_m: u32,
-    /// Rows of W an invocation.
+    /// Rows of W an invocation; with the engine `matrix`, a subgroup.
     pub thread_n: u32,
     /// Invocations a workgroup.
     pub workgroup: u32,
@@ -103,6 +108,19 @@ impl Tile {
             thread_m,
             thread_n,
             workgroup: (m / thread_m) * (n / thread_n),
+            lanes: 1,
+        }
+    }
+
+    /// Blocks of `block` rows of X and of W, each a subgroup's, by a workgroup of so many invocations.
+    const fn matrix(m: u32, n: u32, k: u32, block: (u32, u32), workgroup: u32) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            thread_m: block.0,
+            thread_n: block.1,
+            workgroup,
             lanes: 1,
         }
     }
@@ -162,6 +180,7 @@ kernels! {
     gemm_tiled_dot4,
     gemm_tiled_bitplane,
     gemm_tiled_lmul,
+    gemm_tiled_matrix,
     gemm_subgroup_fma,
     gemm_subgroup_dot4,
     gemm_subgroup_bitplane,

@@ -51,12 +51,14 @@
 //!
 //! `vulkan`, `metal` and `dx12` (default), `gles`, `webgpu`: the backends of wgpu. `noop`: wgpu's backend without a
 //! device, for tests of an application's own logic. `rayon` (default): matrices are packed and uploaded on several threads;
-//! without effect on WebAssembly.
+//! without effect on WebAssembly. `experimental`: contexts that make their own device ask for wgpu's cooperative matrices
+//! ([`wanted_experimental_features`]), which wgpu itself calls experimental and possibly unsound.
 //!
 //! # Safety of shaders
 //!
 //! All kernels run with wgpu's checks on. There is no `unsafe` in this crate but one call: wgpu takes the bytes of an earlier
-//! run's pipelines ([`ContextOptions::pipeline_cache`]) on trust, and gets none whose checksum is not right.
+//! run's pipelines ([`ContextOptions::pipeline_cache`]) on trust, and gets none whose checksum is not right. The feature
+//! `experimental` adds one: wgpu's acknowledgement that experimental features may be unsound.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -78,6 +80,7 @@ mod problem;
 mod readback;
 mod row_kernels;
 mod row_source;
+mod self_check;
 mod sequence;
 mod specialize;
 mod staging;
@@ -89,7 +92,10 @@ mod tune;
 pub use anybit_formats as formats;
 pub use attention::{Attention, HeadNorm, Pairing, Rotary, RotaryTable};
 pub use cache::{KvCache, KvFormat, KvShape};
-pub use caps::{Caps, DeviceClass, wanted_features, wanted_limits};
+pub use caps::{
+    Caps, DeviceClass, Fragment, NoMatrix, wanted_experimental_features, wanted_features,
+    wanted_limits,
+};
 pub use choices::{
     Choices, ChoicesWarning, ChosenBy, Explained, Explanation, Figure, ShapeClass, UnknownClass,
     explain,
@@ -110,6 +116,7 @@ pub use row_kernels::{
     quantize_specialization_with,
 };
 pub use row_source::{Gate, RowSource};
+pub use self_check::{Verdict, Verdicts};
 pub use sequence::{PendingToken, Sampling, Sequence};
 pub use specialize::Specialization;
 #[cfg(not(target_arch = "wasm32"))]

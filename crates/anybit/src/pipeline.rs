@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use anybit_formats::Memory;
+use anybit_shaders::Modules;
 
 use crate::context::resolve_now;
 use crate::error::{Error, Result};
@@ -117,6 +118,8 @@ pub(crate) struct Pipeline {
     specialization: Specialization,
     /// What the driver remembers of pipelines, where it lets us keep it.
     driver_cache: Option<wgpu::PipelineCache>,
+    /// What to link from, if not the embedded modules.
+    modules: Option<Arc<Modules<'static>>>,
     compiled: OnceLock<wgpu::ComputePipeline>,
     compiling: Mutex<()>,
 }
@@ -146,7 +149,11 @@ impl Pipeline {
 
     fn compile(&self) -> Result<wgpu::ComputePipeline> {
         let id = self.specialization.id.as_str();
-        let linked = self.specialization.link().map_err(|source| Error::Link {
+        let linked = match &self.modules {
+            None => self.specialization.link(),
+            Some(modules) => self.specialization.link_from(modules),
+        };
+        let linked = linked.map_err(|source| Error::Link {
             kernel: id.to_string(),
             source,
         })?;
@@ -188,12 +195,17 @@ pub(crate) struct PipelineCache {
     pipelines: Mutex<HashMap<ShaderKey, Arc<Pipeline>>>,
     layouts: Mutex<HashMap<Box<[Binding]>, Arc<Layout>>>,
     driver_cache: Option<wgpu::PipelineCache>,
+    modules: Option<Arc<Modules<'static>>>,
 }
 
 impl PipelineCache {
-    pub(crate) fn new(driver_cache: Option<wgpu::PipelineCache>) -> Self {
+    pub(crate) fn new(
+        driver_cache: Option<wgpu::PipelineCache>,
+        modules: Option<Modules<'static>>,
+    ) -> Self {
         Self {
             driver_cache,
+            modules: modules.map(Arc::new),
             ..Self::default()
         }
     }
@@ -223,6 +235,7 @@ impl PipelineCache {
                     device: device.clone(),
                     specialization: specialization.clone(),
                     driver_cache: self.driver_cache.clone(),
+                    modules: self.modules.clone(),
                     compiled: OnceLock::new(),
                     compiling: Mutex::default(),
                 })

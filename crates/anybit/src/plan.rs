@@ -6,16 +6,17 @@ use anybit_formats::{
     DeviceLayout, ElementFormat, Encoding, LMul, MatrixFormat, Memory, Nesting, SumLayout, ZeroKind,
 };
 
-use crate::caps::{Caps, DeviceClass};
+use crate::caps::{Caps, DeviceClass, Fragment, NoMatrix};
 use crate::choices::Choices;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 use crate::matrix::{DeviceMatrix, TEXTURE_WIDTH};
 use crate::pipeline::{Binding, gemm_bindings};
 use crate::problem::{Batch, OutputFormat, Problem};
+use crate::self_check::{Verdict, Verdicts};
 use crate::specialize::{
-    Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, has_whole_texels, layouts,
-    span, specialize,
+    Parts, Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, has_whole_texels,
+    layouts, span, specialize, spill_of,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -108,6 +109,11 @@ pub struct PlanOptions {
     /// The kernel for one row of X, whatever their number, so that on one adapter a row's result does not depend on what is
     /// computed with it.
     pub deterministic: bool,
+    /// Also kernels that a device must have passed a [self-check](crate::Context::self_check) with, and has not yet: to
+    /// check them. No context prepares such a plan before that.
+    pub unchecked: bool,
+    /// What self-checks found: kernels that failed are not taken. A [`Context`](crate::Context) adds what it found itself.
+    pub verdicts: Verdicts,
 }
 
 impl PlanOptions {
@@ -139,6 +145,20 @@ impl PlanOptions {
     #[must_use]
     pub fn with_deterministic(mut self, deterministic: bool) -> Self {
         self.deterministic = deterministic;
+        self
+    }
+
+    /// The same, also with kernels that are yet to pass a self-check ([`unchecked`](Self::unchecked)).
+    #[must_use]
+    pub fn with_unchecked(mut self, unchecked: bool) -> Self {
+        self.unchecked = unchecked;
+        self
+    }
+
+    /// The same with what self-checks found ([`verdicts`](Self::verdicts)).
+    #[must_use]
+    pub fn with_verdicts(mut self, verdicts: Verdicts) -> Self {
+        self.verdicts = verdicts;
         self
     }
 
@@ -268,6 +288,19 @@ pub enum Reason {
     Unroll,
     /// Batches of such a number of rows do not start on whole groups of four rows.
     BatchRows(usize),
+    /// It multiplies cooperative matrices, and the device lacks something for that.
+    Matrix(NoMatrix),
+    /// Its workgroups are not whole subgroups of the device, as cooperative matrices demand.
+    WholeSubgroups {
+        /// Lanes of the device's largest subgroups.
+        lanes: u32,
+        /// Invocations of its workgroups.
+        invocations: u32,
+    },
+    /// It has to pass a self-check on the device before it is taken: [`Context::self_check`](crate::Context::self_check).
+    Unchecked,
+    /// It failed a self-check on the device.
+    Denied,
 }
 
 impl fmt::Display for Reason {
@@ -320,6 +353,18 @@ impl fmt::Display for Reason {
             Self::RoundedTables => {
                 write!(formatter, "rounds its tables, so it must be asked for")
             }
+            Self::Matrix(missing) => {
+                write!(formatter, "multiplies cooperative matrices; {missing}")
+            }
+            Self::WholeSubgroups { lanes, invocations } => write!(
+                formatter,
+                "has workgroups of {invocations} invocations, which are no whole subgroups of {lanes} lanes"
+            ),
+            Self::Unchecked => write!(
+                formatter,
+                "must pass a self-check on this device first: Context::self_check"
+            ),
+            Self::Denied => write!(formatter, "failed a self-check on this device"),
             Self::Unroll => write!(formatter, "unrolls into too much code for these formats"),
             Self::BatchRows(rows) => {
                 write!(
@@ -406,6 +451,11 @@ impl Plan {
         self.candidate.weight_layout
     }
 
+    /// Whether the device must have passed a self-check with the kernel before it is used.
+    pub fn needs_self_check(&self) -> bool {
+        needs_self_check(self.engine())
+    }
+
     /// How the kernel reads weights at fewer bits than the 8 that they are stored in, if it does.
     pub fn nesting(&self) -> Option<Nesting> {
         self.candidate.nesting
@@ -438,6 +488,12 @@ impl Plan {
         // fold_grid saw that the product fits, so each factor does.
         Ok((tiles_m as u32, tiles_n as u32, [x, y, batches as u32]))
     }
+}
+
+/// Whether kernels of an engine are taken only after a self-check: no specification promises that cooperative matrices add up
+/// in full f32.
+const fn needs_self_check(engine: Engine) -> bool {
+    matches!(engine, Engine::Matrix)
 }
 
 /// A line of workgroups as a near-square plane, since a dimension holds only so many.
@@ -540,7 +596,8 @@ fn memories(
     caps: &Caps,
     options: &PlanOptions,
 ) -> impl Iterator<Item = Memories> {
-    let textures = row.engine != Engine::LMul && caps.max_texture >= TEXTURE_WIDTH;
+    let textures =
+        !matches!(row.engine, Engine::LMul | Engine::Matrix) && caps.max_texture >= TEXTURE_WIDTH;
     let offered = |expected: bool| {
         options.kernel.is_some() || (caps.class == DeviceClass::Software && expected)
     };
@@ -612,7 +669,10 @@ pub fn plan_with(
 ///
 /// Those of [`plan`] but [`Error::Unsupported`].
 pub(crate) fn plan_of(problem: &Problem, caps: &Caps, candidate: Candidate) -> Result<Plan> {
-    if matches!(candidate.engine, Engine::Dot4 | Engine::Bitplane) {
+    if matches!(
+        candidate.engine,
+        Engine::Dot4 | Engine::Bitplane | Engine::Matrix
+    ) {
         check_accumulator(problem, candidate.nesting)?;
     }
     let plan = Plan {
@@ -728,6 +788,20 @@ fn consider(
     if row.skeleton == Skeleton::Subgroup && !matches!(caps.subgroup, Some((8.., _))) {
         return Err(Reason::Subgroup { lanes: 8 });
     }
+    // What the shader's text is without such matrices does not matter: the candidate is refused here.
+    let fragment = match (row.engine, caps.matrix) {
+        (Engine::Matrix, Err(missing)) => return Err(Reason::Matrix(missing)),
+        (_, fragment) => fragment.unwrap_or(Fragment::Sixteen),
+    };
+    if row.engine == Engine::Matrix {
+        let lanes = caps.subgroup.map_or(0, |(_, largest)| largest);
+        if lanes == 0 || !tile.workgroup.is_multiple_of(lanes) {
+            return Err(Reason::WholeSubgroups {
+                lanes,
+                invocations: tile.workgroup,
+            });
+        }
+    }
     if tile.workgroup > caps.max_invocations {
         return Err(Reason::Invocations {
             needed: tile.workgroup,
@@ -737,7 +811,14 @@ fn consider(
     let l_mul = options
         .l_mul
         .unwrap_or_else(|| LMul::of(problem.activation.element(), problem.weight.element()));
-    let specialization = specialize(row, tile, reduce, problem, memories, nesting, l_mul);
+    let parts = Parts {
+        reduce,
+        memories,
+        nesting,
+        l_mul,
+        fragment,
+    };
+    let specialization = specialize(row, tile, problem, parts);
     if options
         .kernel
         .as_ref()
@@ -751,8 +832,20 @@ fn consider(
             limit: caps.max_workgroup_memory,
         });
     }
+    match options.verdicts.get(&specialization.id) {
+        Some(Verdict::Passed) => {}
+        Some(_) => return Err(Reason::Denied),
+        None if needs_self_check(row.engine) && !options.unchecked => {
+            return Err(Reason::Unchecked);
+        }
+        None => {}
+    }
+    let cost = match row.engine {
+        Engine::Matrix => matrix_cost(tile, problem, caps),
+        _ => cost(row, tile, reduce, problem, memories, nesting, caps.class),
+    };
     Ok(Candidate {
-        cost: cost(row, tile, reduce, problem, memories, nesting, caps.class),
+        cost,
         specialization,
         engine: row.engine,
         skeleton: row.skeleton,
@@ -811,6 +904,8 @@ fn supports(
                 _ => Reason::Tables,
             });
         }
+    } else if row.engine == Engine::Matrix {
+        supports_matrix(problem)?;
     } else {
         let takes = |element: ElementFormat| match row.engine {
             Engine::Dot4 => element.lift_unit().is_some(),
@@ -848,7 +943,11 @@ fn supports(
         // The workgroup shares the tiles out.
         Skeleton::Tiled => {
             let each = |rows: u32| f64::from(rows * tile.k) / f64::from(32 * tile.workgroup);
-            (each(tile.m), each(tile.n))
+            // Loops of the engine `matrix` that decode are not unrolled.
+            match row.engine {
+                Engine::Matrix => (0.0, 0.0),
+                _ => (each(tile.m), each(tile.n)),
+            }
         }
         Skeleton::Subgroup => (f64::from(tile.thread_m) / 8.0, f64::from(tile.thread_n)),
         Skeleton::Gemv => (f64::from(tile.thread_m), f64::from(tile.thread_n)),
@@ -891,6 +990,27 @@ fn supports_tables(engine: Engine, problem: &Problem) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Whether cooperative matrices can hold the operands: elements that are exact in f16, less their zero points.
+fn supports_matrix(problem: &Problem) -> Result<(), Reason> {
+    let (activation, weight) = (&problem.activation, &problem.weight);
+    if !activation.element().fits_f16()
+        || matches!(activation.zero_kind(), ZeroKind::Minimum | ZeroKind::Choice)
+    {
+        return Err(Reason::Activation(*activation));
+    }
+    let grouped_weight = group_of(weight) != 0;
+    if !weight.element().fits_f16() || (weight.element().has_choices() && !grouped_weight) {
+        return Err(Reason::Weight(*weight));
+    }
+    let integers = activation.element().affine().is_some() && weight.element().affine().is_some();
+    let whole = group_of(activation) == 0 && !grouped_weight;
+    let minimum = weight.zero_kind() == ZeroKind::Minimum;
+    if problem.output == OutputFormat::I32 && !(integers && whole && !minimum) {
+        return Err(Reason::Output(problem.output));
+    }
+    Ok(())
+}
+
 /// Kernels that read four rows at once need batches to start on such four.
 fn check_batch_rows(rows: usize, batch: Batch, broadcast: bool) -> Result<(), Reason> {
     if batch.count > 1 && !broadcast && !rows.is_multiple_of(WEIGHT_INTERLEAVE as usize) {
@@ -910,6 +1030,8 @@ struct Rates {
     multiply_add: f64,
     dot4: f64,
     plane: f64,
+    /// A multiply-add of a cooperative matrix.
+    matrix: f64,
     shuffle: f64,
     /// Invocations that the device wants in flight.
     invocations: f64,
@@ -927,6 +1049,7 @@ const fn rates(class: DeviceClass) -> Rates {
             multiply_add: 1.0,
             dot4: 4.0,
             plane: 3.0,
+            matrix: 1.0,
             shuffle: 5.0,
             invocations: 64.0,
         },
@@ -939,6 +1062,8 @@ const fn rates(class: DeviceClass) -> Rates {
             multiply_add: 1.0,
             dot4: 1.2,
             plane: 3.0,
+            // By data sheets, not measured.
+            matrix: 0.125,
             shuffle: 4.0,
             invocations: 16384.0,
         },
@@ -952,9 +1077,9 @@ const LOOK_UP_OPERATIONS: f64 = 5.0;
 fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
     match (engine, element) {
         (Engine::Bitplane | Engine::Lut | Engine::Lut8, _) | (_, ElementFormat::Float(_)) => 0.0,
-        (Engine::Fma | Engine::LMul, ElementFormat::Minifloat(_)) => 320.0,
-        (Engine::Fma | Engine::LMul, ElementFormat::Codebook(_)) => 600.0,
-        (Engine::Fma | Engine::LMul, _) => 64.0,
+        (Engine::Fma | Engine::LMul | Engine::Matrix, ElementFormat::Minifloat(_)) => 320.0,
+        (Engine::Fma | Engine::LMul | Engine::Matrix, ElementFormat::Codebook(_)) => 600.0,
+        (Engine::Fma | Engine::LMul | Engine::Matrix, _) => 64.0,
         (Engine::Dot4, ElementFormat::Minifloat(_)) => 144.0,
         (Engine::Dot4, ElementFormat::Codebook(_)) => 400.0,
         (Engine::Dot4, _) => 16.0,
@@ -1003,6 +1128,7 @@ fn cost(
             8.0 * weight_bits * (look_up + LOOK_UP_OPERATIONS * rates.multiply_add)
                 + 64.0 * rates.multiply_add / thread_n
         }
+        Engine::Matrix => 32.0 * rates.matrix,
     };
     let mut decode = decode_cost(row.engine, problem.weight.element());
     if row.engine == Engine::Dot4 && nesting == Some(Nesting::DoubleRounding) {
@@ -1024,6 +1150,7 @@ fn cost(
                 Engine::Dot4 => 8.0,
                 Engine::Bitplane => activation_bits.max(weight_bits),
                 Engine::Lut | Engine::Lut8 => 0.0,
+                Engine::Matrix => 16.0,
             };
             arithmetic +=
                 (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;
@@ -1066,6 +1193,41 @@ fn cost(
     }
     let invocations = tiles * f64::from(tile.workgroup);
     each * invocations.max(rates.invocations)
+}
+
+/// The estimate for cooperative matrices, in the units of [`cost`]: fragments and what stages them, and the spills, which
+/// narrow scale groups make many of.
+fn matrix_cost(tile: &Tile, problem: &Problem, caps: &Caps) -> f64 {
+    let rates = rates(caps.class);
+    let workgroup = f64::from(tile.workgroup);
+    let (m, n) = (f64::from(tile.m), f64::from(tile.n));
+    let outputs = m * n / workgroup;
+    let blocks = (tile.m / tile.thread_m) * (tile.n / tile.thread_n);
+    let lanes = caps.subgroup.map_or(1, |(_, largest)| largest);
+    let subgroups = (tile.workgroup / lanes).max(1);
+    // Too few subgroups take turns; too many repeat what others do.
+    let turns = f64::from(blocks.div_ceil(subgroups));
+    let repeats = f64::from(subgroups.max(blocks)) / f64::from(blocks);
+
+    // Per block of 32 codes and invocation.
+    let bits = |format: &MatrixFormat| f64::from(format.element().bits());
+    let decode = |format: &MatrixFormat| decode_cost(Engine::Matrix, format.element());
+    let staged = (m * decode(&problem.activation) + n * decode(&problem.weight)) / workgroup
+        + (m * bits(&problem.activation) + n * bits(&problem.weight)) * rates.load / workgroup
+        + 32.0 * (m + n) * rates.workgroup_load / workgroup;
+    // A block spills 256 outputs at once.
+    let rounds = f64::from(tile.thread_m * tile.thread_n) / 256.0;
+    let spills = 32.0 / f64::from(spill_of(problem, tile.k));
+    let spilled = spills
+        * (outputs * (2.0 * rates.workgroup_load + 4.0 * rates.multiply_add)
+            + 2.0 * rounds * rates.barrier);
+    let products = outputs * repeats * 32.0 * rates.matrix;
+    let barriers = rates.barrier * 64.0 / f64::from(tile.k);
+    let steps = (problem.k as f64 / 32.0).max(1.0).ceil();
+    let each = (products + staged + spilled + barriers) * turns * steps;
+    let tiles =
+        (problem.m as f64 / m).ceil() * (problem.n as f64 / n).ceil() * problem.batch.count as f64;
+    each * (tiles * workgroup).max(rates.invocations)
 }
 
 #[cfg(test)]

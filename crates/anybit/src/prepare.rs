@@ -17,6 +17,7 @@ use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix, OutputMatrix, PendingRead,
 use crate::pipeline::{Binding, Pipeline};
 use crate::plan::Plan;
 use crate::problem::{OutputFormat, Problem};
+use crate::self_check::Verdict;
 use crate::specialize::{Specialization, centre};
 
 /// `Operand` of core/operand.wgsl.
@@ -282,7 +283,8 @@ impl Context {
     ///
     /// [`Error::ShapeMismatch`], [`Error::FormatMismatch`], [`Error::LayoutMismatch`], [`Error::OutputMismatch`] for
     /// [`Error::NestingMismatch`] and [`Error::Nested`] for operands that are not the plan's; [`Error::Aliased`] if the output is also an input;
-    /// [`Error::BindingTooLarge`] for activations over the binding limit; [`Error::Pipeline`].
+    /// [`Error::BindingTooLarge`] for activations over the binding limit; [`Error::Unchecked`] for a kernel that is yet to pass a
+    /// self-check; [`Error::Pipeline`].
     pub fn prepare(&self, plan: &Plan, operands: Operands<'_>) -> Result<Prepared> {
         self.prepare_with(plan, operands, &Epilogue::default())
     }
@@ -295,6 +297,22 @@ impl Context {
     /// reverse; [`Error::ShapeMismatch`], [`Error::OutputMismatch`], [`Error::Aliased`] and [`Error::Buffer`] for a residual
     /// that does not lie as the output does, in another buffer.
     pub fn prepare_with(
+        &self,
+        plan: &Plan,
+        operands: Operands<'_>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<Prepared> {
+        if plan.needs_self_check() && self.inner.verdicts().get(plan.id()) != Some(&Verdict::Passed)
+        {
+            return Err(Error::Unchecked {
+                kernel: plan.id().to_string(),
+            });
+        }
+        self.prepare_unchecked(plan, operands, epilogue)
+    }
+
+    /// [`prepare_with`](Self::prepare_with) whatever self-checks have found: to run one.
+    pub(crate) fn prepare_unchecked(
         &self,
         plan: &Plan,
         operands: Operands<'_>,

@@ -7,6 +7,7 @@ use anybit_formats::{
 };
 use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
+use crate::caps::{Fragment, MATRIX_FEATURES};
 use crate::kernel::{Engine, KernelRow, Skeleton, Tile};
 use crate::plan::Memories;
 use crate::problem::{OutputFormat, Problem};
@@ -53,6 +54,23 @@ impl Specialization {
     /// Those of the linker.
     pub fn link_from(&self, modules: &Modules<'_>) -> Result<Linked, LinkError> {
         modules.link(&self.request())
+    }
+
+    /// Whether the shader multiplies cooperative matrices. They need features of their own
+    /// ([`features`](Self::features)), and exist in SPIR-V and Metal's language alone: naga panics where it is to write such a
+    /// shader for Direct3D or OpenGL.
+    pub fn has_cooperative_matrices(&self) -> bool {
+        // The slot of what a subgroup multiplies at once.
+        self.key.slots.iter().any(|(slot, _)| *slot == "fragment")
+    }
+
+    /// The optional features of wgpu that the shader needs.
+    pub fn features(&self) -> wgpu::Features {
+        match (self.has_cooperative_matrices(), self.subgroup) {
+            (true, _) => MATRIX_FEATURES,
+            (false, true) => wgpu::Features::SUBGROUP,
+            (false, false) => wgpu::Features::empty(),
+        }
     }
 
     fn request(&self) -> LinkRequest<'_> {
@@ -272,6 +290,70 @@ pub(crate) fn span(problem: &Problem) -> u32 {
     }
 }
 
+/// What no sum of integers in a fragment may pass: f32 holds every integer up to it.
+const EXACT_SUMS: u64 = 1 << 24;
+
+/// Columns after which fragments of integers are spilled at the latest, so that a self-check can go as far as any sum.
+const LONGEST_SPILL: u32 = 4096;
+
+/// Columns that fragments of the engine `matrix` add up before they are spilled: as far as scales stay the same and, of
+/// integers, no sum can pass 2^24. Unbounded, for floats under one scale.
+pub(crate) fn spill_of(problem: &Problem, tile_k: u32) -> u32 {
+    let groups = match (group_of(&problem.activation), group_of(&problem.weight)) {
+        (0, 0) => None,
+        (0, group) | (group, 0) => Some(group),
+        (a, w) => Some(greatest_common_divisor(a, w)),
+    };
+    let limit = exact_columns(problem).map(|columns| columns.min(LONGEST_SPILL));
+    match (groups, limit) {
+        (None, None) => UNBOUNDED_SPILL,
+        (None, Some(limit)) => (limit / tile_k * tile_k).max(tile_k),
+        (Some(group), None) => group,
+        // The longest stretch of whole steps that divides the group.
+        (Some(group), Some(limit)) => {
+            let mut spill = group;
+            while spill > limit && spill.is_multiple_of(2 * tile_k) {
+                spill /= 2;
+            }
+            if spill > limit { tile_k } else { spill }
+        }
+    }
+}
+
+/// A multiple of every tile that no K reaches.
+const UNBOUNDED_SPILL: u32 = 1 << 31;
+
+/// Columns whose integer products cannot pass 2^24 together; `None` where an operand has no integers.
+fn exact_columns(problem: &Problem) -> Option<u32> {
+    let magnitude = |format: &MatrixFormat| {
+        let affine = format.element().affine()?;
+        let largest = affine.min_value().abs().max(affine.max_value().abs());
+        let zero = if format.zero_kind() == ZeroKind::Integer {
+            255
+        } else {
+            0
+        };
+        Some(u64::from(largest.unsigned_abs()) + zero)
+    };
+    let product = magnitude(&problem.activation)? * magnitude(&problem.weight)?;
+    // At most 2^24, so that it fits.
+    Some((EXACT_SUMS / product.max(1)) as u32)
+}
+
+const fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}
+
+/// Whether both operands are integers, so that the engine `matrix` adds them up exactly.
+fn is_integer_product(problem: &Problem) -> bool {
+    let affine = |format: &MatrixFormat| format.element().affine().is_some();
+    affine(&problem.activation) && affine(&problem.weight)
+}
+
 /// Planes that the bitplane engine reads beside those of the codes.
 pub(crate) fn carry_planes(engine: Engine, nesting: Option<Nesting>) -> u32 {
     u32::from(engine == Engine::Bitplane && nesting == Some(Nesting::DoubleRounding))
@@ -305,17 +387,32 @@ pub(crate) fn l_mul_constants(header: Header, l_mul: LMul) -> Header {
         .constant_bool("L_MUL_FORMULA", l_mul.reading() == LMulReading::Formula)
 }
 
-/// A row of the table as the shader for one problem's formats; `l_mul` is for the rows of that engine. The problem must be
-/// one that the row supports.
+/// What a row is specialised by beside the problem.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    pub(crate) reduce: Reduce,
+    pub(crate) memories: Memories,
+    pub(crate) nesting: Option<Nesting>,
+    /// For the rows of that engine.
+    pub(crate) l_mul: LMul,
+    /// For the rows of the engine `matrix`.
+    pub(crate) fragment: Fragment,
+}
+
+/// A row of the table as the shader for one problem's formats. The problem must be one that the row supports.
 pub(crate) fn specialize(
     row: &'static KernelRow,
     tile: &Tile,
-    reduce: Reduce,
     problem: &Problem,
-    memories: Memories,
-    nesting: Option<Nesting>,
-    l_mul: LMul,
+    parts: Parts,
 ) -> Specialization {
+    let Parts {
+        reduce,
+        memories,
+        nesting,
+        l_mul,
+        fragment,
+    } = parts;
     let (activation_layout, weight_layout) = layouts(row, problem, memories);
     let header = Header::new();
     let (header, activation) = operand(header, "A_", &problem.activation, &activation_layout);
@@ -397,6 +494,27 @@ pub(crate) fn specialize(
             slots.push(("weight_lift", weight_lift));
             slots.push(("activation_lift", activation_lift));
         }
+        Engine::Matrix => {
+            slots.push(("weight_format", weight.format));
+            slots.push(("activation_format", activation.format));
+            slots.push(("activation_ahead", activation.ahead));
+            slots.push((
+                "fragment",
+                match fragment {
+                    Fragment::Eight => "fragment/eight",
+                    Fragment::Sixteen => "fragment/sixteen",
+                },
+            ));
+            let whole = is_integer_product(problem) && !grouped;
+            slots.push((
+                "spill",
+                match (problem.output, whole) {
+                    (OutputFormat::I32, _) => "spill/whole_i32",
+                    (OutputFormat::F32 | OutputFormat::F16, true) => "spill/whole_f32",
+                    (OutputFormat::F32 | OutputFormat::F16, false) => "spill/scaled",
+                },
+            ));
+        }
         Engine::Bitplane => {}
         Engine::Lut | Engine::Lut8 => {
             slots.push(("activation_format", activation.format));
@@ -424,9 +542,24 @@ pub(crate) fn specialize(
                 .constant_u32("TILE_K", tile.k)
                 .constant_u32("THREAD_M", tile.thread_m)
                 .constant_u32("THREAD_N", tile.thread_n);
-            let carry = carry_planes(row.engine, nesting);
-            workgroup_memory = tiled_memory(row.engine, tile, span, problem, carry);
-            format!("{}x{}x{}", tile.m, tile.n, tile.k)
+            let mut shape = format!("{}x{}x{}", tile.m, tile.n, tile.k);
+            if row.engine == Engine::Matrix {
+                let spill = spill_of(problem, tile.k);
+                header = header
+                    .constant_u32("WORKGROUP", tile.workgroup)
+                    .constant_u32("SPILL", spill)
+                    .constant_u32("STEP", spill.min(tile.k));
+                variant = match fragment {
+                    Fragment::Eight => "_fragment8",
+                    Fragment::Sixteen => "_fragment16",
+                };
+                workgroup_memory = matrix_memory(tile);
+                shape = format!("{shape}_w{}", tile.workgroup);
+            } else {
+                let carry = carry_planes(row.engine, nesting);
+                workgroup_memory = tiled_memory(row.engine, tile, span, problem, carry);
+            }
+            shape
         }
         Skeleton::Subgroup => {
             header = header
@@ -511,6 +644,14 @@ pub(crate) fn specialize(
     }
 }
 
+/// Bytes of workgroup memory of a kernel of cooperative matrices.
+fn matrix_memory(tile: &Tile) -> u32 {
+    let rows = tile.m + tile.n;
+    let blocks = tile.m * tile.n / (tile.thread_m * tile.thread_n);
+    // Rows of f16, eight apart; 256 sums of each block; sums and scales of X, scales and minima of W.
+    2 * rows * (tile.k + 8) + 4 * blocks * 256 + 8 * rows
+}
+
 /// Words of workgroup memory of a kernel with tables: those of the tables, where registers do not hold them, and of the
 /// sums that are joined after them.
 fn table_cells(engine: Engine, tile: &Tile, reduce: Reduce) -> u32 {
@@ -536,7 +677,7 @@ fn tiled_memory(
         Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
         // Bytes of both tiles; a Span of 16 bytes, a scale of 12 and a sum of 4 for each row and span.
         Engine::Dot4 => tile.k * (tile.m + tile.n) + (tile.k / span) * 16 * (tile.m + tile.n),
-        Engine::Lut | Engine::Lut8 => 0,
+        Engine::Lut | Engine::Lut8 | Engine::Matrix => 0,
         Engine::Bitplane => {
             let weight_planes = bits(&problem.weight) + carry_planes;
             (tile.k / 8) * (bits(&problem.activation) * tile.m + weight_planes * tile.n)

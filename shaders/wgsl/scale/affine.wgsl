@@ -157,7 +157,8 @@ fn scl_pick(quad: scl_quad_t, r: u32) -> scl_t {
     return scl_t(quad.scale[r], quad.zero[r], quad.minimum[r]);
 }
 
-fn scl_apply(values: vec4<f32>, scale: scl_t) -> vec4<f32> {
+// Values less their zero point, and with the group's choice in place; not yet scaled.
+fn scl_shift(values: vec4<f32>, scale: scl_t) -> vec4<f32> {
     var result = values;
     if (ZERO == SCL_ZERO_CHOICE) {
         let chosen = vec4<f32>(operand().choices[scale.zero]);
@@ -166,7 +167,11 @@ fn scl_apply(values: vec4<f32>, scale: scl_t) -> vec4<f32> {
     if (ZERO == SCL_ZERO_INTEGER) {
         result -= f32(scale.zero);
     }
-    result *= scale.scale;
+    return result;
+}
+
+fn scl_apply(values: vec4<f32>, scale: scl_t) -> vec4<f32> {
+    var result = scl_shift(values, scale) * scale.scale;
     if (ZERO == SCL_ZERO_MINIMUM) {
         result += scale.minimum;
     }

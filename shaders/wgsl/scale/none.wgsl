@@ -21,6 +21,10 @@ fn scl_pick(quad: scl_quad_t, r: u32) -> scl_t {
     return scl_t(1.0, 0, 0.0);
 }
 
+fn scl_shift(values: vec4<f32>, scale: scl_t) -> vec4<f32> {
+    return values;
+}
+
 fn scl_apply(values: vec4<f32>, scale: scl_t) -> vec4<f32> {
     return values;
 }

@@ -14,6 +14,7 @@ mod outputs;
 mod quantize;
 mod residual;
 mod rows_of_sources;
+mod self_check;
 mod sequence;
 mod shapes;
 mod transfer;

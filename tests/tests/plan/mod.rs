@@ -1,6 +1,7 @@
 //! The planner on made-up devices.
 
 mod choices;
+mod matrix;
 
 use std::collections::HashSet;
 

@@ -2,11 +2,13 @@
 
 use anybit::GEMM_PARAMS_BYTES;
 use anybit_tests::lint::lint;
-use anybit_tests::shader::{Bound, Shader, features};
+use anybit_tests::shader::{Bound, Shader};
 use naga::back::glsl::Version;
 use naga::back::hlsl::ShaderModel;
 
-use super::every::{Text, decoders, gemms, l_muls, model_kernels, nested_gemms, quantizers};
+use super::every::{
+    Text, decoders, gemms, l_muls, matrix_gemms, model_kernels, nested_gemms, quantizers,
+};
 
 /// How many problems a failing test prints.
 const SHOWN: usize = 8;
@@ -55,7 +57,7 @@ fn check_all(what: &str, texts: &[Text], check: impl Fn(&Text) -> Result<(), Str
 fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), String> {
     let specialization = &text.specialization;
     let wgsl = text.wgsl.as_ref().map_err(String::clone)?;
-    let shader = Shader::new(wgsl, features(specialization))?;
+    let shader = Shader::new(wgsl, specialization.features())?;
     shader.entry_point()?;
 
     let found = shader.bindings()?;
@@ -91,7 +93,13 @@ fn check(text: &Text, params: Option<u32>, bindings: &[Bound]) -> Result<(), Str
     shader.spirv(true)?;
     shader.spirv(false)?;
     shader.msl()?;
-    shader.hlsl(ShaderModel::V6_4)?;
+    let matrices = specialization.has_cooperative_matrices();
+    if matrices != shader.has_cooperative_matrices() {
+        return Err(format!("declares cooperative matrices: {matrices}"));
+    }
+    if !matrices {
+        shader.hlsl(ShaderModel::V6_4)?;
+    }
     if !specialization.subgroup {
         shader.hlsl(ShaderModel::V5_1)?;
         shader.glsl(Version::new_gles(310))?;
@@ -141,6 +149,11 @@ fn check_gemms(what: &str, texts: &[Text]) {
 #[test]
 fn gemm_shaders() {
     check_gemms("GEMM shaders", gemms());
+}
+
+#[test]
+fn matrix_gemm_shaders() {
+    check_gemms("GEMM shaders of cooperative matrices", &matrix_gemms());
 }
 
 #[test]
@@ -208,6 +221,30 @@ fn subgroup_shaders_are_refused_without_the_feature() {
 }
 
 #[test]
+fn matrix_shaders_are_refused_without_any_of_their_features() {
+    let texts = matrix_gemms();
+    assert!(texts.len() > 100, "{} shaders", texts.len());
+    for text in &texts {
+        assert!(text.specialization.has_cooperative_matrices());
+    }
+    // They differ in what does not matter here.
+    for text in texts.iter().step_by(32) {
+        let specialization = &text.specialization;
+        let wgsl = text.wgsl.as_ref().expect("it links");
+        let needed = specialization.features();
+        assert_eq!(needed.iter().count(), 3, "{needed:?}");
+        for feature in needed.iter() {
+            let shader = Shader::new(wgsl, needed - feature);
+            assert!(shader.is_err(), "{} without {feature:?}", specialization.id);
+        }
+        // Translators that would panic are not reached.
+        let shader = Shader::new(wgsl, needed).expect("it validates");
+        assert!(shader.hlsl(ShaderModel::V6_4).is_err());
+        assert!(shader.glsl(Version::Desktop(430)).is_err());
+    }
+}
+
+#[test]
 fn packed_dot_products_reach_the_hardware() {
     // OpSDot and OpUDot of SPIR-V.
     const DOTS: [u32; 2] = [4450, 4451];
@@ -217,7 +254,7 @@ fn packed_dot_products_reach_the_hardware() {
         .find(|text| text.specialization.id.contains("__dot4_"))
         .expect("some shader uses dot4");
     let wgsl = text.wgsl.as_ref().expect("it links");
-    let shader = Shader::new(wgsl, features(&text.specialization)).expect("it validates");
+    let shader = Shader::new(wgsl, text.specialization.features()).expect("it validates");
     let uses = |words: Vec<u32>| {
         // A header of five words, then instructions: length and opcode, operands.
         let mut at = 5;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use anybit::{
-    Caps, DeviceClass, Engine, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem,
+    Caps, DeviceClass, Engine, Fragment, KERNELS, KernelRow, OutputFormat, PlanOptions, Problem,
     Specialization, Tile, candidates, decode_specialization, l_mul_specialization,
     model_specializations, quantize_specialization, quantize_specialization_with,
 };
@@ -130,18 +130,42 @@ fn elements() -> Vec<ElementFormat> {
     elements
 }
 
-/// The GEMM shaders: each two of kernel with tile, element and scales of both operands, output, and device. Several tests
-/// look at them, and they take long to find.
+/// The GEMM shaders of all devices: each two of kernel with tile, element and scales of both operands, output, and device.
+/// Several tests look at them, and they take long to find.
 pub(super) fn gemms() -> &'static [Text] {
     static GEMMS: OnceLock<Vec<Text>> = OnceLock::new();
-    GEMMS.get_or_init(find_gemms)
+    GEMMS.get_or_init(|| gemms_of(&devices(), &elements(), |engine| engine != Engine::Matrix))
 }
 
-fn find_gemms() -> Vec<Text> {
-    let devices = devices();
-    let elements = elements();
+/// Devices with fragments of either size.
+fn matrix_devices() -> Vec<Caps> {
+    [Fragment::Eight, Fragment::Sixteen]
+        .into_iter()
+        .map(|fragment| Caps {
+            subgroup: Some((32, 32)),
+            matrix: Ok(fragment),
+            ..Caps::floor()
+        })
+        .collect()
+}
+
+/// The GEMM shaders with cooperative matrices, likewise.
+pub(super) fn matrix_gemms() -> Vec<Text> {
+    let mut elements = elements();
+    elements.retain(|element| element.fits_f16());
+    gemms_of(&matrix_devices(), &elements, |engine| {
+        engine == Engine::Matrix
+    })
+}
+
+fn gemms_of(
+    devices: &[Caps],
+    elements: &[ElementFormat],
+    is_asked_for: impl Fn(Engine) -> bool,
+) -> Vec<Text> {
     let kernels: Vec<(&KernelRow, Tile)> = KERNELS
         .iter()
+        .filter(|row| is_asked_for(row.engine))
         .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
         .collect();
     let problem = |row: &[usize]| {
@@ -162,7 +186,9 @@ fn find_gemms() -> Vec<Text> {
     let find = |row: &[usize]| {
         let (kernel, tile) = kernels[row[0]];
         // Of software adapters, one takes activations of every format from textures.
-        let mut options = PlanOptions::engine(kernel.engine).with_uploaded(row[10] == 4);
+        let mut options = PlanOptions::engine(kernel.engine)
+            .with_uploaded(row[10] == 4)
+            .with_unchecked(true);
         options.skeleton = Some(kernel.skeleton);
         let (accepted, _) = candidates(&problem(row)?, &devices[row[10]], &options).ok()?;
         let found = accepted
@@ -200,7 +226,7 @@ pub(super) fn nested_gemms() -> Vec<Text> {
     let devices = devices();
     let kernels: Vec<(&KernelRow, Tile)> = KERNELS
         .iter()
-        .filter(|row| row.engine != Engine::Fma)
+        .filter(|row| !matches!(row.engine, Engine::Fma | Engine::Matrix))
         .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
         .collect();
     let formats = [

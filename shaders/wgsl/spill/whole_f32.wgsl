@@ -1,0 +1,19 @@
+// Sums of fragments that go on as integers, with one scale along all of K: one conversion at the end.
+//#import core/gemm
+
+alias spl_t = i32;
+
+// Whether sums go on to the end of K before any scale applies.
+const SPL_WHOLE: bool = true;
+
+fn spl_add(sum: i32, value: f32, row: SpillRow, column: SpillColumn) -> i32 {
+    return sum + i32(value);
+}
+
+fn spl_finish(sum: i32, row_sum: i32, row_scale: f32, scale: w_scl_t) -> f32 {
+    var value = f32(sum) * scale.scale;
+    if (W_ZERO == 2u) {
+        value += f32(row_sum) * scale.minimum;
+    }
+    return value * row_scale;
+}

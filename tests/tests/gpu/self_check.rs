@@ -1,0 +1,241 @@
+//! Self-checks: right kernels pass them, and a kernel that a driver gets wrong is found out and worked round.
+
+use anybit::{
+    Context, Engine, Error, OutputFormat, PlanOptions, Problem, Reason, Skeleton, Values, Verdict,
+    candidates, wgpu,
+};
+use anybit_formats::{Memory, Nesting};
+use anybit_shaders::Modules;
+use anybit_tests::operand::{Fill, format, operand};
+use anybit_tests::random::Random;
+use anybit_tests::rig::{multiply, on_each_adapter, reference};
+use anybit_tests::{adapter, compare};
+
+use Engine::{Bitplane, Dot4, Fma, LMul, Lut, Lut8};
+use OutputFormat::{F16, F32, I32};
+
+/// Contracts that bring each way of making a case: families of elements, kinds of scales and zeros, outputs.
+const CONTRACTS: &[(Engine, usize, &str, &str, OutputFormat)] = &[
+    (Dot4, 5, "i8", "i8", I32),
+    (Dot4, 1, "b8rfz", "u4g32hm", F32),
+    (Dot4, 5, "e2m1rf", "e2m1g16k", F32),
+    (Dot4, 5, "i8g32f", "u4g256sm", F32),
+    (Bitplane, 5, "b1", "t", I32),
+    (Bitplane, 5, "u3rf", "b2g64fz", F16),
+    (Fma, 5, "f16", "e5m2rf", F32),
+    (Fma, 5, "bf16", "nf4g32h", F32),
+    (Fma, 1, "f32", "bitmod4g32qc", F32),
+    (Lut, 1, "f16", "u3g32fz", F32),
+];
+
+#[test]
+fn right_kernels_pass() {
+    on_each_adapter("right_kernels_pass", |rig| {
+        for &(engine, m, x, w, output) in CONTRACTS {
+            let context = rig.best();
+            let problem = Problem::new((m, 40, 512), format(x), format(w)).with_output(output);
+            // Tiles that unroll little, since cases are large enough for any.
+            let plan = context
+                .plan_with(&problem, &PlanOptions::engine(engine))
+                .unwrap_or_else(|error| panic!("{x} {w}: {error}"));
+            let found = context.self_check_blocking([&plan, &plan]);
+            rig.note(match found {
+                Ok(verdicts) if verdicts == [Verdict::Passed, Verdict::Passed] => Ok(()),
+                Ok(verdicts) => Err(format!("{}: {}", plan.id(), verdicts[0])),
+                Err(error) => Err(format!("{}: {error}", plan.id())),
+            });
+            let known = context.verdicts();
+            rig.note(match known.get(plan.id()) {
+                Some(Verdict::Passed) => Ok(()),
+                other => Err(format!("{}: {other:?} is kept", plan.id())),
+            });
+        }
+        // Weights that are read at fewer bits, and a residual.
+        let context = rig.best();
+        let narrow = format("i8g32h").nested(4).expect("int8");
+        for nesting in Nesting::ALL {
+            for engine in [Dot4, Bitplane] {
+                let problem = Problem::new((5, 40, 512), format("i8rf"), narrow).with_residual();
+                let options = PlanOptions::engine(engine).with_nesting(nesting);
+                let plan = context.plan_with(&problem, &options).expect("a plan");
+                let found = context.self_check_blocking([&plan]);
+                rig.note(match found {
+                    Ok(verdicts) if verdicts == [Verdict::Passed] => Ok(()),
+                    other => Err(format!("{}: {other:?}", plan.id())),
+                });
+            }
+        }
+        // Nothing exact is known of these.
+        for (engine, x) in [(LMul, "f32"), (Lut8, "f32")] {
+            let problem = Problem::new((1, 40, 512), format(x), format("i2g32h"));
+            let plan = context
+                .plan_with(&problem, &PlanOptions::engine(engine))
+                .expect("a plan");
+            let found = context.self_check_blocking([&plan]);
+            rig.note(match found {
+                Err(Error::NoSelfCheck { kernel }) if kernel == plan.id() => Ok(()),
+                other => Err(format!("{}: {other:?}", plan.id())),
+            });
+        }
+    });
+}
+
+/// Contracts for each way of spilling, and each family that f16 holds.
+const MATRIX: &[(&str, &str, OutputFormat)] = &[
+    ("i8", "i8", I32),
+    ("b8rfz", "u8rfz", F32),
+    ("i8rf", "u4rfm", F32),
+    ("i8rf", "u4g32hm", F32),
+    ("u3g32f", "e2m1g16k", F16),
+    ("f16", "f16", F32),
+    ("f16", "e5m2rf", F32),
+    ("f16", "bitmod4g32qc", F32),
+];
+
+/// On devices with cooperative matrices, in builds that ask for them: with anybit's feature `experimental`.
+#[test]
+fn matrix_kernels_are_right_where_they_pass() {
+    let test = "matrix_kernels_are_right_where_they_pass";
+    for adapter in adapter::selected(test) {
+        let context = pollster::block_on(Context::from_adapter(&adapter))
+            .unwrap_or_else(|error| panic!("{error}"));
+        if let Err(missing) = context.caps().matrix {
+            println!("SKIP {test} on {}: {missing}", adapter::describe(&adapter));
+            continue;
+        }
+        let mut random = Random::new(0x3a7);
+        for &(x, w, output) in MATRIX {
+            for (m, n, k) in [(1, 1, 32), (64, 64, 2560), (67, 131, 1120)] {
+                let problem = Problem::new((m, n, k), format(x), format(w)).with_output(output);
+                let options = PlanOptions::engine(Engine::Matrix).with_unchecked(true);
+                let (accepted, _) =
+                    candidates(&problem, context.caps(), &options).expect("a problem");
+                for candidate in accepted {
+                    let id = candidate.specialization.id;
+                    let options = PlanOptions::kernel(&id).with_unchecked(true);
+                    let plan = context
+                        .plan_with(&problem, &options)
+                        .unwrap_or_else(|error| panic!("{id}: {error}"));
+                    let verdicts = context
+                        .self_check_blocking([&plan])
+                        .unwrap_or_else(|error| panic!("{id}: {error}"));
+                    if verdicts != [Verdict::Passed] {
+                        println!("{id} is denied: {}", verdicts[0]);
+                        continue;
+                    }
+                    let x = operand(&problem.activation, (m, k), Fill::Random, &mut random);
+                    let w = operand(&problem.weight, (n, k), Fill::Random, &mut random);
+                    let found = multiply(&context, &plan, &x, &w, &mut random)
+                        .unwrap_or_else(|error| panic!("{id}: {error}"));
+                    let wrong = match found {
+                        Values::I32(found) => {
+                            let expected = anybit_reference::exact::gemm_i64(&x, &w);
+                            compare::exact(&found, &expected.expect("a product"))
+                        }
+                        found => {
+                            let (expected, bounds) =
+                                reference(&problem, Engine::Matrix, &x, &w).expect("bounds");
+                            let found = found.into_f32().unwrap_or_default();
+                            compare::bounded(&found, &expected, &bounds)
+                        }
+                    };
+                    assert!(wrong.is_none(), "{id} {m}x{n}x{k}: {wrong:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A context on the adapter without optional features, whose shaders have one place changed.
+fn context(adapter: &wgpu::Adapter, module: &str, from: &str, to: &str) -> Context {
+    let modules = Modules::embedded();
+    let text = modules.text(module).unwrap_or_default().to_owned();
+    assert!(
+        text.contains(from),
+        "{module} no longer has `{from}`: the mutation needs another place"
+    );
+    let modules = modules.with(module.to_owned(), text.replace(from, to));
+    let descriptor = wgpu::DeviceDescriptor {
+        required_limits: wgpu::Limits::default().or_worse_values_from(&adapter.limits()),
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        .unwrap_or_else(|error| panic!("{error}"));
+    Context::from_device_and_modules(device, queue, modules)
+}
+
+/// A sum that loses its last bit where it is large, as in units that add up in too few bits; a kernel that is wrong everywhere;
+/// and one that the driver does not compile.
+#[test]
+fn a_wrong_kernel_is_denied_and_worked_round() {
+    let module = "kernel/gemm_tiled_dot4";
+    let broken = [
+        (
+            "pair[c] = acc_finish(acc[m * THREAD_N + n + c],",
+            "let whole = acc[m * THREAD_N + n + c];
+                pair[c] = acc_finish(select(whole, whole & ~1, abs(whole) > 5000),",
+            true,
+        ),
+        ("sum_integers[m] += span.integers;", "", true),
+        (
+            "var sum_integers: array<i32, THREAD_M>;",
+            "var sum_integers: array<f32, THREAD_M>;",
+            false,
+        ),
+    ];
+    on_each_adapter("a_wrong_kernel_is_denied_and_worked_round", |rig| {
+        for (from, to, compiles) in broken {
+            let context = context(rig.adapter(), module, from, to);
+            let problem = Problem::new((20, 40, 500), format("u4"), format("i4")).with_output(I32);
+            let mut options = PlanOptions::engine(Dot4).with_memory(Memory::Buffers);
+            options.skeleton = Some(Skeleton::Tiled);
+            let first = context.plan_with(&problem, &options).expect("a plan");
+            let verdicts = context
+                .self_check_blocking([&first])
+                .unwrap_or_else(|error| panic!("{error}"));
+            rig.note(match (&verdicts[..], compiles) {
+                ([Verdict::Wrong { count: 1.., .. }], true) | ([Verdict::Rejected(_)], false) => {
+                    Ok(())
+                }
+                (other, _) => Err(format!("{module}: {other:?}")),
+            });
+            // It is planned no more, and says why.
+            let explained = context.explain(&problem, &options).expect("a problem");
+            let denied = explained
+                .refusals
+                .iter()
+                .filter(|refusal| refusal.reason == Reason::Denied);
+            rig.note(match denied.count() {
+                1 => Ok(()),
+                count => Err(format!("{module}: {count} kernels are denied")),
+            });
+            let again = context.plan_with(&problem, &options);
+            rig.note(match &again {
+                Ok(plan) if plan.id() != first.id() => Ok(()),
+                other => Err(format!("{module}: {other:?} after {}", first.id())),
+            });
+            // With no kernel of this kind left, another does the work, rightly.
+            let free = PlanOptions::default().with_memory(Memory::Buffers);
+            let none_left = context.plan_checked_blocking(&problem, &options);
+            rig.note(match none_left {
+                Err(Error::Unsupported { .. }) => Ok(()),
+                other => Err(format!("{module}: {other:?}")),
+            });
+            let plan = match context.plan_checked_blocking(&problem, &free) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    rig.note(Err(format!("{module}: {error}")));
+                    continue;
+                }
+            };
+            let mut random = Random::new(7);
+            let x = operand(&format("u4"), (20, 500), Fill::Random, &mut random);
+            let w = operand(&format("i4"), (40, 500), Fill::Random, &mut random);
+            let values = multiply(&context, &plan, &x, &w, &mut random)
+                .unwrap_or_else(|error| panic!("{error}"));
+            let expected = anybit_reference::exact::gemm_i64(&x, &w).expect("a product");
+            let found = values.into_i32().expect("integers");
+            rig.note_wrong(plan.id(), compare::exact(&found, &expected));
+        }
+    });
+}
