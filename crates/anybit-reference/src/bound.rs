@@ -722,6 +722,11 @@ impl IntegerCounts {
             }
         };
         let scaled = activation.scales().is_some() || weight.scales().is_some();
+        // Minima are added by themselves, where no scale of the activations is yet to multiply them.
+        let sums = match weight.zero_kind() {
+            ZeroKind::Minimum if !is_grouped(activation) => 2,
+            _ => 1,
+        };
         let scales = decode_operations(weight) + decode_operations(activation);
         let unit = |format: &MatrixFormat| {
             let unit = format.element().lift_unit().unwrap_or(1.0);
@@ -730,7 +735,7 @@ impl IntegerCounts {
         Ok(Self {
             model,
             accumulation,
-            operations: scales + spans.saturating_sub(1),
+            operations: scales + sums * spans.saturating_sub(1),
             scaled,
             flush: FLUSH * unit(activation) * unit(weight),
             gamma_f64: if scaled {

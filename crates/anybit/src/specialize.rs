@@ -145,11 +145,35 @@ pub(crate) fn coefficients(element: ElementFormat) -> (i32, i32) {
     element.affine().map_or((1, 0), AffineFormat::coefficients)
 }
 
+/// Whether planes of both operands stand for 1 and -1, so that products are agreements.
+fn bipolar(engine: Engine, activation: &MatrixFormat, weight: &MatrixFormat) -> bool {
+    let signs = |format: &MatrixFormat| {
+        let encoding = format.element().affine().map(AffineFormat::encoding);
+        encoding == Some(Encoding::Bipolar) && format.zero_kind() != ZeroKind::Integer
+    };
+    engine == Engine::Bitplane && signs(activation) && signs(weight)
+}
+
+/// Whether a product of codes lacks sums of the weights: activations have an offset or integer zero points.
 fn weight_sums(engine: Engine, activation: &MatrixFormat) -> bool {
     let element = activation.element();
     let (multiplier, offset) = coefficients(element);
     let centre = element.affine().map_or(0, |affine| centre(engine, affine));
     activation.zero_kind() == ZeroKind::Integer || multiplier * centre + offset != 0
+}
+
+/// Whether a product of codes lacks sums of the activations: weights have an offset or integer zero points, or their bytes
+/// are less than their codes.
+fn activation_sums(engine: Engine, weight: &MatrixFormat) -> bool {
+    let element = weight.element();
+    let shifted = engine == Engine::Dot4 && element.affine().is_some() && element.bits() == 8;
+    coefficients(element).1 != 0 || shifted || weight.zero_kind() == ZeroKind::Integer
+}
+
+/// Whether a product of codes is to be multiplied: by powers of two.
+fn multiplied(activation: &MatrixFormat, weight: &MatrixFormat, nesting: Option<Nesting>) -> bool {
+    let multiplier = |format: &MatrixFormat| coefficients(format.element()).0;
+    multiplier(activation) * multiplier(weight) != 1 || nesting.is_some()
 }
 
 pub(crate) fn group_of(format: &MatrixFormat) -> u32 {
@@ -439,9 +463,17 @@ pub(crate) fn specialize(
 
     let grouped = group_of(&problem.weight) != 0 || group_of(&problem.activation) != 0;
     let span = span(problem);
+    let bipolar = bipolar(row.engine, &problem.activation, &problem.weight);
+    let weight_sums = !bipolar && weight_sums(row.engine, &problem.activation);
+    let activation_sums =
+        !bipolar && (nesting.is_some() || activation_sums(row.engine, &problem.weight));
+    let multiplied = multiplied(&problem.activation, &problem.weight, nesting);
     let mut header = header
         .constant_bool("GROUPED", grouped)
-        .constant_bool("WEIGHT_SUMS", weight_sums(row.engine, &problem.activation))
+        .constant_bool("BIPOLAR", bipolar)
+        .constant_bool("WEIGHT_SUMS", weight_sums)
+        .constant_bool("ACTIVATION_SUMS", activation_sums)
+        .constant_bool("MULTIPLIED", multiplied)
         .constant_u32("SPAN", span)
         .constant_u32("TILE_M", tile.m);
 
@@ -673,14 +705,15 @@ fn tiled_memory(
     carry_planes: u32,
 ) -> u32 {
     let bits = |format: &MatrixFormat| format.element().bits();
+    // Of each row and span four words: a Span, or a scale and a sum.
+    let beside = (tile.k / span) * 16 * (tile.m + tile.n);
     match engine {
         Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
-        // Bytes of both tiles; a Span of 16 bytes, a scale of 12 and a sum of 4 for each row and span.
-        Engine::Dot4 => tile.k * (tile.m + tile.n) + (tile.k / span) * 16 * (tile.m + tile.n),
+        Engine::Dot4 => tile.k * (tile.m + tile.n) + beside,
         Engine::Lut | Engine::Lut8 | Engine::Matrix => 0,
         Engine::Bitplane => {
             let weight_planes = bits(&problem.weight) + carry_planes;
-            (tile.k / 8) * (bits(&problem.activation) * tile.m + weight_planes * tile.n)
+            (tile.k / 8) * (bits(&problem.activation) * tile.m + weight_planes * tile.n) + beside
         }
     }
 }

@@ -19,34 +19,54 @@ struct fmt_row_t {
     third: u32,
 }
 
-fn fmt_address(stream: u32, width: u32, row: u32, index: u32) -> u32 {
-    return operand_address(operand(), stream, width, INTERLEAVE, row, index);
+fn fmt_address(stream: u32, width: u32, major: u32, minor: u32, index: u32) -> u32 {
+    return operand_unit(operand(), stream, width, INTERLEAVE, major, minor, index);
 }
 
-fn fmt_row(row: u32, block: u32) -> fmt_row_t {
+// The same of pieces of 4 and 8 bits, in vectors.
+fn fmt_vector(width: u32, major: u32, minor: u32, index: u32) -> u32 {
+    let units = operand().blocks * (width / 4u);
+    return operand().pieces.x / 4u + (major * units + index) * INTERLEAVE + minor;
+}
+
+// Of row `minor` of the `major`th rows that alternate.
+fn fmt_words(major: u32, minor: u32, block: u32) -> fmt_row_t {
     var words: fmt_row_t;
     if (P0 == 8u) {
-        let at = fmt_address(0u, 8u, row, 2u * block) / 4u;
+        let at = fmt_vector(8u, major, minor, 2u * block);
         words.low = mem_codes(at);
         words.high = mem_codes(at + INTERLEAVE);
     } else if (P0 == 4u) {
-        words.low = mem_codes(fmt_address(0u, 4u, row, block) / 4u);
+        words.low = mem_codes(fmt_vector(4u, major, minor, block));
     } else if (P0 == 2u) {
-        let pair = mem_pair(fmt_address(0u, 2u, row, block));
+        let pair = mem_pair(fmt_address(0u, 2u, major, minor, block));
         words.low.x = pair.x;
         words.low.y = pair.y;
     } else {
-        words.low.x = mem_word(fmt_address(0u, 1u, row, block));
+        words.low.x = mem_word(fmt_address(0u, 1u, major, minor, block));
     }
     if (P1 == 2u) {
-        words.second = mem_pair(fmt_address(1u, 2u, row, block));
+        words.second = mem_pair(fmt_address(1u, 2u, major, minor, block));
     } else if (P1 == 1u) {
-        words.second.x = mem_word(fmt_address(1u, 1u, row, block));
+        words.second.x = mem_word(fmt_address(1u, 1u, major, minor, block));
     }
     if (P2 == 1u) {
-        words.third = mem_word(fmt_address(2u, 1u, row, block));
+        words.third = mem_word(fmt_address(2u, 1u, major, minor, block));
     }
     return words;
+}
+
+fn fmt_row(row: u32, block: u32) -> fmt_row_t {
+    return fmt_words(row / INTERLEAVE, row % INTERLEAVE, block);
+}
+
+// The same for row r of four from `first` on, a multiple of four, where rows alternate in fours: r is a constant, and so
+// are the distances between the four addresses.
+fn fmt_row_of(first: u32, r: u32, block: u32) -> fmt_row_t {
+    if (INTERLEAVE == 4u) {
+        return fmt_words(first / 4u, r, block);
+    }
+    return fmt_row(first + r, block);
 }
 
 // Codes 4t .. 4t + 3, one a byte.

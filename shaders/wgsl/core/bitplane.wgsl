@@ -22,6 +22,14 @@ fn bitplane_weight(plane: u32, quad: u32, block: u32) -> vec4<u32> {
     return w_mem_codes(start / 4u + quad * operand.blocks + block);
 }
 
+// Where two plane words have a product of 1.
+fn bitplane_product(w: u32, x: u32, s: u32) -> u32 {
+    if (BIPOLAR) {
+        return ~(w ^ x) & bitplane_mask(s);
+    }
+    return w & x;
+}
+
 // The bits of a word that belong to span s of a block.
 fn bitplane_mask(s: u32) -> u32 {
     if (SPAN == 16u) {

@@ -43,10 +43,16 @@ struct Operand {
 
 // Word of unit `index` of a row in the stream of pieces of `width` bits; rows alternate in groups of `interleave`.
 fn operand_address(operand: Operand, stream: u32, width: u32, interleave: u32, row: u32, index: u32) -> u32 {
+    return operand_unit(operand, stream, width, interleave, row / interleave, row % interleave, index);
+}
+
+// The same of row `minor` of the `major`th group.
+fn operand_unit(
+    operand: Operand, stream: u32, width: u32, interleave: u32, major: u32, minor: u32, index: u32,
+) -> u32 {
     let unit = min(width, 4u);
     let units = operand.blocks * (width / unit);
-    return operand.pieces[stream]
-        + (((row / interleave) * units + index) * interleave + row % interleave) * unit;
+    return operand.pieces[stream] + ((major * units + index) * interleave + minor) * unit;
 }
 
 // Entry of a row's group in a side section of `groups` entries a row.

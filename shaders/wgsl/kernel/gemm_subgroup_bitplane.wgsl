@@ -91,12 +91,15 @@ fn main(
                         gemm_column(first_k) / A_GROUP_LENGTH,
                     );
                 }
-                let mine = integer_span(i32(lane_codes), first_k, SPAN, 0, lane_scale.zero, lane_scale.scale);
+                let mine = integer_span(i32(lane_codes), 0, first_k, SPAN, 0, lane_scale.zero, lane_scale.scale);
                 sum_integers[i] += mine.integers;
                 //#unroll
                 for (var r = 0u; r < 8u; r++) {
                     var span = mine;
-                    if (GROUPED) {
+                    if (GROUPED && ACTIVATION_SUMS) {
+                        span.start = subgroupBroadcast(mine.start, r);
+                    }
+                    if (GROUPED && (W_ZERO == 1u || W_ZERO == 2u)) {
                         span.integers = subgroupBroadcast(mine.integers, r);
                     }
                     if (GROUPED && A_ZERO != 0u) {
@@ -118,16 +121,16 @@ fn main(
                             let word = w[W_PLANES * (n / 4u) + p][n % 4u];
                             //#unroll
                             for (var q = 0u; q < A_BITS; q++) {
-                                power[p % W_BITS + q] += countOneBits(word & y[q]);
+                                power[p % W_BITS + q] += countOneBits(bitplane_product(word, y[q], s));
                             }
                         }
-                        var sum = 0u;
+                        var sum = acc_start(acc[(8u * i + r) * TILE_N + n], span);
                         //#unroll
                         for (var p = 0u; p < POWERS; p++) {
-                            sum += power[p] << p;
+                            sum += i32(power[p] << p);
                         }
                         acc[(8u * i + r) * TILE_N + n] = acc_span(
-                            acc[(8u * i + r) * TILE_N + n], i32(sum), codes[n], span, w_scl_pick(scale[n / 4u], n % 4u),
+                            acc[(8u * i + r) * TILE_N + n], sum, codes[n], span, w_scl_pick(scale[n / 4u], n % 4u),
                         );
                     }
                 }
@@ -141,9 +144,9 @@ fn main(
         let offset = params.activation.offset - lane_scale.zero;
         //#unroll
         for (var r = 0u; r < 8u; r++) {
-            let span = Span(
-                0,
+            let span = integer_total(
                 subgroupBroadcast(sum_integers[i], r),
+                0,
                 subgroupBroadcast(offset, r),
                 subgroupBroadcast(lane_scale.scale, r),
             );

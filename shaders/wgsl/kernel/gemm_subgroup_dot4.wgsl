@@ -35,6 +35,7 @@ fn main(
     var acc: array<acc_t, TILE_M * TILE_N>;
     var weight_codes: array<i32, TILE_N>;
     var sum_integers: array<i32, ROW_SETS>;
+    var sum_codes: array<i32, ROW_SETS>;
 
     for (var block = 0u; block < params.weight.blocks; block++) {
         var x: array<u32, ROW_SETS * 8u>;
@@ -51,7 +52,7 @@ fn main(
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
             let row = gemm_weight_row(tile.batch, first_n + j);
-            let words = w_fmt_row(row, block);
+            let words = w_fmt_row_of(gemm_weight_quad(tile.batch, first_n + 4u * (j / 4u)), j % 4u, block);
             //#unroll
             for (var s = 0u; s < SPANS; s++) {
                 var choice = 0;
@@ -102,17 +103,18 @@ fn main(
                     );
                 }
                 let mine = integer_span(
-                    lane_codes, first_k, SPAN, params.activation.centre, lane_scale.zero, lane_scale.scale,
+                    lane_codes, w_lift_start(lane_codes), first_k, SPAN, params.activation.centre, lane_scale.zero, lane_scale.scale,
                 );
                 sum_integers[i] += mine.integers;
+                sum_codes[i] += lane_codes;
                 //#unroll
                 for (var r = 0u; r < 8u; r++) {
                     var span = mine;
-                    if (GROUPED) {
-                        span.integers = subgroupBroadcast(mine.integers, r);
+                    if (GROUPED && ACTIVATION_SUMS) {
+                        span.start = subgroupBroadcast(mine.start, r);
                     }
-                    if (W_BITS == 8u) {
-                        span.codes = subgroupBroadcast(mine.codes, r);
+                    if (GROUPED && (W_ZERO == 1u || W_ZERO == 2u)) {
+                        span.integers = subgroupBroadcast(mine.integers, r);
                     }
                     if (GROUPED && A_ZERO != 0u) {
                         span.offset = subgroupBroadcast(mine.offset, r);
@@ -127,7 +129,7 @@ fn main(
                     }
                     //#unroll
                     for (var j = 0u; j < TILE_N; j++) {
-                        var sum = w_lift_start(span.codes);
+                        var sum = acc_start(acc[(8u * i + r) * TILE_N + j], span);
                         //#unroll
                         for (var t = 0u; t < SPAN_WORDS; t++) {
                             sum += dot4I8Packed(y[t], w[8u * j + SPAN_WORDS * s + t]);
@@ -148,9 +150,9 @@ fn main(
             - lane_scale.zero;
         //#unroll
         for (var r = 0u; r < 8u; r++) {
-            let span = Span(
-                0,
+            let span = integer_total(
                 subgroupBroadcast(sum_integers[i], r),
+                w_lift_start(subgroupBroadcast(sum_codes[i], r)),
                 subgroupBroadcast(offset, r),
                 subgroupBroadcast(lane_scale.scale, r),
             );

@@ -51,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 if (A_GROUP != 0u || A_ZERO != 0u) {
                     scale = a_scl_load(row, gemm_column(first_k) / A_GROUP_LENGTH);
                 }
-                span[SPANS * m + s] = integer_span(i32(codes), first_k, SPAN, 0, scale.zero, scale.scale);
+                span[SPANS * m + s] = integer_span(i32(codes), 0, first_k, SPAN, 0, scale.zero, scale.scale);
                 sum_integers[m] += span[SPANS * m + s].integers;
             }
         }
@@ -87,16 +87,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                             let word = w[p][r] & bitplane_mask(s);
                             //#unroll
                             for (var q = 0u; q < A_BITS; q++) {
-                                power[p % W_BITS + q] += countOneBits(word & x[A_BITS * m + q]);
+                                power[p % W_BITS + q] += countOneBits(bitplane_product(word, x[A_BITS * m + q], s));
                             }
                         }
-                        var sum = 0u;
+                        var sum = acc_start(acc[m * TILE_N + 4u * set + r], span[SPANS * m + s]);
                         //#unroll
                         for (var p = 0u; p < POWERS; p++) {
-                            sum += power[p] << p;
+                            sum += i32(power[p] << p);
                         }
                         acc[m * TILE_N + 4u * set + r] = acc_span(
-                            acc[m * TILE_N + 4u * set + r], i32(sum), codes, span[SPANS * m + s], w_scl_pick(scale, r),
+                            acc[m * TILE_N + 4u * set + r], sum, codes, span[SPANS * m + s], w_scl_pick(scale, r),
                         );
                     }
                 }
@@ -119,7 +119,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     //#unroll
     for (var m = 0u; m < TILE_M; m++) {
         let row_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
-        let total = Span(0, sum_integers[m], params.activation.offset - row_scale.zero, row_scale.scale);
+        let total = integer_total(sum_integers[m], 0, params.activation.offset - row_scale.zero, row_scale.scale);
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
             var sum: array<acc_t, 2>;

@@ -30,6 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     var acc: array<acc_t, TILE_M * TILE_N>;
     var weight_codes: array<i32, TILE_N>;
     var sum_integers: array<i32, TILE_M>;
+    var sum_codes: array<i32, TILE_M>;
 
     for (var block = lane; block < params.weight.blocks; block += LANES) {
         var x: array<u32, TILE_M * 8u>;
@@ -58,8 +59,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                     scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), gemm_column(first_k) / A_GROUP_LENGTH);
                 }
                 span[SPANS * m + s] = integer_span(
-                    codes, first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
+                    codes, w_lift_start(codes), first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
                 );
+                sum_codes[m] += codes;
                 sum_integers[m] += span[SPANS * m + s].integers;
             }
         }
@@ -77,7 +79,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         }
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
-            let words = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), block);
+            let words = w_fmt_row_of(gemm_weight_quad(tile.batch, first_n + 4u * (j / 4u)), j % 4u, block);
             var w: array<u32, 8>;
             //#unroll
             for (var t = 0u; t < 8u; t++) {
@@ -99,7 +101,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 }
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
-                    var sum = w_lift_start(span[SPANS * m + s].codes);
+                    var sum = acc_start(acc[m * TILE_N + j], span[SPANS * m + s]);
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
                         sum += dot4I8Packed(x[8u * m + SPAN_WORDS * s + t], w[SPAN_WORDS * s + t]);
@@ -117,6 +119,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
             sum_integers[m] = red_i32(sum_integers[m], input);
+            if (W_BITS == 8u) {
+                sum_codes[m] = red_i32(sum_codes[m], input);
+            }
         }
     }
     if (!GROUPED && WEIGHT_SUMS) {
@@ -130,7 +135,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         let row_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
         let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
             - row_scale.zero;
-        let total = Span(0, sum_integers[m], offset, row_scale.scale);
+        let total = integer_total(sum_integers[m], w_lift_start(sum_codes[m]), offset, row_scale.scale);
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
             var sum: array<acc_t, 2>;

@@ -3,11 +3,6 @@
 // Reads BITS.
 //#import core/bytes
 
-// Four bytes past the last block: those of code 0.
-fn lift_past() -> u32 {
-    return lift_bytes(0u, 0);
-}
-
 fn lift_bytes(bytes: u32, choice: i32) -> u32 {
     if (BITS == 8u) {
         return bytes ^ BYTES_HIGH;

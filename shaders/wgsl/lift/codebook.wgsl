@@ -9,7 +9,8 @@ const LIFT_CHOICE: u32 = 3u;
 
 // 0xff in the bytes where the lowest bit is set, else 0.
 fn lift_mask(bits: u32) -> u32 {
-    return (bits & BYTES_ONE) * 0xffu;
+    let ones = bits & BYTES_ONE;
+    return (ones << 8u) - ones;
 }
 
 fn lift_value(value: f32) -> u32 {
@@ -52,11 +53,6 @@ fn lift_bytes(bytes: u32, choice: i32) -> u32 {
         value = lift_pick(value, lift_value(operand().choices[choice]), equal);
     }
     return value;
-}
-
-// Four bytes past the last block.
-fn lift_past() -> u32 {
-    return 0u;
 }
 
 fn lift_start(activation_codes: i32) -> i32 {

@@ -11,11 +11,6 @@ const LIFT_DROPPED_MASK: u32 = ((1u << LIFT_DROPPED) - 1u) * BYTES_ONE;
 // Half a unit less one: with the lowest kept bit, what carries out of the dropped bits where they round up, ties to even.
 const LIFT_HALF: u32 = ((1u << (LIFT_DROPPED - 1u)) - 1u) * BYTES_ONE;
 
-// Four bytes past the last block: those of code 0.
-fn lift_past() -> u32 {
-    return 0u;
-}
-
 fn lift_bytes(bytes: u32, choice: i32) -> u32 {
     let kept = (bytes >> LIFT_DROPPED) & LIFT_KEPT_MASK;
     if (!ROUND) {

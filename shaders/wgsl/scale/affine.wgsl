@@ -28,7 +28,7 @@ struct scl_t {
 
 fn scl_index(row: u32, group: u32) -> u32 {
     let groups = operand().groups;
-    if (groups == 0u) {
+    if (GROUP == 0u && groups == 0u) {
         return 0u;
     }
     return operand_side(groups, INTERLEAVE, row, group);
@@ -129,14 +129,15 @@ fn scl_split(word: u32) -> vec4<u32> {
 
 fn scl_load_quad(row: u32, group: u32) -> scl_quad_t {
     var result: scl_quad_t;
-    if (operand().groups == 0u) {
+    if (GROUP == 0u && operand().groups == 0u) {
         let one = scl_load(row, group);
         result.scale = vec4<f32>(one.scale);
         result.zero = vec4<i32>(one.zero);
         result.minimum = vec4<f32>(one.minimum);
         return result;
     }
-    let index = scl_index(row, group);
+    // Of a multiple of four, which `row` is.
+    let index = (row / INTERLEAVE * operand().groups + group) * INTERLEAVE;
     result.scale = scl_first_quad(operand().scales, index);
     if (SCALE >= SCL_E4M3) {
         result.scale *= scl_second_quad(operand().second, row, group);

@@ -57,14 +57,14 @@ impl Accumulate for Grouped {
 
     fn span(self, sum: f32, codes: i32, weight_codes: i32, span: &Span, scale: &Scale) -> f32 {
         let product = integer_product(&self.0, codes, weight_codes, span, scale.zero);
-        let mut value = product as f32 * scale.scale;
-        if self.0.weight_minimum {
-            value += span.integers as f32 * scale.minimum;
+        let value = product as f32 * scale.scale;
+        let shift = || span.integers as f32 * scale.minimum;
+        match (self.0.activation_grouped, self.0.weight_minimum) {
+            (true, true) => sum + (value + shift()) * span.scale,
+            (true, false) => sum + value * span.scale,
+            (false, true) => sum + value + shift(),
+            (false, false) => sum + value,
         }
-        if self.0.activation_grouped {
-            value *= span.scale;
-        }
-        sum + value
     }
 
     fn join(self, a: f32, b: f32) -> f32 {

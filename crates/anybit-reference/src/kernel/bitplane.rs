@@ -71,7 +71,8 @@ impl Engine for Bitplane {
     }
 
     fn product(&self, x: &Words, w: &Words, _: i32, span: Part) -> i32 {
-        // Products of equal weight are added before they are shifted.
+        // Products of equal weight are added before they are shifted. Of two bipolar operands the kernels count where planes
+        // agree instead, which comes to the same integers.
         let mut powers = [0; 15];
         for (p, w) in w[..self.weight_bits].iter().enumerate() {
             for (q, x) in x[..self.activation_bits].iter().enumerate() {
