@@ -118,6 +118,8 @@ modules! {
     "reduce/team_f32",
     "reduce/team_i32",
     "reduce/workgroup",
+    "rows/experts",
+    "rows/plain",
     "scale/affine",
     "scale/none",
     "source/gated",

@@ -7,6 +7,7 @@
 //!   that are too large to compute again.
 //! - [`kernel`] has a function for each shader under `shaders/wgsl/kernel`, of the same name and with the same order of
 //!   operations.
+//! - [`experts`] has the products of mixtures of experts, by any of these.
 //! - [`bound`] says how far a kernel's f32 results may be from the exact ones. `docs/numerics.md` in the repository
 //!   derives it.
 //! - [`quantize`] has the codes that the row quantisers give, exact from the scale that they emit.
@@ -37,6 +38,7 @@ pub mod bound;
 pub mod cache;
 mod error;
 pub mod exact;
+pub mod experts;
 mod integers;
 pub mod kernel;
 mod problem;

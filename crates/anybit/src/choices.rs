@@ -42,7 +42,8 @@ const SIZES: [usize; 5] = [1, 257, 1025, 4097, 16385];
 /// Shapes for which one kernel is taken to be the best.
 ///
 /// M, the rows of X, falls into 1, 2, 3–4, 5–8, 9–32, 33–128, 129–512 and 513 or more. N and K fall into 1–256, 257–1024,
-/// 1025–4096, 4097–16384 and 16385 or more; N counts the rows of W of all products of a batch. Written as
+/// 1025–4096, 4097–16384 and 16385 or more; N counts the rows of W of all products of a batch. With
+/// experts, M is the rows of X that an expert has on average, and N the rows of W of one. Written as
 /// `33-128x1025-4096x257-1024`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShapeClass {
@@ -56,7 +57,7 @@ impl ShapeClass {
     pub fn of(problem: &Problem) -> Option<Self> {
         let index = |starts: &[usize], size: usize| starts.iter().rposition(|start| size >= *start);
         Some(Self {
-            m: index(&ROWS, problem.m)?,
+            m: index(&ROWS, problem.segment())?,
             n: index(&SIZES, problem.n.saturating_mul(problem.batch.count))?,
             k: index(&SIZES, problem.k)?,
         })

@@ -124,6 +124,19 @@ pub enum Error {
         /// Whether the plan adds one.
         expected: bool,
     },
+    /// A table of experts where the plan has none, none where it has some, or one of another number. Plan with
+    /// [`Problem::with_experts`](crate::Problem::with_experts), and prepare with
+    /// [`Context::prepare_experts`](crate::Context::prepare_experts).
+    #[error(
+        "the plan is for {}, the table of offsets for {}; plan with Problem::with_experts and prepare with prepare_experts",
+        experts(*expected), experts(*actual)
+    )]
+    Experts {
+        /// The plan's number of experts; none if W is one matrix.
+        expected: Option<usize>,
+        /// The table's number of experts; none if there is no table.
+        actual: Option<usize>,
+    },
     /// A parameter of a kernel is out of its range.
     #[error("{what} is {value}: it must be {expected}")]
     Parameter {
@@ -245,6 +258,13 @@ fn nesting(nesting: Option<Nesting>) -> String {
         None => "weights of the width they are stored in".to_owned(),
         Some(nesting) => format!("int8 weights at fewer bits by {nesting:?}"),
     }
+}
+
+fn experts(count: Option<usize>) -> String {
+    count.map_or_else(
+        || "no experts".to_owned(),
+        |count| format!("{count} experts"),
+    )
 }
 
 fn list(refusals: &[Refusal]) -> String {

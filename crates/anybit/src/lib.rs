@@ -69,6 +69,7 @@ mod caps;
 mod choices;
 mod context;
 mod error;
+mod experts;
 mod kernel;
 mod matrix;
 mod model_kernels;
@@ -102,6 +103,7 @@ pub use choices::{
 };
 pub use context::{Context, ContextOptions, adapters};
 pub use error::{Error, Result};
+pub use experts::ExpertOffsets;
 pub use half;
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};

@@ -14,6 +14,7 @@ use anybit_shaders::Modules;
 use crate::context::resolve_now;
 use crate::error::{Error, Result};
 use crate::matrix::TEXEL;
+use crate::problem::Problem;
 use crate::specialize::{ShaderKey, Specialization};
 
 /// What a binding holds.
@@ -64,14 +65,21 @@ pub(crate) const fn operand_bindings(memory: Memory) -> [Binding; 2] {
     }
 }
 
-/// Bindings of the GEMM family, in order: parameters, activations, weights, output and, if there is one, a residual.
-pub(crate) fn gemm_bindings(activation: Memory, weight: Memory, residual: bool) -> Vec<Binding> {
+/// Bindings of the GEMM family, in order: parameters, activations, weights, output; then a residual and a table of experts,
+/// of which there may be neither.
+pub(crate) fn gemm_bindings(activation: Memory, weight: Memory, problem: &Problem) -> Vec<Binding> {
     let mut bindings = vec![Binding::Uniform];
     bindings.extend(operand_bindings(activation));
     bindings.extend(operand_bindings(weight));
     bindings.push(Binding::Write);
-    bindings.extend(residual.then_some(Binding::Read));
+    bindings.extend(problem.residual.then_some(Binding::Read));
+    bindings.extend(problem.experts.map(|_| Binding::Read));
     bindings
+}
+
+/// The number of the binding of the experts' offsets.
+pub(crate) const fn experts_binding(problem: &Problem) -> usize {
+    6 + problem.residual as usize
 }
 
 /// The bindings of what quantises into a matrix: parameters, input, codes, side data, inverses.

@@ -250,7 +250,7 @@ pub enum Reason {
     Nested(MatrixFormat),
     /// It does not make such output from these operands.
     Output(OutputFormat),
-    /// It is for fewer rows of X.
+    /// It is for fewer rows of X; with experts, for fewer an expert.
     Rows {
         /// The rows it takes at most.
         limit: u32,
@@ -301,6 +301,8 @@ pub enum Reason {
     Unchecked,
     /// It failed a self-check on the device.
     Denied,
+    /// The matrices of experts of such a number of rows do not start on whole groups of four rows.
+    ExpertRows(usize),
 }
 
 impl fmt::Display for Reason {
@@ -370,6 +372,12 @@ impl fmt::Display for Reason {
                 write!(
                     formatter,
                     "takes batches of a multiple of 4 rows, not {rows}"
+                )
+            }
+            Self::ExpertRows(rows) => {
+                write!(
+                    formatter,
+                    "takes experts of a multiple of 4 rows of W, not {rows}"
                 )
             }
         }
@@ -464,7 +472,7 @@ impl Plan {
     /// What its kernel binds.
     pub(crate) fn bindings(&self) -> Vec<Binding> {
         let Memories { activation, weight } = self.candidate.memories;
-        gemm_bindings(activation, weight, self.problem.residual)
+        gemm_bindings(activation, weight, &self.problem)
     }
 
     /// Workgroups for a stretch of `n` rows of W: (tiles along M, tiles along N, grid).
@@ -474,7 +482,14 @@ impl Plan {
     /// [`Error::TooLarge`] if even a folded grid does not hold them.
     pub(crate) fn grid(&self, n: usize) -> Result<(u32, u32, [u32; 3])> {
         let tile = self.candidate.tile;
-        let tiles_m = (self.problem.m as u64).div_ceil(u64::from(tile.m));
+        let tiles_m = match self.problem.experts {
+            None => (self.problem.m as u64).div_ceil(u64::from(tile.m)),
+            // As rows/experts.wgsl counts them.
+            Some(experts) => {
+                let rows = self.problem.m as u64;
+                (rows / u64::from(tile.m) + experts as u64).min(rows)
+            }
+        };
         let tiles_n = (n as u64).div_ceil(u64::from(tile.n));
         let [x, y] = fold_grid(tiles_m * tiles_n, self.max_workgroups)?;
         let batches = self.problem.batch.count as u64;
@@ -685,6 +700,20 @@ pub(crate) fn plan_of(problem: &Problem, caps: &Caps, candidate: Candidate) -> R
 }
 
 fn check_sizes(problem: &Problem) -> Result<()> {
+    let experts = |what, value: usize, expected: &str| {
+        Err(Error::Parameter {
+            what,
+            value: value.to_string(),
+            expected: expected.to_owned(),
+        })
+    };
+    if problem.experts == Some(0) {
+        return experts("the number of experts", 0, "1 or more");
+    }
+    if problem.experts.is_some() && problem.batch.count != 1 {
+        let expected = "1 for a problem with experts";
+        return experts("the number of batches", problem.batch.count, expected);
+    }
     problem
         .activation
         .check_shape(problem.activation_rows(), problem.k)?;
@@ -704,6 +733,11 @@ fn check_sizes(problem: &Problem) -> Result<()> {
             "the rows of all batches of W",
             (problem.n as u64).saturating_mul(problem.batch.count as u64),
         ),
+        (
+            "the rows of all experts of W",
+            (problem.n as u64).saturating_mul(problem.experts.unwrap_or(1) as u64),
+        ),
+        ("the number of experts", problem.experts.unwrap_or(1) as u64),
         (
             "the number of outputs",
             (problem.m as u64)
@@ -962,11 +996,16 @@ fn supports(
     if decodes && row.skeleton == Skeleton::Subgroup && tile.thread_m * tile.thread_n > 128 {
         return Err(Reason::Unroll);
     }
-    if row.skeleton == Skeleton::Gemv && problem.m > 8 {
+    if row.skeleton == Skeleton::Gemv && problem.segment() > 8 {
         return Err(Reason::Rows { limit: 8 });
     }
     if weight.has_codes() {
         check_batch_rows(problem.n, problem.batch, problem.batch.broadcast_weight)?;
+        if problem.experts.is_some_and(|experts| experts > 1)
+            && !problem.n.is_multiple_of(WEIGHT_INTERLEAVE as usize)
+        {
+            return Err(Reason::ExpertRows(problem.n));
+        }
     }
     if row.engine == Engine::Bitplane && row.skeleton == Skeleton::Tiled {
         check_batch_rows(problem.m, problem.batch, problem.batch.broadcast_activation)?;
@@ -1173,7 +1212,10 @@ fn cost(
                 + thread_n * (weight_bits + scales) * weight_load
         }
     };
-    let tiles = (problem.m as f64 / f64::from(tile.m)).ceil()
+    // Experts that have rows are taken to have as many; workgroups without rows cost next to nothing.
+    let segments = (problem.m as f64 / problem.segment().max(1) as f64).ceil();
+    let tiles = segments
+        * (problem.segment() as f64 / f64::from(tile.m)).ceil()
         * (problem.n as f64 / f64::from(tile.n)).ceil()
         * problem.batch.count as f64;
     // A team's lanes take turns by what one load of the weights brings: a span of floats, or a block of codes.

@@ -10,6 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::bind_groups::{BoundOperand, Key, Life};
 use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
+use crate::experts::ExpertOffsets;
 use crate::kernel::Engine;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Values;
@@ -63,7 +64,8 @@ struct GemmParams {
     output_row: u32,
     output_batch: u32,
     fold: f32,
-    padding: [u32; 2],
+    experts: u32,
+    padding: u32,
     activation: OperandParams,
     weight: OperandParams,
 }
@@ -293,7 +295,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// Those of [`prepare`](Self::prepare); [`Error::Residual`] if there is a residual and the problem has none, or the
+    /// Those of [`prepare`](Self::prepare); [`Error::Experts`] for a problem with experts
+    /// ([`prepare_experts`](Self::prepare_experts)); [`Error::Residual`] if there is a residual and the problem has none, or the
     /// reverse; [`Error::ShapeMismatch`], [`Error::OutputMismatch`], [`Error::Aliased`] and [`Error::Buffer`] for a residual
     /// that does not lie as the output does, in another buffer.
     pub fn prepare_with(
@@ -302,13 +305,19 @@ impl Context {
         operands: Operands<'_>,
         epilogue: &Epilogue<'_>,
     ) -> Result<Prepared> {
+        self.check_passed(plan)?;
+        self.prepare_unchecked(plan, operands, epilogue, None)
+    }
+
+    /// Refuses a plan that has to pass a self-check and has not.
+    pub(crate) fn check_passed(&self, plan: &Plan) -> Result<()> {
         if plan.needs_self_check() && self.inner.verdicts().get(plan.id()) != Some(&Verdict::Passed)
         {
             return Err(Error::Unchecked {
                 kernel: plan.id().to_string(),
             });
         }
-        self.prepare_unchecked(plan, operands, epilogue)
+        Ok(())
     }
 
     /// [`prepare_with`](Self::prepare_with) whatever self-checks have found: to run one.
@@ -317,6 +326,7 @@ impl Context {
         plan: &Plan,
         operands: Operands<'_>,
         epilogue: &Epilogue<'_>,
+        offsets: Option<&ExpertOffsets>,
     ) -> Result<Prepared> {
         let problem = plan.problem();
         let Operands {
@@ -360,6 +370,13 @@ impl Context {
             });
         }
         check_residual(problem, output, epilogue.residual)?;
+        let experts = offsets.map(ExpertOffsets::experts);
+        if problem.experts != experts {
+            return Err(Error::Experts {
+                expected: problem.experts,
+                actual: experts,
+            });
+        }
         let Some(output_buffer) = &output.buffer else {
             return Ok(Prepared::new(plan.id(), Vec::new()));
         };
@@ -367,6 +384,11 @@ impl Context {
             if matrix.is_in(output_buffer) {
                 return Err(Error::Aliased { what });
             }
+        }
+        if offsets.is_some_and(|offsets| offsets.buffer() == output_buffer) {
+            return Err(Error::Aliased {
+                what: "the offsets of the experts",
+            });
         }
         // With K = 0 no operand has a buffer. The kernel still runs, over zeros, since the output must become zeros.
         let empty;
@@ -398,9 +420,14 @@ impl Context {
                 limit,
             });
         }
-        if weight_chunks.len() > 1 && problem.batch.count > 1 && !problem.batch.broadcast_weight {
+        let batched = problem.batch.count > 1 && !problem.batch.broadcast_weight;
+        if weight_chunks.len() > 1 && (batched || problem.experts.is_some()) {
             return Err(Error::BindingTooLarge {
-                what: "the batched weights",
+                what: if batched {
+                    "the batched weights"
+                } else {
+                    "the weights of all experts"
+                },
                 bytes: weight.bytes(),
                 limit,
             });
@@ -440,7 +467,8 @@ impl Context {
                 output_row: output.row_stride,
                 output_batch: (problem.m as u32).wrapping_mul(output.row_stride),
                 fold: fold(plan),
-                padding: [0; 2],
+                experts: problem.experts.unwrap_or(0) as u32,
+                padding: 0,
                 activation: OperandParams::new(
                     &problem.activation,
                     problem.k,
@@ -450,7 +478,7 @@ impl Context {
                 ),
                 weight: weight_params,
             };
-            let mut operands = Vec::with_capacity(6);
+            let mut operands = Vec::with_capacity(7);
             for chunk in [activation_chunk, chunk] {
                 let places = chunk.places();
                 let resources = chunk.resources().into_iter().zip(places);
@@ -464,6 +492,16 @@ impl Context {
                     binding.size.map_or(0, wgpu::BufferSize::get),
                 ];
                 Some((wgpu::BindingResource::Buffer(binding), place, &output.life))
+            }));
+            operands.extend(offsets.map(|offsets| {
+                let binding = offsets.binding();
+                let size = binding.size.map_or(0, wgpu::BufferSize::get);
+                let place = [binding.offset, size];
+                (
+                    wgpu::BindingResource::Buffer(binding),
+                    place,
+                    offsets.life(),
+                )
             }));
             dispatches.push(Dispatch {
                 pipeline: Arc::clone(&pipeline),

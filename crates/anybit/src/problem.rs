@@ -81,6 +81,9 @@ pub struct Problem {
     pub batch: Batch,
     /// Whether a residual of the output's shape is added: Y = R + X · Wᵀ. For f32 output.
     pub residual: bool,
+    /// Experts that W is a stack of, N rows each, of which each row of X meets one; `None` if W is one matrix. See
+    /// [`with_experts`](Self::with_experts).
+    pub experts: Option<usize>,
 }
 
 impl Problem {
@@ -99,6 +102,7 @@ impl Problem {
             output: OutputFormat::F32,
             batch: Batch::ONE,
             residual: false,
+            experts: None,
         }
     }
 
@@ -123,10 +127,27 @@ impl Problem {
         self
     }
 
-    /// What is computed, as the left half of a kernel's id: `gemm_i8rf_u4g32hm_f32`; `gemv` when M is 1;
-    /// with `_residual` at the end where one is added.
+    /// The same with a mixture of experts: W is `count` matrices of N rows, stacked, and the rows of X are sorted by the expert
+    /// that each of them meets. Y\[m\] = W\[e\] · X\[m\] for `offsets[e] <= m < offsets[e + 1]`, with offsets that the device
+    /// reads ([`ExpertOffsets`](crate::ExpertOffsets)): how many rows each expert has need not be known on the host. Rows of Y
+    /// that no expert has are left as they are.
+    ///
+    /// It is for one product, not for a [batch](Batch). See
+    /// [`Context::prepare_experts`](crate::Context::prepare_experts).
+    #[must_use]
+    pub fn with_experts(mut self, count: usize) -> Self {
+        self.experts = Some(count);
+        self
+    }
+
+    /// What is computed, as the left half of a kernel's id: `gemm_i8rf_u4g32hm_f32`; `gemv` when M is 1, and `gemm_experts`,
+    /// whatever M, with experts; with `_residual` at the end where one is added.
     pub fn contract(&self) -> String {
-        let op = if self.m == 1 { "gemv" } else { "gemm" };
+        let op = match self.experts {
+            Some(_) => "gemm_experts",
+            None if self.m == 1 => "gemv",
+            None => "gemm",
+        };
         let residual = if self.residual { "_residual" } else { "" };
         format!(
             "{op}_{}_{}_{}{residual}",
@@ -140,7 +161,9 @@ impl Problem {
         let format = |text: &str| text.parse::<MatrixFormat>().is_ok();
         match parts[..] {
             ["gemv" | "gemm", x, w, "f32" | "f16" | "i32"]
-            | ["gemv" | "gemm", x, w, "f32", "residual"] => format(x) && format(w),
+            | ["gemv" | "gemm", x, w, "f32", "residual"]
+            | ["gemm", "experts", x, w, "f32" | "f16" | "i32"]
+            | ["gemm", "experts", x, w, "f32", "residual"] => format(x) && format(w),
             _ => false,
         }
     }
@@ -154,13 +177,20 @@ impl Problem {
         }
     }
 
-    /// Rows of W, all batches together.
+    /// Rows of W, all batches and experts together.
     pub fn weight_rows(&self) -> usize {
+        let rows = self.n.saturating_mul(self.experts.unwrap_or(1));
         if self.batch.broadcast_weight {
-            self.n
+            rows
         } else {
-            self.n.saturating_mul(self.batch.count)
+            rows.saturating_mul(self.batch.count)
         }
+    }
+
+    /// Rows of X that an expert has on average, of experts that have any: all of M without experts.
+    pub(crate) fn segment(&self) -> usize {
+        let experts = self.experts.unwrap_or(1).min(self.m).max(1);
+        self.m.div_ceil(experts)
     }
 
     /// Rows of Y, all batches together.

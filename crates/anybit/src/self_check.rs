@@ -231,7 +231,7 @@ impl Context {
         let epilogue = Epilogue {
             residual: residual.as_ref(),
         };
-        let prepared = self.prepare_unchecked(plan, operands, &epilogue)?;
+        let prepared = self.prepare_unchecked(plan, operands, &epilogue, None)?;
         let found = self.submit_and_read(&[&prepared], &output)?.read().await?;
         Ok(case.compare(&found))
     }

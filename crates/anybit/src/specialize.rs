@@ -10,6 +10,7 @@ use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 use crate::caps::{Fragment, MATRIX_FEATURES};
 use crate::kernel::{Engine, KernelRow, Skeleton, Tile};
 use crate::plan::Memories;
+use crate::pipeline::experts_binding;
 use crate::problem::{OutputFormat, Problem};
 
 /// Rows of packed weights that alternate in memory, so that a vec4 brings whole units of four rows.
@@ -476,6 +477,9 @@ pub(crate) fn specialize(
         .constant_bool("MULTIPLIED", multiplied)
         .constant_u32("SPAN", span)
         .constant_u32("TILE_M", tile.m);
+    if problem.experts.is_some() {
+        header = header.constant_u32("ROWS_BINDING", experts_binding(problem) as u32);
+    }
 
     let output = match problem.output {
         OutputFormat::F32 if problem.residual => "output/f32_residual",
@@ -497,6 +501,13 @@ pub(crate) fn specialize(
         ("activation_bindings", activation_bindings),
         ("weight_memory", weight_memory),
         ("weight_bindings", weight_bindings),
+        (
+            "rows",
+            match problem.experts {
+                None => "rows/plain",
+                Some(_) => "rows/experts",
+            },
+        ),
         ("weight_scale", weight.scale),
         ("output", output),
     ];

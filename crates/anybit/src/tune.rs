@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Engine, Skeleton};
 use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix};
 use crate::plan::{Candidate, Memories, PlanOptions, plan_of};
-use crate::prepare::{Operands, Prepared};
+use crate::prepare::{Epilogue, Operands, Prepared};
 use crate::problem::Problem;
 use crate::timing::{PassTimer, TimingMethod, median};
 
@@ -479,14 +479,20 @@ impl<'a> Stage<'a> {
             plan.weight_layout(),
         )?;
         let output = context.output(problem.output, problem.output_rows(), problem.n)?;
-        context.prepare(
-            &plan,
-            Operands {
-                activation: &activation,
-                weight: &weight,
-                output: &output,
-            },
-        )
+        let operands = Operands {
+            activation: &activation,
+            weight: &weight,
+            output: &output,
+        };
+        let Some(experts) = problem.experts else {
+            return context.prepare(&plan, operands);
+        };
+        // As many rows for each, as far as they go round.
+        let offsets = context.expert_offsets(experts)?;
+        let begin = |expert: usize| (expert as u128 * problem.m as u128 / experts as u128) as u32;
+        let begins: Vec<u32> = (0..=experts).map(begin).collect();
+        context.write_expert_offsets(&offsets, &begins)?;
+        context.prepare_experts(&plan, operands, &offsets, &Epilogue::default())
     }
 }
 

@@ -4,6 +4,7 @@
 //#import slot:activation_bindings
 //#import slot:weight_memory as w_
 //#import slot:weight_bindings
+//#import slot:rows
 
 struct GemmParams {
     m: u32,
@@ -19,16 +20,25 @@ struct GemmParams {
     output_batch: u32,
     // What the units of lifted operands multiply to.
     fold: f32,
-    padding_0: u32,
-    padding_1: u32,
+    // Matrices of n rows that W is a stack of, of which each row of X meets one.
+    experts: u32,
+    padding: u32,
     activation: Operand,
     weight: Operand,
 }
 
+// What a workgroup works on.
 struct Tile {
-    m: u32,
+    // The tile along N; params.tiles_n or more where there is nothing to do.
     n: u32,
-    batch: u32,
+    // Its first row of X, and the rows whose outputs it may store.
+    first_m: u32,
+    begin_m: u32,
+    end_m: u32,
+    // What lies before: rows of X, rows of W, and elements of the output.
+    activation: u32,
+    weight: u32,
+    output: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: GemmParams;
@@ -41,20 +51,18 @@ fn w_operand() -> Operand {
     return params.weight;
 }
 
-// Tiles run along M first, so that neighbouring workgroups share a tile of the weights. The grid is folded into
-// x and y because a dimension holds no more than 65535 workgroups; tile.n is tiles_n or more past the end.
+// The grid is folded into x and y because a dimension holds no more than 65535 workgroups.
 fn gemm_tile(group: vec3<u32>) -> Tile {
-    let index = group.y * params.grid_x + group.x;
-    return Tile(index % params.tiles_m, index / params.tiles_m, group.z);
+    return rows_tile(group.y * params.grid_x + group.x, group.z);
 }
 
-// The row of X that stands for row m of the batch; rows past the end repeat the last one and are never stored.
-fn gemm_activation_row(batch: u32, m: u32) -> u32 {
-    return batch * params.activation.batch_rows + min(m, params.m - 1u);
+// The row of X that stands for row m of the tile; rows past the end repeat the last one and are never stored.
+fn gemm_activation_row(tile: Tile, m: u32) -> u32 {
+    return tile.activation + min(m, tile.end_m - 1u);
 }
 
-fn gemm_weight_row(batch: u32, n: u32) -> u32 {
-    return batch * params.weight.batch_rows + min(n, params.n - 1u);
+fn gemm_weight_row(tile: Tile, n: u32) -> u32 {
+    return tile.weight + min(n, params.n - 1u);
 }
 
 // A column of X and W for the sake of its scale group: past K, where products are 0, the last one.
@@ -63,14 +71,14 @@ fn gemm_column(k: u32) -> u32 {
 }
 
 // The first of the four rows of W that hold row n; n is a multiple of four.
-fn gemm_weight_quad(batch: u32, n: u32) -> u32 {
-    return batch * params.weight.batch_rows + (min(n, params.n - 1u) & ~3u);
+fn gemm_weight_quad(tile: Tile, n: u32) -> u32 {
+    return tile.weight + (min(n, params.n - 1u) & ~3u);
 }
 
 // Columns n and n + 1 of row m; n is even. They go together because outputs of 16 bits share a word.
-fn gemm_store_pair(batch: u32, m: u32, n: u32, first: out_t, second: out_t) {
-    if (m < params.m && n < params.n) {
-        let index = params.output_offset + batch * params.output_batch + m * params.output_row + n;
+fn gemm_store_pair(tile: Tile, m: u32, n: u32, first: out_t, second: out_t) {
+    if (m >= tile.begin_m && m < tile.end_m && n < params.n) {
+        let index = params.output_offset + tile.output + m * params.output_row + n;
         out_store_pair(index, first, second, n + 1u < params.n);
     }
 }

@@ -110,6 +110,6 @@ fn lut_store(tile: Tile, place: u32, sums: array<f32, TILE_M * TILE_N>) {
         let row = at % LUT_ROWS;
         let i = 2u * (at / LUT_ROWS);
         let n = (tile.n * LUT_ROWS + row) * TILE_N + i % TILE_N;
-        gemm_store_pair(tile.batch, tile.m * TILE_M + i / TILE_N, n, lut_joined(row, i), lut_joined(row, i + 1u));
+        gemm_store_pair(tile, tile.first_m + i / TILE_N, n, lut_joined(row, i), lut_joined(row, i + 1u));
     }
 }

@@ -27,7 +27,7 @@ fn main(
     if (tile.n >= params.tiles_n) {
         return;
     }
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = (tile.n * WORKGROUP + local) * TILE_N;
 
     var acc: array<acc_t, TILE_M * TILE_N>;
@@ -38,7 +38,7 @@ fn main(
         var x: array<u32, ROW_SETS * A_BITS>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+            let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
             //#unroll
             for (var q = 0u; q < A_BITS; q++) {
                 x[A_BITS * i + q] = a_fmt_plane(q, row, block);
@@ -47,7 +47,7 @@ fn main(
         var w: array<vec4<u32>, SETS_N * W_PLANES>;
         //#unroll
         for (var j = 0u; j < SETS_N; j++) {
-            let quad = gemm_weight_quad(tile.batch, first_n + 4u * j) / 4u;
+            let quad = gemm_weight_quad(tile, first_n + 4u * j) / 4u;
             //#unroll
             for (var p = 0u; p < W_PLANES; p++) {
                 w[W_PLANES * j + p] = bitplane_weight(p, quad, block);
@@ -62,7 +62,7 @@ fn main(
                 //#unroll
                 for (var j = 0u; j < SETS_N; j++) {
                     scale[j] = w_scl_load_quad(
-                        gemm_weight_quad(tile.batch, first_n + 4u * j), gemm_column(first_k) / W_GROUP_LENGTH,
+                        gemm_weight_quad(tile, first_n + 4u * j), gemm_column(first_k) / W_GROUP_LENGTH,
                     );
                 }
             }
@@ -87,7 +87,7 @@ fn main(
                 var lane_scale = a_scl_t(1.0, 0, 0.0);
                 if (A_GROUP != 0u || A_ZERO != 0u) {
                     lane_scale = a_scl_load(
-                        gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
+                        gemm_activation_row(tile, first_m + 8u * i + lane % 8u),
                         gemm_column(first_k) / A_GROUP_LENGTH,
                     );
                 }
@@ -140,7 +140,7 @@ fn main(
 
     //#unroll
     for (var i = 0u; i < ROW_SETS; i++) {
-        let lane_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u), 0u);
+        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + 8u * i + lane % 8u), 0u);
         let offset = params.activation.offset - lane_scale.zero;
         //#unroll
         for (var r = 0u; r < 8u; r++) {
@@ -155,10 +155,10 @@ fn main(
                 var pair: array<out_t, 2>;
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
-                    let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + n + c), 0u);
+                    let scale = w_scl_load(gemm_weight_row(tile, first_n + n + c), 0u);
                     pair[c] = acc_finish(acc[(8u * i + r) * TILE_N + n + c], weight_codes[n + c], span, scale);
                 }
-                gemm_store_pair(tile.batch, first_m + 8u * i + r, first_n + n, pair[0], pair[1]);
+                gemm_store_pair(tile, first_m + 8u * i + r, first_n + n, pair[0], pair[1]);
             }
         }
     }

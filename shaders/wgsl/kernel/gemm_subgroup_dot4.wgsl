@@ -29,7 +29,7 @@ fn main(
     if (tile.n >= params.tiles_n) {
         return;
     }
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = (tile.n * WORKGROUP + local) * TILE_N;
 
     var acc: array<acc_t, TILE_M * TILE_N>;
@@ -41,7 +41,7 @@ fn main(
         var x: array<u32, ROW_SETS * 8u>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+            let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
             let words = a_fmt_row(row, block);
             //#unroll
             for (var t = 0u; t < 8u; t++) {
@@ -51,8 +51,8 @@ fn main(
         var w: array<u32, TILE_N * 8u>;
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
-            let row = gemm_weight_row(tile.batch, first_n + j);
-            let words = w_fmt_row_of(gemm_weight_quad(tile.batch, first_n + 4u * (j / 4u)), j % 4u, block);
+            let row = gemm_weight_row(tile, first_n + j);
+            let words = w_fmt_row_of(gemm_weight_quad(tile, first_n + 4u * (j / 4u)), j % 4u, block);
             //#unroll
             for (var s = 0u; s < SPANS; s++) {
                 var choice = 0;
@@ -74,7 +74,7 @@ fn main(
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
                     scale[j] = w_scl_load_quad(
-                        gemm_weight_quad(tile.batch, first_n + 4u * j), gemm_column(first_k) / W_GROUP_LENGTH,
+                        gemm_weight_quad(tile, first_n + 4u * j), gemm_column(first_k) / W_GROUP_LENGTH,
                     );
                 }
             }
@@ -98,7 +98,7 @@ fn main(
                 var lane_scale = a_scl_t(1.0, 0, 0.0);
                 if (A_GROUP != 0u || A_ZERO != 0u) {
                     lane_scale = a_scl_load(
-                        gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
+                        gemm_activation_row(tile, first_m + 8u * i + lane % 8u),
                         gemm_column(first_k) / A_GROUP_LENGTH,
                     );
                 }
@@ -145,7 +145,7 @@ fn main(
 
     //#unroll
     for (var i = 0u; i < ROW_SETS; i++) {
-        let lane_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u), 0u);
+        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + 8u * i + lane % 8u), 0u);
         let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
             - lane_scale.zero;
         //#unroll
@@ -161,10 +161,10 @@ fn main(
                 var pair: array<out_t, 2>;
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
-                    let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + j + c), 0u);
+                    let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);
                     pair[c] = acc_finish(acc[(8u * i + r) * TILE_N + j + c], weight_codes[j + c], span, scale);
                 }
-                gemm_store_pair(tile.batch, first_m + 8u * i + r, first_n + j, pair[0], pair[1]);
+                gemm_store_pair(tile, first_m + 8u * i + r, first_n + j, pair[0], pair[1]);
             }
         }
     }

@@ -28,26 +28,26 @@ fn main(
     if (tile.n >= params.tiles_n) {
         return;
     }
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = (tile.n * WORKGROUP + local) * TILE_N;
 
     var acc: array<f32, TILE_M * TILE_N>;
     var scale: array<w_scl_quad_t, TILE_N / 4u>;
     //#unroll
     for (var j = 0u; j < TILE_N / 4u; j++) {
-        scale[j] = w_scl_load_quad(gemm_weight_quad(tile.batch, first_n + 4u * j), 0u);
+        scale[j] = w_scl_load_quad(gemm_weight_quad(tile, first_n + 4u * j), 0u);
     }
     let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
     for (var step = 0u; step < steps; step++) {
         var words: array<w_fmt_row_t, TILE_N>;
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
-            words[j] = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), step);
+            words[j] = w_fmt_row(gemm_weight_row(tile, first_n + j), step);
         }
         var ahead: array<a_fmt_ahead_t, ROW_SETS>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+            let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
             ahead[i] = a_fmt_ahead(row, w_FMT_STEP * step / 32u);
         }
         //#unroll
@@ -56,7 +56,7 @@ fn main(
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
                     scale[j] = w_scl_load_quad(
-                        gemm_weight_quad(tile.batch, first_n + 4u * j),
+                        gemm_weight_quad(tile, first_n + 4u * j),
                         gemm_column(w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
                     );
                 }
@@ -65,7 +65,7 @@ fn main(
             //#unroll
             for (var i = 0u; i < ROW_SETS; i++) {
                 x_scale[i] = a_scl_load(
-                    gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u),
+                    gemm_activation_row(tile, first_m + 8u * i + lane % 8u),
                     gemm_column(w_FMT_STEP * step + SPAN * s) / A_GROUP_LENGTH,
                 );
             }
@@ -81,7 +81,7 @@ fn main(
                 }
                 //#unroll
                 for (var i = 0u; i < ROW_SETS; i++) {
-                    let row = gemm_activation_row(tile.batch, first_m + 8u * i + lane % 8u);
+                    let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
                     let scaled = a_scl_apply(a_fmt_at(ahead[i], row, at), x_scale[i]);
                     let mine = product_operand(fma_inside(scaled, at));
                     //#unroll
@@ -102,7 +102,7 @@ fn main(
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
             gemm_store_pair(
-                tile.batch, first_m + m, first_n + j, acc[m * TILE_N + j], acc[m * TILE_N + j + 1u],
+                tile, first_m + m, first_n + j, acc[m * TILE_N + j], acc[m * TILE_N + j + 1u],
             );
         }
     }

@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (tile.n >= params.tiles_n) {
         return;
     }
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = tile.n * TILE_N;
     let thread_m = local / THREADS_N;
     let thread_n = local % THREADS_N;
@@ -67,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let cell = b * THREADS_M + vector % THREADS_M;
                 // Where the tile goes on past the last block, nothing is made of it.
                 let block = min(first_block + b, blocks - 1u);
-                let quad = gemm_activation_row(tile.batch, first_row) / 4u;
+                let quad = gemm_activation_row(tile, first_row) / 4u;
                 var word: array<vec4<u32>, A_BITS>;
                 //#unroll
                 for (var q = 0u; q < A_BITS; q++) {
@@ -93,7 +93,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                             var scale = a_scl_t(1.0, 0, 0.0);
                             if (A_GROUP != 0u || A_ZERO != 0u) {
                                 scale = a_scl_load(
-                                    gemm_activation_row(tile.batch, first_row + r), gemm_column(first_k) / A_GROUP_LENGTH,
+                                    gemm_activation_row(tile, first_row + r), gemm_column(first_k) / A_GROUP_LENGTH,
                                 );
                             }
                             let span = integer_span(i32(codes[r]), 0, first_k, SPAN, 0, scale.zero, scale.scale);
@@ -125,7 +125,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let four = vector / THREADS_N;
                 let cell = b * THREADS_N + vector % THREADS_N;
                 let block = min(first_block + b, blocks - 1u);
-                let quad = gemm_weight_row(tile.batch, first_n + 4u * vector) / 4u;
+                let quad = gemm_weight_row(tile, first_n + 4u * vector) / 4u;
                 var word: array<vec4<u32>, W_PLANES>;
                 //#unroll
                 for (var p = 0u; p < W_PLANES; p++) {
@@ -277,7 +277,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //#unroll
     for (var m = 0u; m < THREAD_M; m++) {
         let row = first_m + 4u * (thread_m + THREADS_M * (m / 4u)) + m % 4u;
-        let row_scale = a_scl_load(gemm_activation_row(tile.batch, row), 0u);
+        let row_scale = a_scl_load(gemm_activation_row(tile, row), 0u);
         var integers = 0;
         if (!GROUPED) {
             //#unroll
@@ -292,7 +292,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var pair: array<out_t, 2>;
             //#unroll
             for (var c = 0u; c < 2u; c++) {
-                let scale = w_scl_load(gemm_weight_row(tile.batch, column + c), 0u);
+                let scale = w_scl_load(gemm_weight_row(tile, column + c), 0u);
                 var weight_codes = 0;
                 if (!GROUPED) {
                     //#unroll
@@ -302,7 +302,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
                 pair[c] = acc_finish(acc[m * THREAD_N + n + c], weight_codes, total, scale);
             }
-            gemm_store_pair(tile.batch, row, column, pair[0], pair[1]);
+            gemm_store_pair(tile, row, column, pair[0], pair[1]);
         }
     }
 }

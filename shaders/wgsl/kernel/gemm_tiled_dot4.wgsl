@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (tile.n >= params.tiles_n) {
         return;
     }
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = tile.n * TILE_N;
     let thread_m = local / THREADS_N;
     let thread_n = local % THREADS_N;
@@ -68,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = 0u; i < ROUNDS; i++) {
             let item = local + WORKGROUP * i;
             if (item < TILE_M) {
-                let row = gemm_activation_row(tile.batch, first_m + item);
+                let row = gemm_activation_row(tile, first_m + item);
                 let four = item / (4u * THREADS_M);
                 let thread = (item / 4u) % THREADS_M;
                 //#unroll
@@ -118,7 +118,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
             } else if (ROWS % WORKGROUP == 0u || item < ROWS) {
                 let place = item - TILE_M;
-                let row = gemm_weight_row(tile.batch, first_n + place);
+                let row = gemm_weight_row(tile, first_n + place);
                 let four = place / (4u * THREADS_N);
                 let thread = (place / 4u) % THREADS_N;
                 //#unroll
@@ -248,7 +248,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //#unroll
     for (var m = 0u; m < THREAD_M; m++) {
         let row = first_m + 4u * (thread_m + THREADS_M * (m / 4u)) + m % 4u;
-        let row_scale = a_scl_load(gemm_activation_row(tile.batch, row), 0u);
+        let row_scale = a_scl_load(gemm_activation_row(tile, row), 0u);
         let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
             - row_scale.zero;
         var row_codes = 0;
@@ -264,14 +264,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var pair: array<out_t, 2>;
             //#unroll
             for (var c = 0u; c < 2u; c++) {
-                let scale = w_scl_load(gemm_weight_row(tile.batch, column + c), 0u);
+                let scale = w_scl_load(gemm_weight_row(tile, column + c), 0u);
                 var weight_codes = 0;
                 if (!GROUPED) {
                     weight_codes = tile_codes[(n + c) / 4u][thread_n][(n + c) % 4u];
                 }
                 pair[c] = acc_finish(acc[m * THREAD_N + n + c], weight_codes, total, scale);
             }
-            gemm_store_pair(tile.batch, row, column, pair[0], pair[1]);
+            gemm_store_pair(tile, row, column, pair[0], pair[1]);
         }
     }
 }

@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (tile.n >= params.tiles_n) {
         return;
     }
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = tile.n * TILE_N;
     let thread_m = local % THREADS_M;
     let thread_n = local / THREADS_M;
@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var x: array<vec4<f32>, 4>;
             //#unroll
             for (var r = 0u; r < 4u; r++) {
-                let row = gemm_activation_row(tile.batch, first_m + 4u * vector + r);
+                let row = gemm_activation_row(tile, first_m + 4u * vector + r);
                 let values = a_fmt_at(a_fmt_ahead(row, at / 8u), row, at);
                 let scale = a_scl_load(row, gemm_column(4u * at) / A_GROUP_LENGTH);
                 x[r] = product_operand(fma_inside(a_scl_apply(values, scale), at));
@@ -65,7 +65,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var w: array<vec4<f32>, 4>;
             //#unroll
             for (var r = 0u; r < 4u; r++) {
-                let row = gemm_weight_row(tile.batch, first_n + 4u * vector + r);
+                let row = gemm_weight_row(tile, first_n + 4u * vector + r);
                 let words = w_fmt_row(row, 4u * at / w_FMT_STEP);
                 let scale = w_scl_load(row, gemm_column(4u * at) / W_GROUP_LENGTH);
                 let values = w_fmt_values(words, at % (w_FMT_STEP / 4u));
@@ -109,7 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //#unroll
                 for (var c = 0u; c < 4u; c += 2u) {
                     gemm_store_pair(
-                        tile.batch, m, n + c, acc[(4u * i + r) * SETS_N + j][c], acc[(4u * i + r) * SETS_N + j][c + 1u],
+                        tile, m, n + c, acc[(4u * i + r) * SETS_N + j][c], acc[(4u * i + r) * SETS_N + j][c + 1u],
                     );
                 }
             }

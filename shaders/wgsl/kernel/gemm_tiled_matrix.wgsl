@@ -81,7 +81,7 @@ fn main(
         return;
     }
     let tile = gemm_tile(group);
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = tile.n * TILE_N;
 
     for (var first_block = 0u; first_block < BLOCKS; first_block += subgroups) {
@@ -99,7 +99,7 @@ fn main(
                 let i = item % VECTORS;
                 let r = item / VECTORS;
                 let at = first_k / 4u + i;
-                let row = gemm_activation_row(tile.batch, first_m + r);
+                let row = gemm_activation_row(tile, first_m + r);
                 let values = a_fmt_at(a_fmt_ahead(row, at / 8u), row, at);
                 var x = values;
                 if (A_ZERO == 1u) {
@@ -115,7 +115,7 @@ fn main(
                 let i = item % VECTORS;
                 let r = item / VECTORS;
                 let at = first_k / 4u + i;
-                let row = gemm_weight_row(tile.batch, first_n + r);
+                let row = gemm_weight_row(tile, first_n + r);
                 let words = w_fmt_row(row, 4u * at / w_FMT_STEP);
                 let values = w_fmt_values(words, at % (w_FMT_STEP / 4u));
                 var w = values;
@@ -159,7 +159,7 @@ fn main(
                     if (local < TILE_M) {
                         var scale = 1.0;
                         if (A_GROUP != 0u) {
-                            let row = gemm_activation_row(tile.batch, first_m + local);
+                            let row = gemm_activation_row(tile, first_m + local);
                             scale = a_scl_load(row, column / A_GROUP_LENGTH).scale;
                         }
                         tile_row[local] = SpillRow(row_sum, scale);
@@ -169,7 +169,7 @@ fn main(
                     }
                     if (!SPL_WHOLE) {
                         for (var n = local; n < TILE_N; n += WORKGROUP) {
-                            let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + n), column / W_GROUP_LENGTH);
+                            let scale = w_scl_load(gemm_weight_row(tile, first_n + n), column / W_GROUP_LENGTH);
                             tile_column[n] = SpillColumn(scale.scale, scale.minimum);
                         }
                     }
@@ -217,16 +217,16 @@ fn main(
             for (var p = 0u; p < PAIRS; p++) {
                 let place = matrix_place(2u * (local + WORKGROUP * p), f);
                 if (place.x >= first_block && place.x < end_block) {
-                    let row_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + place.y), 0u).scale;
+                    let row_scale = a_scl_load(gemm_activation_row(tile, first_m + place.y), 0u).scale;
                     var pair: array<out_t, 2>;
                     //#unroll
                     for (var c = 0u; c < 2u; c++) {
-                        let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + place.z + c), 0u);
+                        let scale = w_scl_load(gemm_weight_row(tile, first_n + place.z + c), 0u);
                         pair[c] = spl_finish(
                             sum[2u * (PAIRS * (f / SPILLED) + p) + c], tile_row[place.y].sum, row_scale, scale,
                         );
                     }
-                    gemm_store_pair(tile.batch, first_m + place.y, first_n + place.z, pair[0], pair[1]);
+                    gemm_store_pair(tile, first_m + place.y, first_n + place.z, pair[0], pair[1]);
                 }
             }
         }

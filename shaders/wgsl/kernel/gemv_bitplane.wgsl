@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         return;
     }
     let lane = red_lane(input);
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = (tile.n * TEAMS + red_team(input)) * TILE_N;
 
     var acc: array<acc_t, TILE_M * TILE_N>;
@@ -34,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         var span: array<Span, TILE_M * SPANS>;
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
-            let row = gemm_activation_row(tile.batch, first_m + m);
+            let row = gemm_activation_row(tile, first_m + m);
             //#unroll
             for (var plane = 0u; plane < A_BITS; plane++) {
                 x[A_BITS * m + plane] = a_fmt_plane(plane, row, block);
@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         }
         //#unroll
         for (var set = 0u; set < SETS_N; set++) {
-            let quad = gemm_weight_quad(tile.batch, first_n + 4u * set) / 4u;
+            let quad = gemm_weight_quad(tile, first_n + 4u * set) / 4u;
             var w: array<vec4<u32>, W_PLANES>;
             //#unroll
             for (var plane = 0u; plane < W_PLANES; plane++) {
@@ -118,7 +118,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     }
     //#unroll
     for (var m = 0u; m < TILE_M; m++) {
-        let row_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
+        let row_scale = a_scl_load(gemm_activation_row(tile, first_m + m), 0u);
         let total = integer_total(sum_integers[m], 0, params.activation.offset - row_scale.zero, row_scale.scale);
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
@@ -131,10 +131,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 var pair: array<out_t, 2>;
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
-                    let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + j + c), 0u);
+                    let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);
                     pair[c] = acc_finish(sum[c], weight_codes[j + c], total, scale);
                 }
-                gemm_store_pair(tile.batch, first_m + m, first_n + j, pair[0], pair[1]);
+                gemm_store_pair(tile, first_m + m, first_n + j, pair[0], pair[1]);
             }
         }
     }

@@ -24,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         return;
     }
     let lane = red_lane(input);
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = (tile.n * TEAMS + red_team(input)) * TILE_N;
 
     var acc: array<acc_t, TILE_M * TILE_N>;
@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         var x: array<u32, TILE_M * 8u>;
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
-            let words = a_fmt_row(gemm_activation_row(tile.batch, first_m + m), block);
+            let words = a_fmt_row(gemm_activation_row(tile, first_m + m), block);
             //#unroll
             for (var t = 0u; t < 8u; t++) {
                 x[8u * m + t] = a_lift_bytes(a_fmt_bytes(words, t), 0);
@@ -56,7 +56,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 }
                 var scale = a_scl_t(1.0, 0, 0.0);
                 if (A_GROUP != 0u || A_ZERO != 0u) {
-                    scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), gemm_column(first_k) / A_GROUP_LENGTH);
+                    scale = a_scl_load(gemm_activation_row(tile, first_m + m), gemm_column(first_k) / A_GROUP_LENGTH);
                 }
                 span[SPANS * m + s] = integer_span(
                     codes, w_lift_start(codes), first_k, SPAN, params.activation.centre, scale.zero, scale.scale,
@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
                     scale[SPANS * j + s] = w_scl_load_quad(
-                        gemm_weight_quad(tile.batch, first_n + 4u * j),
+                        gemm_weight_quad(tile, first_n + 4u * j),
                         gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH,
                     );
                 }
@@ -79,7 +79,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         }
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
-            let words = w_fmt_row_of(gemm_weight_quad(tile.batch, first_n + 4u * (j / 4u)), j % 4u, block);
+            let words = w_fmt_row_of(gemm_weight_quad(tile, first_n + 4u * (j / 4u)), j % 4u, block);
             var w: array<u32, 8>;
             //#unroll
             for (var t = 0u; t < 8u; t++) {
@@ -132,7 +132,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     }
     //#unroll
     for (var m = 0u; m < TILE_M; m++) {
-        let row_scale = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
+        let row_scale = a_scl_load(gemm_activation_row(tile, first_m + m), 0u);
         let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
             - row_scale.zero;
         let total = integer_total(sum_integers[m], w_lift_start(sum_codes[m]), offset, row_scale.scale);
@@ -147,10 +147,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 var pair: array<out_t, 2>;
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
-                    let scale = w_scl_load(gemm_weight_row(tile.batch, first_n + j + c), 0u);
+                    let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);
                     pair[c] = acc_finish(sum[c], weight_codes[j + c], total, scale);
                 }
-                gemm_store_pair(tile.batch, first_m + m, first_n + j, pair[0], pair[1]);
+                gemm_store_pair(tile, first_m + m, first_n + j, pair[0], pair[1]);
             }
         }
     }

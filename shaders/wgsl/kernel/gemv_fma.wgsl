@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         return;
     }
     let lane = red_lane(input);
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = (tile.n * TEAMS + red_team(input)) * TILE_N;
 
     var acc: array<f32, TILE_M * TILE_N>;
@@ -34,23 +34,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     var x_scale: array<a_scl_t, TILE_M>;
     //#unroll
     for (var m = 0u; m < TILE_M; m++) {
-        x_scale[m] = a_scl_load(gemm_activation_row(tile.batch, first_m + m), 0u);
+        x_scale[m] = a_scl_load(gemm_activation_row(tile, first_m + m), 0u);
     }
     //#unroll
     for (var j = 0u; j < TILE_N / 4u; j++) {
-        scale[j] = w_scl_load_quad(gemm_weight_quad(tile.batch, first_n + 4u * j), 0u);
+        scale[j] = w_scl_load_quad(gemm_weight_quad(tile, first_n + 4u * j), 0u);
     }
     let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
     for (var step = lane; step < steps; step += LANES) {
         var words: array<w_fmt_row_t, TILE_N>;
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
-            words[j] = w_fmt_row(gemm_weight_row(tile.batch, first_n + j), step);
+            words[j] = w_fmt_row(gemm_weight_row(tile, first_n + j), step);
         }
         var ahead: array<a_fmt_ahead_t, TILE_M>;
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
-            ahead[m] = a_fmt_ahead(gemm_activation_row(tile.batch, first_m + m), w_FMT_STEP * step / 32u);
+            ahead[m] = a_fmt_ahead(gemm_activation_row(tile, first_m + m), w_FMT_STEP * step / 32u);
         }
         //#unroll
         for (var s = 0u; s < SPANS; s++) {
@@ -58,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
                     x_scale[m] = a_scl_load(
-                        gemm_activation_row(tile.batch, first_m + m),
+                        gemm_activation_row(tile, first_m + m),
                         gemm_column(w_FMT_STEP * step + SPAN * s) / A_GROUP_LENGTH,
                     );
                 }
@@ -67,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
                     scale[j] = w_scl_load_quad(
-                        gemm_weight_quad(tile.batch, first_n + 4u * j),
+                        gemm_weight_quad(tile, first_n + 4u * j),
                         gemm_column(w_FMT_STEP * step + SPAN * s) / W_GROUP_LENGTH,
                     );
                 }
@@ -78,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 var x: array<vec4<f32>, TILE_M>;
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
-                    let values = a_fmt_at(ahead[m], gemm_activation_row(tile.batch, first_m + m), at);
+                    let values = a_fmt_at(ahead[m], gemm_activation_row(tile, first_m + m), at);
                     x[m] = product_operand(fma_inside(a_scl_apply(values, x_scale[m]), at));
                 }
                 //#unroll
@@ -102,7 +102,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
             let first = red_f32(acc[m * TILE_N + j], input);
             let second = red_f32(acc[m * TILE_N + j + 1u], input);
             if (lane == (m * TILE_N + j) / 2u % LANES) {
-                gemm_store_pair(tile.batch, first_m + m, first_n + j, first, second);
+                gemm_store_pair(tile, first_m + m, first_n + j, first, second);
             }
         }
     }

@@ -34,12 +34,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
         return;
     }
     let place = tab_place(input);
-    let first_m = tile.m * TILE_M;
+    let first_m = tile.first_m;
     let first_n = lut_first_n(tile, place);
     var quad: array<u32, SETS_N>;
     //#unroll
     for (var set = 0u; set < SETS_N; set++) {
-        quad[set] = gemm_weight_quad(tile.batch, first_n + 4u * set) / 4u;
+        quad[set] = gemm_weight_quad(tile, first_n + 4u * set) / 4u;
     }
 
     var acc: array<f32, TILE_M * TILE_N>;
@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
         var half_sum: array<f32, 2u * TILE_M>;
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
-            let row = gemm_activation_row(tile.batch, first_m + m);
+            let row = gemm_activation_row(tile, first_m + m);
             let ahead = a_fmt_ahead(row, inside);
             var entries: array<vec4<f32>, 2>;
             var sizes = vec4<f32>(0.0);

@@ -2,8 +2,8 @@
 //! On wgpu's noop backend, which validates and computes nothing.
 
 use anybit::{
-    Batch, Context, ContextOptions, DeviceMatrix, Error, Memories, Operands, OutputFormat,
-    OutputMatrix, PlanOptions, Problem, Values, wgpu,
+    Batch, Context, ContextOptions, DeviceMatrix, Epilogue, Error, ExpertOffsets, Memories,
+    Operands, OutputFormat, OutputMatrix, PlanOptions, Problem, Values, wgpu,
 };
 use anybit_formats::{
     DeviceLayout, FloatFormat, FormatError, MatrixFormat, Memory, PackedMatrix, PieceLayout,
@@ -652,4 +652,182 @@ fn the_noop_backend_is_never_chosen() {
         all.iter()
             .all(|adapter| adapter.get_info().backend != wgpu::Backend::Noop)
     );
+}
+
+/// A problem with experts, its table, and what does not fit it.
+#[test]
+fn experts_are_checked() {
+    let context = context();
+    let device = context.device();
+    let buffer = |size: u64, usage| {
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
+    };
+    unseen_by_wgpu(&context, || {
+        let plain = Problem::new((6, 8, 32), format("i8rf"), format("i4rf"));
+        let problem = plain.clone().with_experts(5);
+        assert_eq!(problem.contract(), "gemm_experts_i8rf_i4rf_f32");
+        assert_eq!(problem.weight_rows(), 40);
+        let plan = context.plan(&problem).expect("a plan");
+        let upload = |name, rows, layout| {
+            context
+                .upload(&matrix(name, rows, 32), &layout)
+                .expect("an upload")
+        };
+        let activation = upload("i8rf", 6, plan.activation_layout());
+        let output = context.output(OutputFormat::F32, 6, 8).expect("an output");
+        let prepare = |plan: &anybit::Plan, rows, table: Option<&ExpertOffsets>| {
+            let weight = upload("i4rf", rows, plan.weight_layout());
+            let operands = Operands {
+                activation: &activation,
+                weight: &weight,
+                output: &output,
+            };
+            match table {
+                None => context.prepare(plan, operands),
+                Some(table) => context.prepare_experts(plan, operands, table, &Epilogue::default()),
+            }
+            .map(|prepared| prepared.dispatches())
+        };
+        let table = context.expert_offsets(5).expect("a table");
+        assert_eq!(prepare(&plan, 40, Some(&table)).expect("it fits"), 1);
+        assert!(matches!(
+            prepare(&plan, 8, Some(&table)),
+            Err(Error::ShapeMismatch {
+                what: "the weights",
+                expected: (40, 32),
+                ..
+            })
+        ));
+        let six = context.expert_offsets(6).expect("a table");
+        for (table, found) in [(None, None), (Some(&six), Some(6))] {
+            let Err(error @ Error::Experts { expected, actual }) = prepare(&plan, 40, table) else {
+                panic!("the table is not the plan's");
+            };
+            assert_eq!((expected, actual), (Some(5), found));
+            assert!(error.to_string().contains("prepare_experts"), "{error}");
+        }
+        let other = context.plan(&plain).expect("a plan");
+        assert!(matches!(
+            prepare(&other, 8, Some(&table)),
+            Err(Error::Experts {
+                expected: None,
+                actual: Some(5)
+            })
+        ));
+
+        // The table in the output's own buffer.
+        let whole = buffer(1024, wgpu::BufferUsages::STORAGE);
+        let inside = OutputMatrix::from_buffer(&whole, 512, OutputFormat::F32, (6, 8), 8);
+        let weight = upload("i4rf", 40, plan.weight_layout());
+        let operands = Operands {
+            activation: &activation,
+            weight: &weight,
+            output: &inside.expect("an output"),
+        };
+        let aliased = ExpertOffsets::from_buffer(&whole, 0, 5).expect("a table");
+        assert!(matches!(
+            context.prepare_experts(&plan, operands, &aliased, &Epilogue::default()),
+            Err(Error::Aliased { .. })
+        ));
+
+        let small = buffer(280, wgpu::BufferUsages::STORAGE);
+        assert!(ExpertOffsets::from_buffer(&small, 256, 5).is_ok());
+        for (buffer, offset, experts, text) in [
+            (&small, 256, 6, "6 + 1 numbers"),
+            (&small, 0, usize::MAX, "run past"),
+            (&small, 4, 5, "256"),
+            (&buffer(64, wgpu::BufferUsages::COPY_DST), 0, 5, "STORAGE"),
+        ] {
+            let Err(error @ Error::Buffer { .. }) =
+                ExpertOffsets::from_buffer(buffer, offset, experts)
+            else {
+                panic!("a table of {experts} at {offset} does not fit");
+            };
+            assert!(error.to_string().contains(text), "{error}");
+        }
+        assert!(
+            context
+                .write_expert_offsets(&table, &[0, 1, 1, 2, 6, 6])
+                .is_ok()
+        );
+        for (wrong, text) in [
+            (&[0, 1, 1, 2, 6][..], "one more than the 5"),
+            (&[0, 1, 1, 0, 6, 6], "at least the 1"),
+        ] {
+            let Err(error @ Error::Parameter { .. }) = context.write_expert_offsets(&table, wrong)
+            else {
+                panic!("{wrong:?} is no table of five experts");
+            };
+            assert!(error.to_string().contains(text), "{error}");
+        }
+        let fixed = ExpertOffsets::from_buffer(&small, 0, 1).expect("a table");
+        assert!(matches!(
+            context.write_expert_offsets(&fixed, &[0, 6]),
+            Err(Error::Buffer { .. })
+        ));
+        assert!(context.expert_offsets(0).is_err());
+        assert!(ExpertOffsets::from_buffer(&small, 0, 0).is_err());
+        assert!(context.expert_offsets(usize::MAX).is_err());
+
+        // Problems that are none.
+        let batch = Batch {
+            count: 2,
+            ..Batch::ONE
+        };
+        for (problem, text) in [
+            (plain.clone().with_experts(0), "the number of experts"),
+            (problem.clone().with_batch(batch), "the number of batches"),
+        ] {
+            let Err(error @ Error::Parameter { .. }) = context.plan(&problem) else {
+                panic!("no plan for that");
+            };
+            assert!(error.to_string().contains(text), "{error}");
+        }
+        assert!(matches!(
+            context.plan(&plain.clone().with_experts(usize::MAX)),
+            Err(Error::Format(_) | Error::TooLarge { .. })
+        ));
+        // Experts of ten rows would begin within four that lie together.
+        let uneven = Problem::new((6, 10, 32), format("i8rf"), format("i4rf"));
+        assert!(context.plan(&uneven.clone().with_experts(1)).is_ok());
+        let Err(error @ Error::Unsupported { .. }) = context.plan(&uneven.with_experts(2)) else {
+            panic!("ten is no multiple of four");
+        };
+        assert!(
+            error
+                .to_string()
+                .contains("experts of a multiple of 4 rows of W, not 10")
+        );
+        // Floats lie row by row.
+        let floats = Problem::new((6, 10, 32), format("f32"), format("f16"));
+        assert!(context.plan(&floats.with_experts(2)).is_ok());
+
+        // Nothing to do, and nothing to add up.
+        for (shape, dispatches) in [((0, 8, 32), 0), ((6, 0, 32), 0), ((6, 8, 0), 1)] {
+            let (m, n, k) = shape;
+            let problem = Problem::new(shape, format("f32"), format("f32")).with_experts(5);
+            let plan = context.plan(&problem).expect("a plan");
+            let upload = |rows, layout| {
+                context
+                    .upload(&matrix("f32", rows, k), &layout)
+                    .expect("an upload")
+            };
+            let prepared = context.prepare_experts(
+                &plan,
+                Operands {
+                    activation: &upload(m, plan.activation_layout()),
+                    weight: &upload(5 * n, plan.weight_layout()),
+                    output: &context.output(OutputFormat::F32, m, n).expect("an output"),
+                },
+                &table,
+                &Epilogue::default(),
+            );
+            assert_eq!(prepared.expect("it fits").dispatches(), dispatches);
+        }
+    });
 }

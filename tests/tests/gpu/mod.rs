@@ -6,6 +6,7 @@ mod composites;
 mod contracts;
 mod decode;
 mod exact;
+mod experts;
 mod l_mul;
 mod model_mutation;
 mod mutation;

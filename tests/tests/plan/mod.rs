@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use anybit::{
     Batch, Caps, DeviceClass, Engine, KERNELS, Memories, OutputFormat, PlanOptions, Problem,
-    Reason, candidates, plan,
+    Reason, Skeleton, candidates, plan,
 };
 use anybit_formats::{ElementFormat, FORMATS, LMul, LMulReading, MatrixFormat};
 use anybit_tests::full;
@@ -386,5 +386,32 @@ proptest! {
             }
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
+    }
+}
+
+/// Rows are counted by expert where kernels are for few.
+#[test]
+fn few_rows_an_expert_are_a_gemv() {
+    for caps in devices() {
+        let skeleton = |m, experts| {
+            let problem = Problem::new((m, 1024, 1024), format("i8rf"), format("i4g32h"));
+            let problem = problem.with_experts(experts);
+            let (accepted, refused) =
+                candidates(&problem, &caps, &PlanOptions::default()).expect("a problem");
+            let few = accepted
+                .iter()
+                .filter(|candidate| candidate.skeleton == Skeleton::Gemv)
+                .count();
+            let refused = refused
+                .iter()
+                .filter(|refusal| refusal.reason == Reason::Rows { limit: 8 })
+                .count();
+            (accepted[0].skeleton, few > 0, refused > 0)
+        };
+        // Sixteen tokens by four of 64 experts each; then all by two.
+        assert_eq!(skeleton(64, 64), (Skeleton::Gemv, true, false));
+        assert!(skeleton(16, 2).1);
+        let (skeleton, few, refused) = skeleton(512, 2);
+        assert!(skeleton != Skeleton::Gemv && !few && refused);
     }
 }

@@ -7,7 +7,7 @@ use naga::back::glsl::Version;
 use naga::back::hlsl::ShaderModel;
 
 use super::every::{
-    Text, decoders, gemms, l_muls, matrix_gemms, model_kernels, nested_gemms, quantizers,
+    Text, decoders, expert_gemms, gemms, l_muls, matrix_gemms, model_kernels, nested_gemms, quantizers,
 };
 
 /// How many problems a failing test prints.
@@ -134,7 +134,7 @@ fn check_gemms(what: &str, texts: &[Text]) {
             true => [Bound::Read; 2],
             false => operand_bounds(text, &["_textures"], &[]),
         };
-        let bindings = [
+        let mut bindings = vec![
             Bound::Uniform(params),
             activation[0],
             activation[1],
@@ -142,6 +142,13 @@ fn check_gemms(what: &str, texts: &[Text]) {
             weight[1],
             Bound::Write,
         ];
+        // A residual, then the offsets of experts.
+        let contract = text.specialization.id.split("__").next();
+        for addition in ["_residual", "_experts"] {
+            if contract.is_some_and(|contract| contract.contains(addition)) {
+                bindings.push(Bound::Read);
+            }
+        }
         check(text, Some(params), &bindings)
     });
 }
@@ -159,6 +166,11 @@ fn matrix_gemm_shaders() {
 #[test]
 fn nested_gemm_shaders() {
     check_gemms("GEMM shaders of nested weights", &nested_gemms());
+}
+
+#[test]
+fn expert_gemm_shaders() {
+    check_gemms("GEMM shaders of mixtures of experts", &expert_gemms());
 }
 
 #[test]

@@ -268,6 +268,41 @@ pub(super) fn nested_gemms() -> Vec<Text> {
     texts.into_vec()
 }
 
+/// The GEMM shaders of mixtures of experts: each two of kernel with tile, formats with output, residual, and device.
+pub(super) fn expert_gemms() -> Vec<Text> {
+    let devices = devices();
+    let kernels: Vec<(&KernelRow, Tile)> = KERNELS
+        .iter()
+        .flat_map(|&row| row.tiles.iter().map(move |&tile| (row, tile)))
+        .collect();
+    let contracts = [
+        ("f32", "i4g32h", OutputFormat::F32),
+        ("i8rf", "u4g32hm", OutputFormat::F16),
+        ("i3", "u2", OutputFormat::I32),
+    ];
+    let find = |row: &[usize]| {
+        let (kernel, tile) = kernels[row[0]];
+        let (activation, weight, output) = contracts[row[1]];
+        let mut problem =
+            Problem::new((8, 96, 384), activation.parse().ok()?, weight.parse().ok()?)
+                .with_output(output)
+                .with_experts(3);
+        problem.residual = row[2] == 1;
+        let options = PlanOptions::engine(kernel.engine);
+        let (accepted, _) = candidates(&problem, &devices[row[3]], &options).ok()?;
+        let found = accepted
+            .into_iter()
+            .find(|candidate| candidate.skeleton == kernel.skeleton && candidate.tile == tile);
+        Some(found?.specialization)
+    };
+    let levels = [kernels.len(), contracts.len(), 2, devices.len()];
+    let mut texts = Texts::default();
+    for row in pairwise(&levels, |row| find(row).is_some()) {
+        texts.add(find(&row).expect("the row is allowed"));
+    }
+    texts.into_vec()
+}
+
 fn layouts(element: ElementFormat) -> Vec<DeviceLayout> {
     let coded = element.has_codes();
     let pieces = [PieceLayout::Pieces, PieceLayout::Planes];
