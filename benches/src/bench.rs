@@ -3,7 +3,9 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anybit::{Caps, Context, DeviceMatrix, Explanation, Operands, Plan, PlanOptions};
+use anybit::{
+    Caps, Context, DeviceMatrix, Engine, Epilogue, Explanation, Operands, Plan, PlanOptions,
+};
 use anybit_formats::{DeviceLayout, MatrixFormat, PackedMatrix};
 use indicatif::{ProgressBar, ProgressStyle};
 use wildmatch::WildMatch;
@@ -11,7 +13,7 @@ use wildmatch::WildMatch;
 use crate::cli::BenchArguments;
 use crate::correctness::{Reference, Verdict};
 use crate::probe::{self, Ceilings};
-use crate::problem::{Precision, Shape, Workload, format_name, synthetic};
+use crate::problem::{Precision, Shape, Workload, format_name, mixture, synthetic};
 use crate::report::{self, Row};
 use crate::roofline::Roof;
 use crate::strategy::Strategy;
@@ -106,7 +108,10 @@ fn workloads(arguments: &BenchArguments) -> Result<Vec<Workload>, Error> {
     if !arguments.shapes.is_empty() {
         for &shape in &arguments.shapes {
             let precisions = Precision::all(shape.k)?;
-            workloads.push(synthetic(shape.to_string(), shape, precisions)?);
+            workloads.push(match arguments.experts {
+                None => synthetic(shape.to_string(), shape, precisions)?,
+                Some(count) => mixture(shape, count as usize, precisions)?,
+            });
         }
     } else {
         if let Some(path) = &arguments.model {
@@ -298,7 +303,8 @@ impl Bench<'_> {
                 Ok((verdict, timing)) => {
                     row.checked = verdict;
                     if let Some((timing, bytes)) = timing {
-                        self.fill(&mut row, plan, timing, bytes);
+                        let rows = m.div_ceil(workload.matrices().0.max(1));
+                        self.fill(&mut row, plan, timing, rows, bytes);
                     }
                 }
                 Err(error @ Error::Anybit(anybit::Error::DeviceLost { .. })) => return Err(error),
@@ -321,22 +327,39 @@ impl Bench<'_> {
         let weights = operand.on_device(context, &plan.weight_layout())?;
         let activations = operand.activations.row_range(0..m)?;
         let activations = context.upload(&activations, &plan.activation_layout())?;
-        let n = weights.rows();
+        let n = plan.problem().n;
         let output = context.output(plan.problem().output, m, n)?;
+        let offsets = match &workload.experts {
+            None => None,
+            Some(offsets) => {
+                let table = context.expert_offsets(offsets.len().saturating_sub(1))?;
+                context.write_expert_offsets(&table, offsets)?;
+                Some(table)
+            }
+        };
         let product = |activation: &DeviceMatrix| {
             let operands = Operands {
                 activation,
                 weight: &weights,
                 output: &output,
             };
-            context.prepare(plan, operands)
+            match &offsets {
+                None => context.prepare(plan, operands),
+                Some(offsets) => {
+                    context.prepare_experts(plan, operands, offsets, &Epilogue::default())
+                }
+            }
         };
         let prepared = product(&activations)?;
         let values = context.run(&prepared, &output)?;
         let x = operand.activations.row_range(0..m)?;
-        let verdict = match Reference::of_tables(plan.engine(), &x, &operand.weights)? {
-            Some(reference) => reference.check(&values, n)?,
-            None => operand.reference.check(&values, n)?,
+        let verdict = if matches!(plan.engine(), Engine::Lut | Engine::Lut8) {
+            let of = |x: &PackedMatrix, w: &PackedMatrix| Reference::of_tables(plan.engine(), x, w);
+            workload
+                .reference(&x, &operand.weights, of)?
+                .check(&values, n)?
+        } else {
+            operand.reference.check(&values, n)?
         };
         if verdict.failed() {
             return Ok((verdict, None));
@@ -356,9 +379,11 @@ impl Bench<'_> {
             self.timer
                 .measure(self.budget, |pass| prepared.encode(pass))?
         };
+        // Nothing need be loaded of experts without rows.
+        let (met, matrices) = workload.matrices();
         let bytes = [
             activations.bytes(),
-            weights.bytes(),
+            weights.bytes() * met as u64 / matrices.max(1) as u64,
             4 * m as u64 * n as u64,
         ];
         Ok((verdict, Some((timing, bytes))))
@@ -390,6 +415,7 @@ impl Bench<'_> {
             m,
             n,
             k,
+            experts: workload.experts(),
             source: workload.source.name(),
             checked: Verdict::Failed("not run".to_owned()),
             seconds: None,
@@ -408,7 +434,7 @@ impl Bench<'_> {
         }
     }
 
-    fn fill(&self, row: &mut Row, plan: &Plan, timing: Timing, bytes: Bytes) {
+    fn fill(&self, row: &mut Row, plan: &Plan, timing: Timing, rows: usize, bytes: Bytes) {
         let operations = Shape::new(row.m, row.n, row.k).operations();
         let bits = (row.activation_bits, row.weight_bits);
         row.seconds = Some(timing.seconds);
@@ -418,7 +444,7 @@ impl Bench<'_> {
         row.ceiling = self
             .ceilings
             .fraction(plan.engine(), bits, operations, timing);
-        let loaded = roofline::loaded(self.context.caps().class, plan, bytes);
+        let loaded = roofline::loaded(self.context.caps().class, plan, rows, bytes);
         row.set_roof(Roof::new(
             &self.ceilings,
             plan,
@@ -435,7 +461,9 @@ impl Operand {
         let activations = workload.activations_in(precision)?;
         let weights = workload.weights_in(precision)?;
         Ok(Self {
-            reference: Reference::new(&activations, &weights, precision.output)?,
+            reference: workload.reference(&activations, &weights, |x, w| {
+                Reference::new(x, w, precision.output)
+            })?,
             activations,
             weights,
             device: None,

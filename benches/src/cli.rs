@@ -78,6 +78,10 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "MxNxK", value_delimiter = ',')]
     pub(crate) shapes: Vec<Shape>,
 
+    /// Take the shapes for mixtures of so many experts: N rows of W for each, and for each of the M rows of X an expert at random
+    #[arg(long, value_name = "E", requires = "shapes", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) experts: Option<u32>,
+
     /// Only the planner's choice of kernel for each problem, and fewer repetitions
     #[arg(long)]
     pub(crate) quick: bool,
@@ -260,6 +264,20 @@ mod tests {
         assert_eq!(
             rejection("anybit-benches bench --synthetic --model a.gguf"),
             Some(ErrorKind::ArgumentConflict)
+        );
+    }
+
+    #[test]
+    fn experts_need_shapes() {
+        let line = "anybit-benches bench --shapes 8x16x32 --experts";
+        assert_eq!(rejection(&format!("{line} 4")), None);
+        assert_eq!(
+            rejection(&format!("{line} 0")),
+            Some(ErrorKind::ValueValidation)
+        );
+        assert_eq!(
+            rejection("anybit-benches bench --synthetic --experts 4"),
+            Some(ErrorKind::MissingRequiredArgument)
         );
     }
 

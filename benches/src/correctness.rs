@@ -15,7 +15,7 @@ use std::fmt;
 use anybit::{Engine, OutputFormat, Values};
 use anybit_formats::{FormatError, PackedMatrix};
 use anybit_reference::bound::{self, ErrorModel};
-use anybit_reference::{Batches, exact, projection};
+use anybit_reference::{Batches, exact, experts, projection};
 
 use crate::Error;
 use crate::problem::{Random, Shape};
@@ -57,8 +57,13 @@ impl fmt::Display for Verdict {
 #[derive(Debug)]
 pub(crate) enum Reference {
     Integers(Vec<i64>),
-    Values { exact: Vec<f64>, bounds: Vec<f64> },
+    Values {
+        exact: Vec<f64>,
+        bounds: Vec<f64>,
+    },
     Sampled(Box<Sample>),
+    /// Of each expert that has rows, in order: how many, and their reference.
+    Experts(Vec<(usize, Self)>),
 }
 
 impl Reference {
@@ -76,8 +81,8 @@ impl Reference {
         Self::within(FULL_CHECK, shape, x, w, output)
     }
 
-    /// The reference of an engine that looks sums up in tables, which errs in its own way; `None` for others. Every element
-    /// is compared: such engines are for few rows of X.
+    /// The reference of an engine that looks sums up in tables, which errs in its own way; of [`Engine::Lut8`] the product of
+    /// the tables as they should be rounded. Every element is compared: such engines are for few rows of X.
     ///
     /// # Errors
     ///
@@ -86,19 +91,41 @@ impl Reference {
         engine: Engine,
         x: &PackedMatrix,
         w: &PackedMatrix,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Self, Error> {
         let model = ErrorModel::WGSL;
         let (exact, bounds) = match engine {
-            Engine::Lut => (exact::gemm_f64(x, w)?, model.gemm_lut(x, w, Batches::ONE)?),
-            // Beside the product of the tables as they should be rounded.
             Engine::Lut8 => model
                 .gemm_lut8(x, w, Batches::ONE)?
                 .into_iter()
                 .map(|output| (output.value, output.bound))
                 .unzip(),
-            _ => return Ok(None),
+            _ => (exact::gemm_f64(x, w)?, model.gemm_lut(x, w, Batches::ONE)?),
         };
-        Ok(Some(Self::Values { exact, bounds }))
+        Ok(Self::Values { exact, bounds })
+    }
+
+    /// The reference of a mixture of experts, whose offsets these are: `of` makes that of an expert's rows of X and W.
+    ///
+    /// # Errors
+    ///
+    /// Those of `of`; [`Error::Format`] for offsets past the rows of X.
+    pub(crate) fn of_experts(
+        offsets: &[u32],
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        of: impl Fn(&PackedMatrix, &PackedMatrix) -> Result<Self, Error>,
+    ) -> Result<Self, Error> {
+        let segments = experts::segments(offsets, x.rows());
+        let n = w.rows() / segments.len().max(1);
+        let mut parts = Vec::new();
+        for (expert, rows) in segments.into_iter().enumerate() {
+            if rows.is_empty() {
+                continue;
+            }
+            let w = w.row_range(expert * n..(expert + 1) * n)?;
+            parts.push((rows.len(), of(&x.row_range(rows)?, &w)?));
+        }
+        Ok(Self::Experts(parts))
     }
 
     fn within(
@@ -148,8 +175,36 @@ impl Reference {
                 compare(&values, exact, bounds, columns)
             }
             (Self::Sampled(sample), values) => sample.check(values, columns)?,
+            (Self::Experts(parts), values) => {
+                let mut verdict = Verdict::Failed("no expert has a row".to_owned());
+                let mut first = 0;
+                for (rows, reference) in parts {
+                    let part = part(values, first * columns..(first + rows) * columns);
+                    verdict = match reference.check(&part, columns)? {
+                        Verdict::Failed(problem) => {
+                            let problem = format!("of the rows from {first} on, {problem}");
+                            return Ok(Verdict::Failed(problem));
+                        }
+                        right => right,
+                    };
+                    first += rows;
+                }
+                verdict
+            }
             _ => Verdict::Failed("the output has another type than the reference".to_owned()),
         })
+    }
+}
+
+/// Some of the values, as far as there are so many.
+fn part(values: &Values, range: std::ops::Range<usize>) -> Values {
+    fn part<T: Clone>(values: &[T], range: std::ops::Range<usize>) -> Vec<T> {
+        values.get(range).unwrap_or_default().to_vec()
+    }
+    match values {
+        Values::F32(values) => Values::F32(part(values, range)),
+        Values::F16(values) => Values::F16(part(values, range)),
+        Values::I32(values) => Values::I32(part(values, range)),
     }
 }
 

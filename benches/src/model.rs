@@ -87,6 +87,7 @@ fn workload(
         activations,
         weights,
         precisions,
+        experts: None,
     }
 }
 

@@ -10,6 +10,7 @@ use anybit_formats::{
 };
 
 use crate::Error;
+use crate::correctness::Reference;
 
 /// One problem size: X is M×K, W is N×K, Y = X·Wᵀ is M×N.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,18 +86,59 @@ pub(crate) struct Workload {
     pub(crate) weights: PackedMatrix,
     /// The f32 baseline first.
     pub(crate) precisions: Vec<Precision>,
+    /// Of a mixture of experts, whose matrices the weights are a stack of: where each expert's rows of X begin, and the end.
+    pub(crate) experts: Option<Vec<u32>>,
 }
 
 impl Workload {
     pub(crate) fn shape(&self, m: usize) -> Shape {
-        Shape::new(m, self.weights.rows(), self.weights.columns())
+        let n = self.weights.rows() / self.experts().unwrap_or(1).max(1);
+        Shape::new(m, n, self.weights.columns())
+    }
+
+    /// The reference of rows of X: what `of` makes of them, or of each expert's rows.
+    ///
+    /// # Errors
+    ///
+    /// Those of `of`; [`Error::Format`].
+    pub(crate) fn reference(
+        &self,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        of: impl Fn(&PackedMatrix, &PackedMatrix) -> Result<Reference, Error>,
+    ) -> Result<Reference, Error> {
+        match &self.experts {
+            None => of(x, w),
+            Some(offsets) => Reference::of_experts(offsets, x, w, of),
+        }
+    }
+
+    /// How many experts there are.
+    pub(crate) fn experts(&self) -> Option<usize> {
+        let offsets = self.experts.as_ref()?;
+        Some(offsets.len().saturating_sub(1))
+    }
+
+    /// Matrices of the weights that some row of X meets, and how many there are.
+    pub(crate) fn matrices(&self) -> (usize, usize) {
+        match &self.experts {
+            None => (1, 1),
+            Some(offsets) => {
+                let met = offsets.windows(2).filter(|pair| pair[0] < pair[1]);
+                (met.count(), offsets.len().saturating_sub(1))
+            }
+        }
     }
 
     /// The problem of one M in one precision.
     pub(crate) fn problem(&self, m: usize, precision: &Precision) -> Problem {
         let Shape { m, n, k } = self.shape(m);
-        Problem::new((m, n, k), precision.activation, precision.weight)
-            .with_output(precision.output)
+        let problem = Problem::new((m, n, k), precision.activation, precision.weight)
+            .with_output(precision.output);
+        match self.experts() {
+            None => problem,
+            Some(count) => problem.with_experts(count),
+        }
     }
 
     /// The activations in a precision: as they are, or quantised on the host by the default rule.
@@ -414,7 +456,34 @@ pub(crate) fn synthetic(
         activations,
         weights,
         precisions,
+        experts: None,
     })
+}
+
+/// A workload of a mixture of experts: N rows of W for each, and for each row of X an expert at random.
+///
+/// # Errors
+///
+/// [`Error::Format`] for a shape too large for this machine.
+pub(crate) fn mixture(
+    shape: Shape,
+    count: usize,
+    precisions: Vec<Precision>,
+) -> Result<Workload, Error> {
+    let n = shape.n.saturating_mul(count);
+    let name = format!("{shape} of {count} experts");
+    let mut workload = synthetic(name, Shape { n, ..shape }, precisions)?;
+    let mut random = Random::new(count as u64);
+    let mut rows = vec![0; count];
+    for _ in 0..shape.m {
+        rows[(random.next() % count as u64) as usize] += 1;
+    }
+    let ends = rows.iter().scan(0, |end, rows| {
+        *end += rows;
+        Some(*end)
+    });
+    workload.experts = Some(std::iter::once(0).chain(ends).collect());
+    Ok(workload)
 }
 
 /// Values for data that no model gives: SplitMix64, the same on every machine.
@@ -473,6 +542,18 @@ mod tests {
             assert_eq!(*weights.format(), precision.weight);
             assert_eq!(weights == workload.weights, precision.weight == q4_1);
         }
+    }
+
+    #[test]
+    fn every_row_has_an_expert() {
+        let workload = mixture(Shape::new(50, 8, 32), 7, vec![Precision::BASELINE]);
+        let workload = workload.expect("a workload");
+        assert_eq!(workload.weights.rows(), 7 * 8);
+        let problem = workload.problem(50, &Precision::BASELINE);
+        assert_eq!((problem.n, problem.experts), (8, Some(7)));
+        let offsets = workload.experts.expect("offsets");
+        assert!(offsets.is_sorted());
+        assert_eq!((offsets[0], offsets[7], offsets.len()), (0, 50, 8));
     }
 
     #[test]

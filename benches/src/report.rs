@@ -29,6 +29,9 @@ pub(crate) struct Row {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
+    /// Only of mixtures of experts: how many there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) experts: Option<usize>,
     pub(crate) source: &'static str,
     #[serde(serialize_with = "as_text")]
     pub(crate) checked: Verdict,
@@ -392,6 +395,7 @@ pub(crate) mod tests {
             m,
             n: 2,
             k: 3,
+            experts: None,
             source: if workload.starts_with("blk.0.") {
                 "model"
             } else {

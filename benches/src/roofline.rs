@@ -92,14 +92,15 @@ impl Roof {
     }
 }
 
-/// Bytes that a plan must load at least, of operands and output of so many bytes.
-pub(crate) fn loaded(class: DeviceClass, plan: &Plan, [x, w, y]: [u64; 3]) -> u64 {
+/// Bytes that a plan must load at least, of operands and output of so many bytes. Each row of W meets so many rows of X: all
+/// of them, but with experts.
+pub(crate) fn loaded(class: DeviceClass, plan: &Plan, rows: usize, [x, w, y]: [u64; 3]) -> u64 {
     match class {
         DeviceClass::Software => {
             let (problem, tile) = (plan.problem(), plan.tile());
             let tiles = |size: usize, tile: u32| (size as u64).div_ceil(u64::from(tile.max(1)));
             // Every tile of columns goes through all of X, every tile of rows through all of W.
-            tiles(problem.n, tile.n) * x + tiles(problem.m, tile.m) * w
+            tiles(problem.n, tile.n) * x + tiles(rows, tile.m) * w
         }
         _ => x + w + y,
     }
@@ -262,9 +263,17 @@ mod tests {
         let plan = plan(&problem, &Caps::floor(), &PlanOptions::default()).expect("a plan");
         let tile = plan.tile();
         let (columns, rows) = (300_u32.div_ceil(tile.n), 40_u32.div_ceil(tile.m));
-        let software = loaded(DeviceClass::Software, &plan, [1000, 10, 7]);
+        let software = loaded(
+            DeviceClass::Software,
+            &plan,
+            plan.problem().m,
+            [1000, 10, 7],
+        );
         assert_eq!(software, u64::from(columns * 1000 + rows * 10));
-        assert_eq!(loaded(DeviceClass::Gpu, &plan, [1000, 10, 7]), 1017);
+        assert_eq!(
+            loaded(DeviceClass::Gpu, &plan, plan.problem().m, [1000, 10, 7]),
+            1017
+        );
     }
 
     #[test]

@@ -121,6 +121,9 @@ impl BenchArguments {
         for (flag, set) in [("--explain", self.explain), ("--untuned", self.untuned)] {
             flags.extend(set.then(|| flag.into()));
         }
+        if let Some(experts) = self.experts {
+            flags.extend(["--experts".into(), experts.to_string().into()]);
+        }
         flags.extend(self.common());
         for (flag, file) in [
             ("--svg", &self.svg),
@@ -191,13 +194,13 @@ mod tests {
 
     #[test]
     fn every_flag_is_handed_on() {
-        let line = "xtask bench --contract gemm_*,gemv_* --quantize --shapes 1x2x3,4x5x6 --shapes 7x8x9 --quick \
+        let line = "xtask bench --contract gemm_*,gemv_* --quantize --shapes 1x2x3,4x5x6 --shapes 7x8x9 --experts 4 --quick \
                     --explain --untuned --json a.jsonl --svg a.svg --roofline r.svg --bits b.svg --backend gl \
                     --adapter NVIDIA";
         let model = Weights::Model("/cache/a.gguf".into());
         assert_eq!(
             forwarded(&line.replace("                    ", ""), &model).join(" ".as_ref()),
-            "--model /cache/a.gguf --contract gemm_*,gemv_* --quantize --explain --untuned \
+            "--model /cache/a.gguf --contract gemm_*,gemv_* --quantize --explain --untuned --experts 4 \
              --shapes 1x2x3,4x5x6,7x8x9 --quick --json a.jsonl --backend gl --adapter NVIDIA \
              --svg a.svg --roofline r.svg --bits b.svg"
         );

@@ -116,6 +116,10 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "MxNxK", value_delimiter = ',')]
     pub(crate) shapes: Vec<Shape>,
 
+    /// Take the shapes for mixtures of so many experts: N rows of W for each, and for each of the M rows of X an expert at random
+    #[arg(long, value_name = "E", requires = "shapes", conflicts_with = "peers", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) experts: Option<u32>,
+
     /// A shorter selection of rows and fewer repetitions: at most 3 minutes once built
     #[arg(long)]
     pub(crate) quick: bool,

@@ -1,9 +1,11 @@
 //! Mixtures of experts: each row of X by the matrix of its expert, whatever the table of offsets holds.
 
+use std::time::Duration;
+
 use anybit::half::f16;
 use anybit::{
-    Context, Engine, Epilogue, ExpertOffsets, Operands, OutputFormat, OutputMatrix, Plan,
-    PlanOptions, Problem,
+    Choices, ChosenBy, Context, Engine, Epilogue, ExpertOffsets, Operands, OutputFormat,
+    OutputMatrix, Plan, PlanOptions, Problem, TuneOptions,
 };
 use anybit_formats::{Nesting, PackedMatrix};
 use anybit_reference::bound::{Bounded, ErrorModel};
@@ -300,6 +302,34 @@ fn every_kernel_finds_the_experts() {
         rig.note(match kernels >= 2 * CONTRACTS.len() {
             true => Ok(()),
             false => Err(format!("only {kernels} kernels were run")),
+        });
+    });
+}
+
+/// The tuner makes up a table as it makes up operands.
+#[test]
+fn experts_are_tuned() {
+    on_each_adapter("experts_are_tuned", |rig| {
+        let context = rig.best();
+        let problem = Problem::new((6, 20, 64), format("i2"), format("i3"))
+            .with_output(OutputFormat::I32)
+            .with_experts(4);
+        let options = TuneOptions::new(vec![problem.clone()]).with_time(Duration::from_secs(10));
+        let tuned = || -> Outcome<Option<String>> {
+            let tuning = context.tune_blocking(&options, |_| {})?;
+            let found = &tuning.problems[0];
+            if found.fastest().is_none() || found.kernels.iter().any(|one| one.failure.is_some()) {
+                return Ok(Some(format!("{found:?}")));
+            }
+            let text = tuning.choices.to_json();
+            let chosen = context.clone().with_choices(Choices::parse(&text));
+            let by = chosen.explain(&problem, &PlanOptions::default())?.by;
+            Ok((by != ChosenBy::Tuned).then(|| format!("chosen by {by} of {text}")))
+        };
+        rig.note(match tuned() {
+            Ok(None) => Ok(()),
+            Ok(Some(wrong)) => Err(wrong),
+            Err(error) => Err(error.to_string()),
         });
     });
 }
