@@ -9,8 +9,8 @@ use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
 use crate::caps::{Fragment, MATRIX_FEATURES};
 use crate::kernel::{Engine, KernelRow, Skeleton, Tile};
-use crate::plan::Memories;
 use crate::pipeline::experts_binding;
+use crate::plan::Memories;
 use crate::problem::{OutputFormat, Problem};
 
 /// Rows of packed weights that alternate in memory, so that a vec4 brings whole units of four rows.
@@ -390,7 +390,7 @@ fn nesting_name(engine: Engine, nesting: Option<Nesting>) -> &'static str {
     match (engine, nesting) {
         (Engine::Bitplane, Some(Nesting::DoubleRounding)) => "_carry",
         (Engine::Dot4, Some(Nesting::DoubleRounding)) => "_rounded",
-        (Engine::Dot4, Some(Nesting::Truncation)) => "_truncated",
+        (Engine::Bitplane | Engine::Dot4, Some(Nesting::Truncation)) => "_truncated",
         _ => "",
     }
 }

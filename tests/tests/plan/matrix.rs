@@ -314,7 +314,7 @@ fn twins_with_the_constants_of_the_shaders() {
             let groups = x.groups(5120) > 1 || w.groups(5120) > 1;
             for k in [1, 31, 2100, 5120] {
                 let k = if groups {
-                    5120 * usize::from(k % 2 + 1) / 4
+                    5120 * (k % 2 + 1) / 4
                 } else {
                     k
                 };

@@ -7,7 +7,8 @@ use naga::back::glsl::Version;
 use naga::back::hlsl::ShaderModel;
 
 use super::every::{
-    Text, decoders, expert_gemms, gemms, l_muls, matrix_gemms, model_kernels, nested_gemms, quantizers,
+    Text, decoders, expert_gemms, gemms, l_muls, matrix_gemms, model_kernels, nested_gemms,
+    quantizers,
 };
 
 /// How many problems a failing test prints.
