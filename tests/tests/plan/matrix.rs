@@ -313,11 +313,7 @@ fn twins_with_the_constants_of_the_shaders() {
             let (x, w) = (format(x), format(w));
             let groups = x.groups(5120) > 1 || w.groups(5120) > 1;
             for k in [1, 31, 2100, 5120] {
-                let k = if groups {
-                    5120 * (k % 2 + 1) / 4
-                } else {
-                    k
-                };
+                let k = if groups { 5120 * (k % 2 + 1) / 4 } else { k };
                 if x.check_shape(3, k).is_err() || w.check_shape(5, k).is_err() {
                     continue;
                 }
