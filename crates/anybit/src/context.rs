@@ -147,7 +147,7 @@ impl fmt::Debug for Context {
 
 impl Context {
     /// A context on a device of the caller, with its queue. anybit uses of it what it has and requires nothing; ask for
-    /// [`wanted_features`] and [`wanted_limits`] when making it.
+    /// [`wanted_features`](crate::wanted_features) and [`wanted_limits`] when making it.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         Self::from_device_with(device, queue, None)
     }

@@ -72,7 +72,7 @@ const MUTATIONS: &[Mutation] = mutations! {
     "the sign of minifloats is lost": "format/minifloat", "vec4<u32>(0x80000000u)" => "vec4<u32>(0u)", Fma Tiled "e2m1rf" "f32" F32;
     "a level of the tree picks the wrong side": "format/codebook", "fmt_bit(bytes, 1u)" => "fmt_bit(bytes, 0u)", Fma Gemv "f32" "nf4g32f" F32;
     "a large table is read an entry too far": "format/codebook_large", "+ code" => "+ code + 1u", Fma Gemv "f32" "power5rf" F32;
-    "lifted minifloats forget the second doubling": "lift/minifloat", "value += value & middle & lift_mask(low);" => "", Dot4 Tiled "i8rf" "e2m3rh" F32;
+    "lifted minifloats forget the second doubling": "lift/minifloat", "value += value & middle_mask & low_mask;" => "", Dot4 Tiled "i8rf" "e2m3rh" F32;
     "lifted codes of a table are swapped": "lift/codebook", "lift_mask(bytes >> 1u)" => "lift_mask(bytes)", Dot4 Gemv "i8rf" "iq4nlg32f" F32;
     "the group's choice is not looked at": "lift/codebook", "operand().choices[choice]" => "operand().choices[0]", Dot4 Gemv "i8rf" "bitmod4g32qc" F32;
     "choices are not applied": "scale/affine", "operand().choices[scale.zero]" => "operand().choices[0]", Fma Gemv "f32" "bitmod3g32qc" F32;
@@ -81,9 +81,9 @@ const MUTATIONS: &[Mutation] = mutations! {
     "powers of two are one off": "scale/affine", "bytes << vec4<u32>(23u)" => "(bytes + 1u) << vec4<u32>(23u)", Dot4 Gemv "i8rf" "e2m1g32e" F32;
     "the second level is that of the matrix's start": "scale/affine", "group * GROUP / 256u" => "0u", Dot4 Gemv "i8rf" "u4g32sm" F32;
     "minima are read a word too far": "scale/affine", "operand().zeros" => "(operand().zeros + 1u)", Fma Tiled "f32" "u4g32fm" F32;
-    "the activation's offset is one off": "core/integer", "span.offset *" => "(span.offset + 1) *", Dot4 Tiled "b8" "i4" I32;
+    "the activation's offset is one off": "core/integer", "* span.offset)" => "* (span.offset + 1))", Dot4 Tiled "b8" "i4" I32;
     "what 8-bit weights lost is not added back": "lift/affine_weight", "return 128 *" => "return 127 *", Dot4 Gemv "u8" "u8" I32;
-    "the weight's offset is one off": "core/integer", "var offset = weight.offset;" => "var offset = weight.offset + 1;", Bitplane Tiled "i3" "i2" I32;
+    "the weight's offset is one off": "core/integer", "params.weight.offset * integers" => "(params.weight.offset + 1) * integers", Bitplane Tiled "i3" "i2" I32;
     "planes have the wrong weight": "kernel/gemv_bitplane", "power[p % W_BITS + q]" => "power[p % W_BITS]", Bitplane Gemv "u3" "u2" I32;
     "two f16 change places": "output/f16", "vec2<f32>(first, select(0.0, second, both))" => "vec2<f32>(select(0.0, second, both), first)", Dot4 Tiled "i8rf" "i4rf" F16;
     "f16 outputs lie a word too far": "output/f16", "index / 2u" => "index / 2u + 1u", Fma Gemv "f32" "f32" F16;

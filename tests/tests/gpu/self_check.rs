@@ -176,10 +176,10 @@ fn a_wrong_kernel_is_denied_and_worked_round() {
                 pair[c] = acc_finish(select(whole, whole & ~1, abs(whole) > 5000),",
             true,
         ),
-        ("sum_integers[m] += span.integers;", "", true),
+        ("sum_integers[i] += span.integers;", "", true),
         (
-            "var sum_integers: array<i32, THREAD_M>;",
-            "var sum_integers: array<f32, THREAD_M>;",
+            "var sum_integers: array<i32, ROUNDS>;",
+            "var sum_integers: array<f32, ROUNDS>;",
             false,
         ),
     ];

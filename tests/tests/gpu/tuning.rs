@@ -17,7 +17,7 @@ fn multiply(
     x: &PackedMatrix,
     w: &PackedMatrix,
 ) -> Outcome<(String, Vec<i32>)> {
-    let plan = context.plan(problem)?;
+    let plan = context.plan_with(problem, &PlanOptions::default().with_uploaded(true))?;
     let output = context.output(problem.output, problem.m, problem.n)?;
     let operands = Operands {
         activation: &context.upload(x, &plan.activation_layout())?,
@@ -68,7 +68,7 @@ fn a_tuning_is_kept_and_changes_no_result() {
             }
             let fastest = right.fastest().map(|kernel| kernel.id.clone());
             let chosen = context.clone().with_choices(read);
-            let explained = chosen.explain(&problem, &PlanOptions::default())?;
+            let explained = chosen.explain(&problem, &PlanOptions::default().with_uploaded(true))?;
             if explained.by != anybit::ChosenBy::Tuned {
                 return Ok(Some(format!("chosen by {}", explained.by)));
             }
