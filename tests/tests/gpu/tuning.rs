@@ -68,7 +68,8 @@ fn a_tuning_is_kept_and_changes_no_result() {
             }
             let fastest = right.fastest().map(|kernel| kernel.id.clone());
             let chosen = context.clone().with_choices(read);
-            let explained = chosen.explain(&problem, &PlanOptions::default().with_uploaded(true))?;
+            let explained =
+                chosen.explain(&problem, &PlanOptions::default().with_uploaded(true))?;
             if explained.by != anybit::ChosenBy::Tuned {
                 return Ok(Some(format!("chosen by {}", explained.by)));
             }
