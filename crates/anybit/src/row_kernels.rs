@@ -18,7 +18,7 @@ use crate::problem::OutputFormat;
 use crate::row_source::{RowSource, SourceKind};
 use crate::specialize::{
     SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, has_whole_texels, l_mul_constants,
-    log2, memory_name, operand, piece_constants,
+    log2, memory_modules, memory_name, operand, piece_constants,
 };
 
 pub(crate) const WORKGROUP: u32 = 64;
@@ -272,10 +272,11 @@ pub(crate) fn decoding_specialization(
         PieceLayout::Planes if format.element().has_codes() => "_planes",
         _ => "",
     };
-    let (memory, bindings) = match layout.memory {
-        Memory::Buffers => ("memory/buffers", "memory/decoded_buffers"),
-        Memory::Textures => ("memory/textures", "memory/decoded_textures"),
-        Memory::TextureCodes => ("memory/texture_codes", "memory/decoded_texture_codes"),
+    let [codes_memory, side_memory] = memory_modules(layout.memory);
+    let bindings = match layout.memory {
+        Memory::Buffers => "memory/decoded_buffers",
+        Memory::Textures => "memory/decoded_textures",
+        Memory::TextureCodes => "memory/decoded_texture_codes",
     };
     let in_memory = memory_name(layout.memory);
     Specialization {
@@ -286,7 +287,8 @@ pub(crate) fn decoding_specialization(
         key: ShaderKey {
             root,
             slots: vec![
-                ("memory", memory),
+                ("codes_memory", codes_memory),
+                ("side_memory", side_memory),
                 ("bindings", bindings),
                 ("codes", modules.codes),
                 ("format", modules.format),

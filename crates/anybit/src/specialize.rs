@@ -365,7 +365,7 @@ fn exact_columns(problem: &Problem) -> Option<u32> {
     Some((EXACT_SUMS / product.max(1)) as u32)
 }
 
-const fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+pub(crate) const fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 {
         a
     } else {
@@ -374,7 +374,7 @@ const fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 }
 
 /// Whether both operands are integers, so that the engine `matrix` adds them up exactly.
-fn is_integer_product(problem: &Problem) -> bool {
+pub(crate) fn is_integer_product(problem: &Problem) -> bool {
     let affine = |format: &MatrixFormat| format.element().affine().is_some();
     affine(&problem.activation) && affine(&problem.weight)
 }
@@ -392,6 +392,15 @@ fn nesting_name(engine: Engine, nesting: Option<Nesting>) -> &'static str {
         (Engine::Dot4, Some(Nesting::DoubleRounding)) => "_rounded",
         (Engine::Bitplane | Engine::Dot4, Some(Nesting::Truncation)) => "_truncated",
         _ => "",
+    }
+}
+
+/// The modules that read a matrix's codes and its side data.
+pub(crate) const fn memory_modules(memory: Memory) -> [&'static str; 2] {
+    match memory {
+        Memory::Buffers => ["memory/buffer_codes", "memory/buffer_side"],
+        Memory::Textures => ["memory/texture_codes", "memory/texture_side"],
+        Memory::TextureCodes => ["memory/texture_codes", "memory/buffer_side"],
     }
 }
 
@@ -487,19 +496,23 @@ pub(crate) fn specialize(
         OutputFormat::F16 => "output/f16",
         OutputFormat::I32 => "output/i32",
     };
-    let (activation_memory, activation_bindings) = match memories.activation {
-        Memory::TextureCodes => ("memory/texture_codes", "memory/activation_texture_codes"),
-        Memory::Buffers | Memory::Textures => ("memory/buffers", "memory/activation_buffers"),
+    let activation_bindings = match memories.activation {
+        Memory::TextureCodes => "memory/activation_texture_codes",
+        Memory::Buffers | Memory::Textures => "memory/activation_buffers",
     };
-    let (weight_memory, weight_bindings) = match memories.weight {
-        Memory::Textures => ("memory/textures", "memory/weight_textures"),
-        Memory::Buffers | Memory::TextureCodes => ("memory/buffers", "memory/weight_buffers"),
+    let weight_bindings = match memories.weight {
+        Memory::Textures => "memory/weight_textures",
+        Memory::Buffers | Memory::TextureCodes => "memory/weight_buffers",
     };
+    let [activation_codes_memory, activation_side_memory] = memory_modules(memories.activation);
+    let [weight_codes_memory, weight_side_memory] = memory_modules(memories.weight);
     let in_memory = memories.name();
     let mut slots = vec![
-        ("activation_memory", activation_memory),
+        ("activation_codes_memory", activation_codes_memory),
+        ("activation_side_memory", activation_side_memory),
         ("activation_bindings", activation_bindings),
-        ("weight_memory", weight_memory),
+        ("weight_codes_memory", weight_codes_memory),
+        ("weight_side_memory", weight_side_memory),
         ("weight_bindings", weight_bindings),
         (
             "rows",

@@ -1,6 +1,7 @@
 // Values of a packed matrix in any format and layout, four at a time.
 //#import core/operand
-//#import slot:memory as w_
+//#import slot:codes_memory as w_
+//#import slot:side_memory as w_
 //#import slot:bindings
 //#import slot:codes as w_
 //#import slot:format as w_

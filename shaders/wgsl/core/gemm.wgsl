@@ -1,8 +1,10 @@
 // Bindings, parameters and tile mapping of the GEMM family: Y[m, n] = sum over k of X[m, k] * W[n, k].
 //#import core/operand
-//#import slot:activation_memory as a_
+//#import slot:activation_codes_memory as a_
+//#import slot:activation_side_memory as a_
 //#import slot:activation_bindings
-//#import slot:weight_memory as w_
+//#import slot:weight_codes_memory as w_
+//#import slot:weight_side_memory as w_
 //#import slot:weight_bindings
 //#import slot:rows
 

@@ -2,12 +2,11 @@
 //
 // Reads P0 and INTERLEAVE.
 //#import core/operand
+//#import core/texels
 //#needs params
 
 @group(0) @binding(2) var codes: texture_storage_2d<rgba32uint, write>;
 
-// Texels of a row: TEXTURE_WIDTH of crates/anybit.
-const STORE_WIDTH: u32 = 512u;
 const STORE_TEXELS: u32 = P0 / 4u;
 const STORE_MASK: u32 = ((1u << P0) - 1u) * 0x01010101u;
 
@@ -24,6 +23,6 @@ fn store_block(row: u32, block: u32, bytes: array<u32, 8>) {
             }
         }
         let texel = operand_address(params.output, 0u, P0, INTERLEAVE, row, STORE_TEXELS * block + unit) / 4u;
-        textureStore(codes, vec2<u32>(texel % STORE_WIDTH, texel / STORE_WIDTH), words);
+        textureStore(codes, texels_place(texel), words);
     }
 }
