@@ -435,23 +435,33 @@ impl Context {
                     let places = [chunk.codes.start, chunk.side.start];
                     self.upload_rows(&rows, buffer, places)?;
                 }
-                ChunkMemory::Textures(textures) => {
-                    let [codes, side] = &**textures;
+                ChunkMemory::Textures(_) | ChunkMemory::TextureCodes(_) => {
                     let mut words = vec![0; chunk.sections.codes_words];
                     rows.fill_codes(0, &mut words);
-                    self.write_texture(codes, &words)?;
-                    self.write_texture(side, &rows.side())?;
-                }
-                ChunkMemory::TextureCodes(both) => {
-                    let (codes, side) = &**both;
-                    let mut words = vec![0; chunk.sections.codes_words];
-                    rows.fill_codes(0, &mut words);
-                    self.write_texture(codes, &words)?;
-                    self.write(side, 0, &rows.side())?;
+                    self.write_codes(chunk, &words)?;
+                    self.write_side(chunk, &rows.side())?;
                 }
             }
         }
         Ok(device)
+    }
+
+    /// Writes the words of a chunk's codes, from the first on.
+    pub(crate) fn write_codes(&self, chunk: &Chunk, words: &[u32]) -> Result<()> {
+        match &chunk.memory {
+            ChunkMemory::Buffer(buffer) => self.write(buffer, chunk.codes.start, words),
+            ChunkMemory::Textures(textures) => self.write_texture(&textures[0], words),
+            ChunkMemory::TextureCodes(both) => self.write_texture(&both.0, words),
+        }
+    }
+
+    /// Writes the words of a chunk's side data, from the first on.
+    pub(crate) fn write_side(&self, chunk: &Chunk, words: &[u32]) -> Result<()> {
+        match &chunk.memory {
+            ChunkMemory::Buffer(buffer) => self.write(buffer, chunk.side.start, words),
+            ChunkMemory::Textures(textures) => self.write_texture(&textures[1], words),
+            ChunkMemory::TextureCodes(both) => self.write(&both.1, 0, words),
+        }
     }
 
     pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
@@ -460,7 +470,7 @@ impl Context {
     }
 
     /// Writes words, four a texel, from the first texel on.
-    pub(crate) fn write_texture(&self, target: &Words, words: &[u32]) -> Result<()> {
+    fn write_texture(&self, target: &Words, words: &[u32]) -> Result<()> {
         let bytes = little_endian(words);
         let mut rest: &[u8] = &bytes;
         let mut y = 0;

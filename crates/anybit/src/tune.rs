@@ -15,7 +15,7 @@ use crate::choices::{Choices, ChosenBy, Explained, Figure, ShapeClass, explain};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, Skeleton};
-use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix};
+use crate::matrix::{Chunk, DeviceMatrix};
 use crate::plan::{Candidate, Memories, PlanOptions, plan_of};
 use crate::prepare::{Epilogue, Operands, Prepared};
 use crate::problem::Problem;
@@ -511,36 +511,20 @@ fn made_up(
     let codes = random_words(format.element());
     for chunk in &matrix.chunks {
         let side = side_words(&format, chunk);
-        match &chunk.memory {
-            ChunkMemory::Buffer(buffer) => {
-                let mut offset = chunk.codes.start;
-                while offset < chunk.codes.end {
-                    let words = codes.len().min(((chunk.codes.end - offset) / 4) as usize);
-                    context.write(buffer, offset, &codes[..words])?;
-                    offset += 4 * words as u64;
-                }
-                if let Some(side) = side {
-                    context.write(buffer, chunk.side.start, &side)?;
-                }
+        if let Some(buffer) = chunk.buffer() {
+            let mut offset = chunk.codes.start;
+            while offset < chunk.codes.end {
+                let words = codes.len().min(((chunk.codes.end - offset) / 4) as usize);
+                context.write(buffer, offset, &codes[..words])?;
+                offset += 4 * words as u64;
             }
-            ChunkMemory::Textures(textures) => {
-                let [codes_there, side_there] = &**textures;
-                let words = codes.iter().copied().cycle();
-                let words: Vec<u32> = words.take(chunk.sections.codes_words).collect();
-                context.write_texture(codes_there, &words)?;
-                if let Some(side) = side {
-                    context.write_texture(side_there, &side)?;
-                }
-            }
-            ChunkMemory::TextureCodes(both) => {
-                let (codes_there, side_there) = &**both;
-                let words = codes.iter().copied().cycle();
-                let words: Vec<u32> = words.take(chunk.sections.codes_words).collect();
-                context.write_texture(codes_there, &words)?;
-                if let Some(side) = side {
-                    context.write(side_there, 0, &side)?;
-                }
-            }
+        } else {
+            let words = codes.iter().copied().cycle();
+            let words: Vec<u32> = words.take(chunk.sections.codes_words).collect();
+            context.write_codes(chunk, &words)?;
+        }
+        if let Some(side) = side {
+            context.write_side(chunk, &side)?;
         }
     }
     matrices.insert(layout, matrix.clone());
