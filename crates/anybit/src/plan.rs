@@ -16,7 +16,7 @@ use crate::problem::{Batch, OutputFormat, Problem};
 use crate::self_check::{Verdict, Verdicts};
 use crate::specialize::{
     Parts, Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, has_whole_texels,
-    layouts, span, specialize, spill_of,
+    is_integer_product, layouts, span, specialize, spill_of,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -1041,10 +1041,9 @@ fn supports_matrix(problem: &Problem) -> Result<(), Reason> {
     if !weight.element().fits_f16() || (weight.element().has_choices() && !grouped_weight) {
         return Err(Reason::Weight(*weight));
     }
-    let integers = activation.element().affine().is_some() && weight.element().affine().is_some();
     let whole = group_of(activation) == 0 && !grouped_weight;
     let minimum = weight.zero_kind() == ZeroKind::Minimum;
-    if problem.output == OutputFormat::I32 && !(integers && whole && !minimum) {
+    if problem.output == OutputFormat::I32 && !(is_integer_product(problem) && whole && !minimum) {
         return Err(Reason::Output(problem.output));
     }
     Ok(())
@@ -1125,6 +1124,15 @@ fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
     }
 }
 
+/// Workgroups that have work. Experts that have rows are taken to have as many; workgroups without rows cost next to nothing.
+fn tiles(problem: &Problem, tile: &Tile) -> f64 {
+    let segments = (problem.m as f64 / problem.segment().max(1) as f64).ceil();
+    segments
+        * (problem.segment() as f64 / f64::from(tile.m)).ceil()
+        * (problem.n as f64 / f64::from(tile.n)).ceil()
+        * problem.batch.count as f64
+}
+
 /// The estimate: arithmetic and loads of all invocations, and the penalty of too few of them. Only its order matters.
 fn cost(
     row: &KernelRow,
@@ -1167,7 +1175,8 @@ fn cost(
             8.0 * weight_bits * (look_up + LOOK_UP_OPERATIONS * rates.multiply_add)
                 + 64.0 * rates.multiply_add / thread_n
         }
-        Engine::Matrix => 32.0 * rates.matrix,
+        // It has a cost of its own.
+        Engine::Matrix => 0.0,
     };
     let mut decode = decode_cost(row.engine, problem.weight.element());
     if row.engine == Engine::Dot4 && nesting == Some(Nesting::DoubleRounding) {
@@ -1188,8 +1197,7 @@ fn cost(
                 Engine::Fma | Engine::LMul => 32.0,
                 Engine::Dot4 => 8.0,
                 Engine::Bitplane => activation_bits.max(weight_bits),
-                Engine::Lut | Engine::Lut8 => 0.0,
-                Engine::Matrix => 16.0,
+                Engine::Lut | Engine::Lut8 | Engine::Matrix => 0.0,
             };
             arithmetic +=
                 (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;
@@ -1212,12 +1220,6 @@ fn cost(
                 + thread_n * (weight_bits + scales) * weight_load
         }
     };
-    // Experts that have rows are taken to have as many; workgroups without rows cost next to nothing.
-    let segments = (problem.m as f64 / problem.segment().max(1) as f64).ceil();
-    let tiles = segments
-        * (problem.segment() as f64 / f64::from(tile.m)).ceil()
-        * (problem.n as f64 / f64::from(tile.n)).ceil()
-        * problem.batch.count as f64;
     // A team's lanes take turns by what one load of the weights brings: a span of floats, or a block of codes.
     let turn = match problem.weight.element() {
         ElementFormat::Float(_) => f64::from(span(problem)) / 32.0,
@@ -1233,7 +1235,7 @@ fn cost(
                 Reduce::Workgroup => 2.0 * rates.workgroup_load + 2.0 * rates.barrier,
             };
     }
-    let invocations = tiles * f64::from(tile.workgroup);
+    let invocations = tiles(problem, tile) * f64::from(tile.workgroup);
     each * invocations.max(rates.invocations)
 }
 
@@ -1267,9 +1269,7 @@ fn matrix_cost(tile: &Tile, problem: &Problem, caps: &Caps) -> f64 {
     let barriers = rates.barrier * 64.0 / f64::from(tile.k);
     let steps = (problem.k as f64 / 32.0).max(1.0).ceil();
     let each = (products + staged + spilled + barriers) * turns * steps;
-    let tiles =
-        (problem.m as f64 / m).ceil() * (problem.n as f64 / n).ceil() * problem.batch.count as f64;
-    each * (tiles * workgroup).max(rates.invocations)
+    each * (tiles(problem, tile) * workgroup).max(rates.invocations)
 }
 
 #[cfg(test)]
