@@ -17,11 +17,11 @@ use half::f16;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, Skeleton};
-use crate::matrix::Values;
+use crate::matrix::{OutputMatrix, Values};
 use crate::plan::{Plan, PlanOptions};
 use crate::prepare::{Epilogue, Operands};
 use crate::problem::{Batch, OutputFormat, Problem};
-use crate::specialize::{group_of, spill_of};
+use crate::specialize::{greatest_common_divisor, group_of, spill_of};
 
 /// What a self-check of a kernel found on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -219,9 +219,9 @@ impl Context {
             }
         };
         let output = self.output(problem.output, problem.m, problem.n)?;
-        let residual = match problem.residual {
-            true => Some(self.residual_of(&output)?),
-            false => None,
+        let residual = match &case.residual {
+            Some(values) => Some(self.residual_of(&output, values)?),
+            None => None,
         };
         let operands = Operands {
             activation: &activation,
@@ -236,9 +236,20 @@ impl Context {
         Ok(case.compare(&found))
     }
 
-    /// Zeros in the shape of an output, which are enough to see that a residual is added rather than put in its place.
-    fn residual_of(&self, output: &crate::OutputMatrix) -> Result<crate::OutputMatrix> {
-        self.output(output.format(), output.rows(), output.columns())
+    /// Values, row-major, as a residual of an output.
+    fn residual_of(&self, output: &OutputMatrix, values: &[f32]) -> Result<OutputMatrix> {
+        let residual = self.output(output.format(), output.rows(), output.columns())?;
+        if let Some(buffer) = residual.buffer() {
+            let mut words = vec![0; residual.rows() * residual.row_stride()];
+            let rows = words.chunks_exact_mut(residual.row_stride());
+            for (words, values) in rows.zip(values.chunks_exact(residual.columns())) {
+                for (word, value) in words.iter_mut().zip(values) {
+                    *word = value.to_bits();
+                }
+            }
+            self.write(buffer, 0, &words)?;
+        }
+        Ok(residual)
     }
 }
 
@@ -249,6 +260,7 @@ struct Case {
     x: PackedMatrix,
     /// W as it is stored, where the kernel reads it at fewer bits.
     stored: PackedMatrix,
+    residual: Option<Vec<f32>>,
     expected: Vec<f64>,
 }
 
@@ -261,8 +273,7 @@ const LONGEST: usize = 4096;
 impl Case {
     /// The cases of a plan's kernel.
     fn of(plan: &Plan) -> Result<Vec<Self>> {
-        let unit = Unit::One;
-        let mut units = vec![unit];
+        let mut units = vec![Unit::One];
         let small = |format: &MatrixFormat| Unit::Smallest.of(format.element()) < 1.0 / 16384.0;
         // The subnormals of f16, which a matrix unit must not take for 0.
         if plan.engine() == Engine::Matrix
@@ -306,7 +317,8 @@ impl Case {
         let columns = if group != 0 {
             let both =
                 [group_of(&full.activation), group_of(&full.weight)].map(|group| group.max(1));
-            let step = both[0] as usize * both[1] as usize / common(both[0], both[1]) as usize;
+            let step = both[0] as usize * both[1] as usize
+                / greatest_common_divisor(both[0], both[1]) as usize;
             columns.next_multiple_of(step)
         } else if codebook(&full.activation) || codebook(&full.weight) {
             columns.next_multiple_of(32)
@@ -358,6 +370,16 @@ impl Case {
                 expected.push(x.iter().zip(w).map(|(x, w)| x * w).sum());
             }
         }
+        // A unit towards 0, so that no sum becomes larger than it was.
+        let unit = activation.unit * weight.unit;
+        let residual = problem.residual.then(|| {
+            let towards_zero = |sum: &f64| if *sum > 0.0 { -unit } else { unit };
+            let residual: Vec<f64> = expected.iter().map(towards_zero).collect();
+            for (sum, residual) in expected.iter_mut().zip(&residual) {
+                *sum += residual;
+            }
+            residual.into_iter().map(|value| value as f32).collect()
+        });
         Ok(Self {
             plan: Plan {
                 problem,
@@ -365,6 +387,7 @@ impl Case {
             },
             x,
             stored,
+            residual,
             expected,
         })
     }
@@ -426,10 +449,6 @@ fn is_rounded_f16(found: f64, value: f64) -> bool {
     (found - value).abs() < step || found == value
 }
 
-const fn common(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { common(b, a % b) }
-}
-
 /// Which values of an element a case is made of: multiples of a power of two.
 #[derive(Clone, Copy)]
 enum Unit {
@@ -464,7 +483,7 @@ const LARGEST_MULTIPLE: f64 = 1023.0;
 /// How many of the least magnitudes of a group light columns have.
 const LIGHT: usize = 3;
 
-/// Zero points, choices and powers of two by which groups differ.
+/// How many zero points or choices groups differ by.
 const ZERO_POINTS: usize = 4;
 
 /// The elements of which a case's operand is made.

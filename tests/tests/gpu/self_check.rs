@@ -239,3 +239,22 @@ fn a_wrong_kernel_is_denied_and_worked_round() {
         }
     });
 }
+
+/// A residual that is left out, which zeros for a residual would not show.
+#[test]
+fn a_residual_that_is_left_out_is_found() {
+    let module = "output/f32_residual";
+    let dropped = ("second + out_residual[index + 1u]", "second");
+    on_each_adapter("a_residual_that_is_left_out_is_found", |rig| {
+        let context = context(rig.adapter(), module, dropped.0, dropped.1);
+        for (engine, x, w) in [(Dot4, "i8rf", "i4g32h"), (Fma, "f32", "f32")] {
+            let problem = Problem::new((1, 40, 512), format(x), format(w)).with_residual();
+            let options = PlanOptions::engine(engine);
+            let plan = context.plan_with(&problem, &options).expect("a plan");
+            rig.note(match context.self_check_blocking([&plan]).as_deref() {
+                Ok([Verdict::Wrong { count: 1.., .. }]) => Ok(()),
+                other => Err(format!("{}: {other:?}", plan.id())),
+            });
+        }
+    });
+}
