@@ -22,6 +22,8 @@ pub(crate) fn plan(
     engine: Option<Engine>,
 ) -> Result<Plan, Error> {
     let options = engine.map_or_else(PlanOptions::default, PlanOptions::engine);
+    // Both operands are uploaded in the layouts that the plan names.
+    let options = options.with_uploaded(true);
     let plan = match engine {
         // It is taken only after a self-check.
         Some(Engine::Matrix) => context.plan_checked_blocking(problem, &options),
