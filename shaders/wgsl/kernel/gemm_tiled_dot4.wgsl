@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let row = gemm_activation_row(tile, first_m + item);
                 let four = item / (4u * THREADS_M);
                 let thread = (item / 4u) % THREADS_M;
-                //#unroll
+                // Not unrolled: the body is large enough.
                 for (var b = 0u; b < TILE_BLOCKS; b++) {
                     // Where the tile goes on past the last block, nothing is made of it.
                     let block = min(first_block + b, blocks - 1u);
@@ -121,7 +121,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let row = gemm_weight_row(tile, first_n + place);
                 let four = place / (4u * THREADS_N);
                 let thread = (place / 4u) % THREADS_N;
-                //#unroll
                 for (var b = 0u; b < TILE_BLOCKS; b++) {
                     let block = min(first_block + b, blocks - 1u);
                     let words = w_fmt_row(row, block);
