@@ -188,6 +188,12 @@ fn engines(page: &mut String) {
                 "as `dot4`",
                 "every plane of X and every plane of W: and, bit count; sums of equal p + q are shifted once",
             ),
+            Engine::Swar => (
+                "as `bitplane`; both widths together up to 14 bits",
+                "as `bitplane`",
+                "as `dot4`",
+                "two rows of X a word: a 32-bit multiply is two products, and their sums of 16 bits are parted in time",
+            ),
             Engine::LMul => (
                 "as `fma`",
                 "as `fma`",

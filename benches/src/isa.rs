@@ -220,10 +220,10 @@ fn kept_kernels() -> Result<Vec<Named>, Error> {
         kernels.retain(|(_, candidate)| {
             let tile = candidate.tile;
             let gemv = candidate.skeleton == Skeleton::Gemv;
-            let asked_for = matches!(candidate.engine, Engine::Lut | Engine::Lut8 | Engine::LMul);
+            let kept = is_kept(candidate.engine);
             tile.thread_m * tile.thread_n <= LIMITS[usize::from(gemv)]
                 && (!gemv || tile.m == 1)
-                && !asked_for
+                && kept
         });
         // The largest of each kind first.
         kernels.sort_by_key(|(kernel, candidate)| {
@@ -245,6 +245,15 @@ fn kept_kernels() -> Result<Vec<Named>, Error> {
         kept.extend(kernels);
     }
     Ok(in_order(kept))
+}
+
+/// Whether figures of an engine are kept: not of those that are asked for, nor of what GPUs leave to drivers that run shaders on
+/// a CPU, nor of what needs features that this driver lacks.
+const fn is_kept(engine: Engine) -> bool {
+    !matches!(
+        engine,
+        Engine::Lut | Engine::Lut8 | Engine::LMul | Engine::Matrix | Engine::Swar
+    )
 }
 
 fn in_order(mut kernels: Vec<Named>) -> Vec<Named> {
@@ -450,15 +459,10 @@ mod tests {
         // Every kernel that there are aims for.
         for row in KERNELS {
             let kind = |candidate: &Candidate| (candidate.engine, candidate.skeleton);
-            // Those that are asked for, and those that no device without their features takes.
-            let asked_for = matches!(
-                row.engine,
-                Engine::Lut | Engine::Lut8 | Engine::LMul | Engine::Matrix
-            );
             let found = kept
                 .iter()
                 .any(|(_, candidate)| kind(candidate) == (row.engine, row.skeleton));
-            assert_eq!(found, !asked_for, "{}", row.stem);
+            assert_eq!(found, is_kept(row.engine), "{}", row.stem);
         }
     }
 

@@ -40,6 +40,7 @@ impl Ceilings {
         match engine {
             Engine::Fma => Some((self.multiply_add, 1)),
             Engine::Dot4 => Some((self.dot4_signed, 1)),
+            Engine::Swar => Some((self.swar, 1)),
             // A product of p and q bits is p·q one-bit products.
             Engine::Bitplane => Some((self.bit_count, activation_bits * weight_bits)),
             _ => None,

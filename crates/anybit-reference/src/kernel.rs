@@ -28,6 +28,7 @@ mod gemm_subgroup_bitplane;
 mod gemm_subgroup_dot4;
 mod gemm_subgroup_fma;
 mod gemm_subgroup_lmul;
+mod gemm_subgroup_swar;
 mod gemm_tiled_bitplane;
 mod gemm_tiled_dot4;
 mod gemm_tiled_fma;
@@ -49,6 +50,7 @@ mod quantize_groups;
 mod quantize_rows;
 mod reduce;
 mod rotate;
+mod swar;
 mod write_rows;
 
 pub use accumulate::Output;
@@ -64,6 +66,7 @@ pub use gemm_subgroup_bitplane::gemm_subgroup_bitplane;
 pub use gemm_subgroup_dot4::gemm_subgroup_dot4;
 pub use gemm_subgroup_fma::gemm_subgroup_fma;
 pub use gemm_subgroup_lmul::gemm_subgroup_lmul;
+pub use gemm_subgroup_swar::gemm_subgroup_swar;
 pub use gemm_tiled_bitplane::gemm_tiled_bitplane;
 pub use gemm_tiled_dot4::gemm_tiled_dot4;
 pub use gemm_tiled_fma::gemm_tiled_fma;
@@ -97,6 +100,7 @@ pub const KERNELS: &[&str] = &[
     "gemm_subgroup_dot4",
     "gemm_subgroup_fma",
     "gemm_subgroup_lmul",
+    "gemm_subgroup_swar",
     "gemm_tiled_bitplane",
     "gemm_tiled_dot4",
     "gemm_tiled_fma",

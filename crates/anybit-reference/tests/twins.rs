@@ -27,6 +27,13 @@ fn integer_kernels<T: kernel::Output>() -> [(&'static str, Integer<T>); 6] {
     ]
 }
 
+/// The kernels that take only pairs of which 16 bits hold four products.
+const NARROW_KERNELS: [(&str, Integer<i32>, Integer<f32>); 1] = [(
+    "gemm_subgroup_swar",
+    kernel::gemm_subgroup_swar,
+    kernel::gemm_subgroup_swar,
+)];
+
 fn lmul_kernels() -> [(&'static str, Integer<f32>); 3] {
     [
         ("gemm_tiled_lmul", kernel::gemm_tiled_lmul),
@@ -54,6 +61,41 @@ fn naive(x: &PackedMatrix, w: &PackedMatrix) -> Vec<i64> {
         }
     }
     y
+}
+
+/// Every pair of widths that is taken gives the integers of the other engines, under scales too; wider ones are refused.
+#[test]
+fn narrow_kernels_equal_the_others() {
+    for (name, integer, scaled_kernel) in NARROW_KERNELS {
+        for (p, q) in (1..=8_u32).flat_map(|p| (1..=8).map(move |q| (p, q))) {
+            let codes = |bits: u32, prefix: &str, suffix: &str| {
+                let binary = if bits == 1 { "u" } else { prefix };
+                format(&format!("{binary}{bits}{suffix}"))
+            };
+            let x = matrix(codes(p, "i", ""), 3, 75, 1);
+            let w = matrix(codes(q, "u", ""), 5, 75, 2);
+            let found = integer(&x, &w, Batches::ONE, Tile::of(&x, &w));
+            let terms = 0xffff / (((1 << p) - 1) * ((1 << q) - 1));
+            if terms < 4 {
+                let found = found.unwrap_err();
+                assert!(
+                    matches!(found, ReferenceError::Constant { found, .. } if found == terms),
+                    "{name} {p} x {q} bits: {found}"
+                );
+                continue;
+            }
+            let found: Vec<i64> = found.unwrap().into_iter().map(i64::from).collect();
+            assert_eq!(found, naive(&x, &w), "{name} {p} x {q} bits");
+            let x = matrix(codes(p, "b", "rf"), 3, 96, 3);
+            let w = matrix(codes(q, "u", "g16hm"), 5, 96, 4);
+            let tile = Tile::of(&x, &w);
+            assert_eq!(
+                scaled_kernel(&x, &w, Batches::ONE, tile).unwrap(),
+                kernel::gemm_subgroup_bitplane::<f32>(&x, &w, Batches::ONE, tile).unwrap(),
+                "{name} {p} x {q} bits"
+            );
+        }
+    }
 }
 
 fn check_integers(x: &PackedMatrix, w: &PackedMatrix, spans: &[usize], lanes: &[usize]) {

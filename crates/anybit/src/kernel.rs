@@ -13,6 +13,8 @@ pub enum Engine {
     Dot4,
     /// Bit counts over planes.
     Bitplane,
+    /// Two products of codes a 32-bit multiply: what is fast where packed dot products are emulated.
+    Swar,
     /// [L-Mul](anybit_formats::LMul) in place of f32 multiplication: an emulation, taken only if asked for.
     LMul,
     /// Planes look sums of four activations up in tables of f32.
@@ -26,11 +28,12 @@ pub enum Engine {
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Fma,
         Self::Dot4,
         Self::Bitplane,
         Self::Matrix,
+        Self::Swar,
         Self::Lut,
         Self::Lut8,
         Self::LMul,
@@ -42,6 +45,7 @@ impl Engine {
             Self::Fma => "fma",
             Self::Dot4 => "dot4",
             Self::Bitplane => "bitplane",
+            Self::Swar => "swar",
             Self::LMul => "lmul",
             Self::Lut => "lut",
             Self::Lut8 => "lut8",
@@ -56,6 +60,11 @@ impl Engine {
 }
 
 impl Engine {
+    /// Whether it multiplies integers, exactly, and scales their sums.
+    pub(crate) const fn is_integer(self) -> bool {
+        matches!(self, Self::Dot4 | Self::Bitplane | Self::Swar)
+    }
+
     /// Whether it looks products up in tables.
     pub(crate) const fn has_tables(self) -> bool {
         matches!(self, Self::Lut | Self::Lut8)
@@ -185,6 +194,7 @@ kernels! {
     gemm_subgroup_dot4,
     gemm_subgroup_bitplane,
     gemm_subgroup_lmul,
+    gemm_subgroup_swar,
     gemv_fma,
     gemv_dot4,
     gemv_bitplane,

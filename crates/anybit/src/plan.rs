@@ -16,7 +16,7 @@ use crate::problem::{Batch, OutputFormat, Problem};
 use crate::self_check::{Verdict, Verdicts};
 use crate::specialize::{
     Parts, Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, has_whole_texels,
-    is_integer_product, layouts, span, specialize, spill_of,
+    is_integer_product, layouts, span, specialize, spill_of, swar_terms,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -28,6 +28,9 @@ const DECODE_LIMIT: f64 = 5200.0;
 
 /// Invocations that share tables of looked-up sums: `LUT_CLUSTER` of core/lut.wgsl.
 const TABLE_CLUSTER: u32 = 8;
+
+/// The fewest products that are worth summing in 16 bits before the sums are parted.
+const SWAR_LEAST_TERMS: u32 = 4;
 
 /// The widest weights that are looked up plane by plane.
 const TABLE_BITS: u32 = 4;
@@ -284,6 +287,11 @@ pub enum Reason {
     Tables,
     /// Its tables are rounded, so that it is taken only if asked for by engine or id.
     RoundedTables,
+    /// Its sums of 16 bits hold only so many products of codes of these widths.
+    Terms {
+        /// The products that a sum holds.
+        terms: u32,
+    },
     /// The tile would unroll into too much code for such operands.
     Unroll,
     /// Batches of such a number of rows do not start on whole groups of four rows.
@@ -367,6 +375,10 @@ impl fmt::Display for Reason {
                 "must pass a self-check on this device first: Context::self_check"
             ),
             Self::Denied => write!(formatter, "failed a self-check on this device"),
+            Self::Terms { terms } => write!(
+                formatter,
+                "sums products in 16 bits, which hold {terms} of these formats and must hold {SWAR_LEAST_TERMS}"
+            ),
             Self::Unroll => write!(formatter, "unrolls into too much code for these formats"),
             Self::BatchRows(rows) => {
                 write!(
@@ -684,10 +696,7 @@ pub fn plan_with(
 ///
 /// Those of [`plan`] but [`Error::Unsupported`].
 pub(crate) fn plan_of(problem: &Problem, caps: &Caps, candidate: Candidate) -> Result<Plan> {
-    if matches!(
-        candidate.engine,
-        Engine::Dot4 | Engine::Bitplane | Engine::Matrix
-    ) {
+    if candidate.engine.is_integer() || candidate.engine == Engine::Matrix {
         check_accumulator(problem, candidate.nesting)?;
     }
     let plan = Plan {
@@ -957,6 +966,12 @@ fn supports(
         if !takes(weight) || (weight.has_choices() && !grouped_weight) {
             return Err(Reason::Weight(problem.weight));
         }
+        if row.engine == Engine::Swar {
+            let terms = swar_terms(activation, weight);
+            if terms < SWAR_LEAST_TERMS {
+                return Err(Reason::Terms { terms });
+            }
+        }
         let codebook = activation.codebook().is_some() || weight.codebook().is_some();
         if codebook && !problem.k.is_multiple_of(32) {
             return Err(Reason::Columns(problem.k));
@@ -1070,6 +1085,8 @@ struct Rates {
     plane: f64,
     /// A multiply-add of a cooperative matrix.
     matrix: f64,
+    /// Two products of codes, and their sums.
+    swar: f64,
     shuffle: f64,
     /// Invocations that the device wants in flight.
     invocations: f64,
@@ -1088,6 +1105,7 @@ const fn rates(class: DeviceClass) -> Rates {
             dot4: 4.0,
             plane: 3.0,
             matrix: 1.0,
+            swar: 1.5,
             shuffle: 5.0,
             invocations: 64.0,
         },
@@ -1102,6 +1120,8 @@ const fn rates(class: DeviceClass) -> Rates {
             plane: 3.0,
             // By data sheets, not measured.
             matrix: 0.125,
+            // A multiply of 32 bits takes four times that of an f32.
+            swar: 5.0,
             shuffle: 4.0,
             invocations: 16384.0,
         },
@@ -1117,7 +1137,7 @@ fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
         (Engine::Bitplane | Engine::Lut | Engine::Lut8, _) | (_, ElementFormat::Float(_)) => 0.0,
         (Engine::Fma | Engine::LMul | Engine::Matrix, ElementFormat::Minifloat(_)) => 320.0,
         (Engine::Fma | Engine::LMul | Engine::Matrix, ElementFormat::Codebook(_)) => 600.0,
-        (Engine::Fma | Engine::LMul | Engine::Matrix, _) => 64.0,
+        (Engine::Fma | Engine::LMul | Engine::Matrix, _) | (Engine::Swar, _) => 64.0,
         (Engine::Dot4, ElementFormat::Minifloat(_)) => 144.0,
         (Engine::Dot4, ElementFormat::Codebook(_)) => 400.0,
         (Engine::Dot4, _) => 16.0,
@@ -1166,6 +1186,7 @@ fn cost(
         Engine::LMul => 32.0 * 13.0 * rates.multiply_add,
         Engine::Dot4 => 8.0 * rates.dot4,
         Engine::Bitplane => activation_bits * weight_bits * rates.plane,
+        Engine::Swar => 16.0 * rates.swar,
         Engine::Lut | Engine::Lut8 => {
             // Eight lookups a plane, and an entry of each of eight tables for all rows of W of an invocation.
             let look_up = match reduce {
@@ -1197,7 +1218,7 @@ fn cost(
                 Engine::Fma | Engine::LMul => 32.0,
                 Engine::Dot4 => 8.0,
                 Engine::Bitplane => activation_bits.max(weight_bits),
-                Engine::Lut | Engine::Lut8 | Engine::Matrix => 0.0,
+                Engine::Swar | Engine::Lut | Engine::Lut8 | Engine::Matrix => 0.0,
             };
             arithmetic +=
                 (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;

@@ -413,6 +413,12 @@ pub(crate) const fn memory_name(memory: Memory) -> &'static str {
     }
 }
 
+/// Products of codes of such widths that a sum of 16 bits holds.
+pub(crate) fn swar_terms(activation: ElementFormat, weight: ElementFormat) -> u32 {
+    let largest = |element: ElementFormat| (1_u32 << element.bits().min(8)) - 1;
+    u32::from(u16::MAX) / (largest(activation) * largest(weight)).max(1)
+}
+
 /// The constants of core/l_mul.wgsl.
 pub(crate) fn l_mul_constants(header: Header, l_mul: LMul) -> Header {
     header
@@ -467,6 +473,12 @@ pub(crate) fn specialize(
     let header = match row.engine {
         Engine::Bitplane | Engine::Lut | Engine::Lut8 => {
             header.constant_u32("W_CARRY", carry_planes(row.engine, nesting))
+        }
+        Engine::Swar => {
+            let terms = swar_terms(problem.activation.element(), problem.weight.element());
+            // The largest power of two of them, so that whole steps make a span.
+            let step = 1 << terms.min(span(problem)).max(1).ilog2();
+            header.constant_u32("SWAR_STEP", step)
         }
         _ => header,
     };
@@ -571,13 +583,13 @@ pub(crate) fn specialize(
                 },
             ));
         }
-        Engine::Bitplane => {}
+        Engine::Bitplane | Engine::Swar => {}
         Engine::Lut | Engine::Lut8 => {
             slots.push(("activation_format", activation.format));
             slots.push(("activation_ahead", activation.ahead));
         }
     }
-    if matches!(row.engine, Engine::Dot4 | Engine::Bitplane) {
+    if row.engine.is_integer() {
         slots.push((
             "accumulate",
             match (problem.output, grouped) {
@@ -654,7 +666,7 @@ pub(crate) fn specialize(
                     },
                 ));
             }
-            if matches!(row.engine, Engine::Dot4 | Engine::Bitplane) {
+            if row.engine.is_integer() {
                 slots.push((
                     "team_sum",
                     if grouped && problem.output != OutputFormat::I32 {
@@ -734,7 +746,7 @@ fn tiled_memory(
     match engine {
         Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
         Engine::Dot4 => tile.k * (tile.m + tile.n) + beside,
-        Engine::Lut | Engine::Lut8 | Engine::Matrix => 0,
+        Engine::Swar | Engine::Lut | Engine::Lut8 | Engine::Matrix => 0,
         Engine::Bitplane => {
             let weight_planes = bits(&problem.weight) + carry_planes;
             (tile.k / 8) * (bits(&problem.activation) * tile.m + weight_planes * tile.n) + beside

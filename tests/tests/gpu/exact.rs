@@ -1,9 +1,10 @@
 //! i32 outputs equal the integers of the reference, bit for bit.
 
 use anybit::{Engine, OutputFormat, PlanOptions, Problem, Skeleton};
-use anybit_formats::{ElementFormat, FORMATS, MatrixFormat};
+use anybit_formats::{ElementFormat, FORMATS, MatrixFormat, PackedMatrix, Zeros};
+use anybit_reference::exact;
 use anybit_tests::case::{Case, Kernel};
-use anybit_tests::compare::equal;
+use anybit_tests::compare::{self, equal};
 use anybit_tests::full;
 use anybit_tests::operand::{Fill, encodings, format, operand};
 use anybit_tests::random::Random;
@@ -53,6 +54,115 @@ fn check_pairs(rig: &mut Rig, engine: Engine) {
             check_mixes(rig, kernel, (p, q), turn % 3 == 0);
         }
     }
+}
+
+/// Products of two widths that a sum of 16 bits holds.
+fn swar_terms((p, q): (u8, u8)) -> u32 {
+    0xffff / (((1 << p) - 1) * ((1 << q) - 1))
+}
+
+/// Pairs of widths that are taken, unless `full` those whose sum is even: every code of X with every code of W, at every place of a
+/// block, and of some mixes of encodings in ragged shapes.
+#[test]
+fn swar_is_exact_for_all_pairs_of_widths() {
+    on_each_adapter("swar_is_exact_for_all_pairs_of_widths", |rig| {
+        if rig.best().caps().subgroup.is_none() {
+            println!("SKIP: no subgroups");
+            rig.note(Ok(()));
+            return;
+        }
+        for (turn, (p, q)) in all_pairs().into_iter().enumerate() {
+            let (x, w) = (encodings(q)[turn % 3], encodings(p)[turn / 3 % 3]);
+            let counts = [q, p].map(|bits| 1_usize << bits);
+            let problem = problem((counts[0], counts[1], 75), x, w);
+            let classes = rig.classes(&problem, Engine::Swar);
+            if swar_terms((p, q)) < 4 {
+                rig.note(match classes.is_empty() {
+                    true => Ok(()),
+                    false => Err(format!("{p} x {q} bits are taken")),
+                });
+                continue;
+            }
+            if (p + q) % 2 == 1 && !full() {
+                continue;
+            }
+            for class in classes {
+                let count = if full() { class.len() } else { 1 };
+                for &kernel in &class[..count] {
+                    let result = all_codes(rig, kernel, &problem, turn as u64);
+                    rig.note(result);
+                    if full() || turn % 7 == 0 {
+                        check_mixes(rig, kernel, (p, q), full());
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Another code in every row of X and W; in X another in every column, too.
+fn all_codes(rig: &mut Rig, kernel: Kernel, problem: &Problem, seed: u64) -> Result<(), String> {
+    let k = problem.k;
+    let matrix = |format: MatrixFormat, rows: usize, step: usize| {
+        let code = |index: usize| ((index / k + step * (index % k)) % rows) as u8;
+        let codes: Vec<u8> = (0..rows * k).map(code).collect();
+        PackedMatrix::from_codes(format, rows, k, &codes, &[], Zeros::None)
+            .map_err(|error| error.to_string())
+    };
+    let x = matrix(problem.activation, problem.m, 1)?;
+    let w = matrix(problem.weight, problem.n, 0)?;
+    let expected = exact::gemm_i64(&x, &w).map_err(|error| error.to_string())?;
+    let caps = rig.best().caps().clone();
+    let id = kernel
+        .id(problem, &caps)
+        .ok_or("it cannot do the problem")?;
+    let plan = anybit::plan(problem, &caps, &PlanOptions::kernel(&id))
+        .map_err(|error| error.to_string())?;
+    rig.note_pipeline(plan.specialization(), false);
+    let found = multiply(&rig.best(), &plan, &x, &w, &mut Random::new(seed))
+        .map_err(|error| format!("{id}: {error}"))?;
+    let wrong = compare::exact(&found.into_i32().unwrap_or_default(), &expected);
+    wrong.map_or(Ok(()), |wrong| Err(format!("{id}: {wrong}")))
+}
+
+/// The largest codes at lengths of K around those after which the sums of 16 bits are parted: one more product would
+/// pass them.
+#[test]
+fn swar_parts_its_sums_in_time() {
+    on_each_adapter("swar_parts_its_sums_in_time", |rig| {
+        if rig.best().caps().subgroup.is_none() {
+            println!("SKIP: no subgroups");
+            rig.note(Ok(()));
+            return;
+        }
+        for (x, w, step) in [
+            ("u8", "u4", 16),
+            ("u4", "u8", 16),
+            ("u8", "u5", 8),
+            ("u8", "u6", 4),
+            ("u7", "u7", 4),
+            ("u6", "u6", 16),
+            ("u4", "u4", 32),
+            ("u8", "u3", 32),
+        ] {
+            let (x, w) = (format(x), format(w));
+            let sample = Problem::new((19, 5, 64), x, w).with_output(OutputFormat::I32);
+            let classes = rig.classes(&sample, Engine::Swar);
+            for kernel in classes.into_iter().map(|class| class[0]) {
+                for k in [step, 2 * step, 32, 64, 256]
+                    .into_iter()
+                    .flat_map(|k| [k - 1, k, k + 1])
+                {
+                    let problem = Problem {
+                        k,
+                        ..sample.clone()
+                    };
+                    let case = Case::new(problem, kernel, 3);
+                    rig.check(&case.with_fills(Fill::Largest, Fill::Largest));
+                }
+            }
+        }
+    });
 }
 
 fn all_pairs() -> Vec<(u8, u8)> {
@@ -187,7 +297,7 @@ fn accumulators_hold_the_largest_products() {
     });
 }
 
-/// The same operands through both engines.
+/// The same operands through all engines.
 #[test]
 fn engines_agree() {
     on_each_adapter("engines_agree", |rig| {
@@ -199,17 +309,21 @@ fn engines_agree() {
                 Problem::new((6, 40, 90), format(x), format(w)).with_output(OutputFormat::I32);
             let mut outputs = Vec::new();
             let context = rig.best();
-            for engine in [Engine::Dot4, Engine::Bitplane] {
-                let plan = context
-                    .plan_with(&sample, &PlanOptions::engine(engine))
-                    .expect("a plan");
+            for engine in [Engine::Dot4, Engine::Bitplane, Engine::Swar] {
+                let plan = match context.plan_with(&sample, &PlanOptions::engine(engine)) {
+                    // It needs subgroups.
+                    Err(anybit::Error::Unsupported { .. }) if engine == Engine::Swar => continue,
+                    plan => plan.expect("a plan"),
+                };
                 let mut random = Random::new(index as u64);
                 let x = operand(&sample.activation, (6, 90), Fill::Random, &mut random);
                 let w = operand(&sample.weight, (40, 90), Fill::Random, &mut random);
                 let values = multiply(&context, &plan, &x, &w, &mut random).expect("a product");
                 outputs.push(values.into_i32().expect("integers"));
             }
-            rig.note_wrong(&sample.contract(), equal(&outputs[0], &outputs[1]));
+            for output in &outputs[1..] {
+                rig.note_wrong(&sample.contract(), equal(&outputs[0], output));
+            }
         }
     });
 }

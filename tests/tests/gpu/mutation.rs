@@ -41,9 +41,9 @@ struct Mutation {
     output: OutputFormat,
 }
 
-use Engine::{Bitplane, Dot4, Fma, LMul, Lut, Lut8};
+use Engine::{Bitplane, Dot4, Fma, LMul, Lut, Lut8, Swar};
 use OutputFormat::{F16, F32, I32};
-use Skeleton::{Gemv, Tiled};
+use Skeleton::{Gemv, Subgroup, Tiled};
 
 macro_rules! mutations {
     ($($what:literal: $module:literal, $from:literal => $to:literal, $engine:ident $skeleton:ident $activation:literal $weight:literal $output:ident;)*) => {
@@ -104,6 +104,10 @@ const MUTATIONS: &[Mutation] = mutations! {
     "the carry plane is not found": "core/bitplane", "start = operand.pieces.z" => "start = operand.pieces.x", Bitplane Gemv "i3" "i8>rounded4" I32;
     "the carry has the weight of the next plane": "kernel/gemm_tiled_bitplane", "power[p % W_BITS + q]" => "power[p * (W_BITS - 1u) / W_BITS + q]", Bitplane Tiled "u2" "i8>rounded3" I32;
     "sums of weights take the carry for a plane": "kernel/gemv_bitplane", "<< (plane % W_BITS)" => "<< plane", Bitplane Gemv "b3rf" "i8rf>rounded4" F32;
+    "rows of a pair change places": "core/swar", "(low_even & 0xffffu) | (high_even << 16u)" => "(high_even & 0xffffu) | (low_even << 16u)", Swar Subgroup "i8" "i4" I32;
+    "the halves of a sum are parted too low": "kernel/gemm_subgroup_swar", "products[j] & 0xffffu" => "products[j] & 0x3fffu", Swar Subgroup "u8" "u4" I32;
+    "codes of weights are summed by halves": "core/swar", "+ ((bytes >> 8u) & 0x00ff00ffu)" => "", Swar Subgroup "i8rf" "u4g32hm" F32;
+    "sums of the high rows are those of the low ones": "kernel/gemm_subgroup_swar", "both >> (16u * h)" => "both >> (16u * h * 0u)", Swar Subgroup "u5rf" "b3g16h" F32;
     "ties go up": "lift/nested_weight", "+ LIFT_HALF + (kept & BYTES_ONE)" => "+ LIFT_HALF + BYTES_ONE", Dot4 Tiled "i8" "i8>rounded6" I32;
     "the largest code wraps": "lift/nested_weight", "rounded - ((rounded >> KEPT) & BYTES_ONE)" => "rounded & LIFT_KEPT_MASK", Dot4 Gemv "i8rf" "i8g32h>rounded4" F32;
     "truncation keeps the low bits": "lift/nested_weight", "(bytes >> LIFT_DROPPED) & LIFT_KEPT_MASK" => "bytes & LIFT_KEPT_MASK", Dot4 Gemv "u8rf" "i8rf>truncated2" F32;
@@ -171,8 +175,15 @@ fn wrong_shaders_are_caught() {
             let mut options = PlanOptions::engine(mutation.engine).with_memory(Memory::Buffers);
             options.nesting = nested.map(|(_, nesting)| nesting);
             options.skeleton = Some(mutation.skeleton);
-            // Without subgroups, so that every adapter runs the same kernels.
-            let context = rig.floor();
+            // Without subgroups where that can be, so that every adapter runs the same kernels.
+            let context = match mutation.skeleton {
+                Subgroup => rig.best(),
+                _ => rig.floor(),
+            };
+            if mutation.skeleton == Subgroup && context.caps().subgroup.is_none() {
+                println!("SKIP: {}: no subgroups", mutation.what);
+                continue;
+            }
             let plan = context
                 .plan_with(&problem, &options)
                 .unwrap_or_else(|error| panic!("{error}"));

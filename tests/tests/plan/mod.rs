@@ -243,6 +243,60 @@ fn options_narrow_the_choice() {
     assert_eq!(plan.engine(), Engine::Fma);
 }
 
+/// Two products a multiply are for subgroups and for codes of which 16 bits hold four products; drivers that run shaders on a
+/// CPU take them unasked, GPUs do not.
+#[test]
+fn two_products_a_multiply_are_for_narrow_codes() {
+    let software = Caps {
+        class: DeviceClass::Software,
+        subgroup: Some((8, 8)),
+        ..Caps::floor()
+    };
+    let gpu = Caps {
+        class: DeviceClass::Gpu,
+        subgroup: Some((32, 32)),
+        ..Caps::floor()
+    };
+    let asked = PlanOptions::engine(Engine::Swar);
+    for (a, w) in (1..=8_u32).flat_map(|a| (1..=8_u32).map(move |w| (a, w))) {
+        let problem = Problem::new(
+            (64, 96, 64),
+            format(&format!("u{a}")),
+            format(&format!("u{w}")),
+        )
+        .with_output(OutputFormat::I32);
+        let (accepted, refused) = candidates(&problem, &software, &asked).expect("a problem");
+        let terms = 0xffff / (((1 << a) - 1) * ((1 << w) - 1));
+        assert_eq!(accepted.is_empty(), terms < 4, "{a} x {w} bits");
+        if terms < 4 {
+            let reason = Reason::Terms { terms };
+            assert!(refused.iter().any(|refusal| refusal.reason == reason));
+        }
+        let (accepted, _) = candidates(&problem, &Caps::floor(), &asked).expect("a problem");
+        assert!(accepted.is_empty(), "it needs subgroups");
+    }
+    let square = |x: &str, w: &str| Problem::new((1024, 1024, 1024), format(x), format(w));
+    let engine = |problem: &Problem, caps: &Caps| {
+        plan(problem, caps, &PlanOptions::default())
+            .expect("a plan")
+            .engine()
+    };
+    assert_eq!(engine(&square("i4rf", "u4g32hm"), &software), Engine::Swar);
+    assert_eq!(engine(&square("i4rf", "u4g32hm"), &gpu), Engine::Dot4);
+    // Integers that could overflow are refused as those of the other engines are.
+    let edge = anybit::max_k(format("u8").element(), format("u4").element(), false);
+    let edge = edge.expect("integers");
+    let at = |k| {
+        let problem = Problem::new((4, 4, k), format("u8"), format("u4"));
+        plan(&problem.with_output(OutputFormat::I32), &software, &asked)
+    };
+    assert!(at(edge).is_ok());
+    assert!(matches!(
+        at(edge + 1),
+        Err(anybit::Error::AccumulatorOverflow { .. })
+    ));
+}
+
 /// The multiplier is the formats' unless the options name one, and stands in the id and in the shader.
 #[test]
 fn ids_name_the_multiplier() {

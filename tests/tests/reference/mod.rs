@@ -76,6 +76,33 @@ fn integer_twins_are_exact() {
     }
 }
 
+/// Of the engine that takes only pairs of which 16 bits hold four products.
+#[test]
+fn narrow_twins_are_exact_and_within_the_bounds() {
+    let exact_twin: Twin<i32> = kernel::gemm_subgroup_swar;
+    for (x, w) in [("u4", "i3"), ("i8", "u4"), ("b5", "b1"), ("t", "i7rfz")] {
+        for shape in SHAPES {
+            for fills in all_fills() {
+                let problem =
+                    Problem::new(shape, format(x), format(w)).with_output(OutputFormat::I32);
+                let (x, w) = operands(&problem, fills, 1);
+                let expected = exact::gemm_i64(&x, &w).expect("a product");
+                let found = exact_twin(&x, &w, Batches::ONE, Tile::of(&x, &w));
+                let wrong = compare::exact(&found.expect("a product"), &expected);
+                assert_eq!(wrong, None, "{} {shape:?} {fills:?}", problem.contract());
+            }
+        }
+    }
+    let twins: [(&str, Twin<f32>); 1] = twins! { gemm_subgroup_swar };
+    let pairs = [
+        ("i8rf", "u4g32hm"),
+        ("u3g16fz", "i5g32h"),
+        ("b2h", "b1rfz"),
+        ("i4rf", "tg32f"),
+    ];
+    check_bounded(Engine::Swar, &pairs, &twins);
+}
+
 #[test]
 fn scaled_integer_twins_stay_within_the_bounds() {
     let twins: [(&str, Twin<f32>); 6] = twins! {

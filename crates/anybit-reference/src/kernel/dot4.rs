@@ -70,7 +70,7 @@ impl Dot4 {
 }
 
 /// Words 4t to 4t + 3 of the codes, one a byte.
-fn bytes(codes: &[u8; 32]) -> Words {
+pub(super) fn bytes(codes: &[u8; 32]) -> Words {
     std::array::from_fn(|t| u32::from_le_bytes(std::array::from_fn(|c| codes[4 * t + c])))
 }
 
@@ -90,7 +90,7 @@ fn dot4_u8(a: u32, b: u32) -> u32 {
 
 impl Part {
     /// The words of four codes that belong to the span.
-    fn words(self, words: &Words) -> &[u32] {
+    pub(super) fn words(self, words: &Words) -> &[u32] {
         let count = self.length / 4;
         &words[count * self.index..][..count]
     }
