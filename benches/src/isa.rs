@@ -280,7 +280,9 @@ fn kernels_of(operands: &Operands) -> Result<Vec<Named>, Error> {
         let problem =
             Problem::new((m, 1024, 4096), activation, weight).with_output(operands.output);
         for options in &options {
-            let (mut accepted, _) = candidates(&problem, &radeon(), options)?;
+            // Kernels that split K differ from others in where they begin and end.
+            let options = options.clone().with_parts(1);
+            let (mut accepted, _) = candidates(&problem, &radeon(), &options)?;
             accepted.retain(|candidate| match candidate.skeleton {
                 Skeleton::Gemv => candidate.tile.m as usize == m,
                 _ => m == MANY,

@@ -20,6 +20,8 @@ pub struct Kernel {
     pub tile: Tile,
     /// What it reads operands from.
     pub memories: Memories,
+    /// Parts that it splits K into; 1 if it does not.
+    pub parts: u32,
     /// Whether it is to run on a device without optional features and with WebGPU's default limits.
     pub floor: bool,
 }
@@ -54,6 +56,7 @@ impl Kernel {
                 skeleton: candidate.skeleton,
                 tile: candidate.tile,
                 memories: candidate.memories,
+                parts: candidate.parts,
                 floor,
             })
             .collect();
@@ -95,7 +98,9 @@ impl Kernel {
         let (accepted, _) = candidates(
             problem,
             caps,
-            &PlanOptions::engine(self.engine).with_uploaded(true),
+            &PlanOptions::engine(self.engine)
+                .with_uploaded(true)
+                .with_parts(self.parts),
         )
         .ok()?;
         accepted
@@ -141,6 +146,9 @@ impl fmt::Display for Kernel {
         write!(formatter, "{} {:?} {m}x{n}x{k}", self.engine, self.skeleton)?;
         if self.memories != Memories::BUFFERS {
             write!(formatter, " {:?}", self.memories)?;
+        }
+        if self.parts != 1 {
+            write!(formatter, " in {} parts", self.parts)?;
         }
         if self.floor {
             formatter.write_str(" on the floor")?;

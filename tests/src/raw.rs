@@ -74,6 +74,7 @@ pub fn multiply(
     }
     params.set("fold", fold.to_bits());
     params.set("experts", 0);
+    params.set("parts", 1);
     params.operand("activation", x, &activation, centre);
     params.operand("weight", w, &weight, 0);
     if plan.nesting().is_some() {

@@ -12,7 +12,7 @@ use anybit::{
 };
 use anybit_formats::{DeviceLayout, LMul, MatrixFormat, Memory, PackedMatrix, SumLayout};
 use anybit_reference::bound::{Accumulation, Bounded, ErrorModel, f16_output};
-use anybit_reference::{Batches, exact};
+use anybit_reference::{Batches, Parts, exact};
 
 use crate::adapter;
 use crate::case::{Case, Kernel};
@@ -249,7 +249,8 @@ impl Rig {
                 compare::exact(&found, &expected.map_err(|error| error.to_string())?)
             }
             found @ (Values::F32(_) | Values::F16(_)) => {
-                let (expected, bounds) = reference(problem, plan.engine(), &x, &w)?;
+                let (expected, bounds) =
+                    reference_of_parts(problem, plan.engine(), parts_of(plan)?, &x, &w)?;
                 self.bounded += 1;
                 self.sharp += usize::from(compare::resolution(&expected, &bounds) < 1e-2);
                 compare::bounded(&found.into_f32().unwrap_or_default(), &expected, &bounds)
@@ -333,6 +334,34 @@ pub fn reference(
     x: &PackedMatrix,
     w: &PackedMatrix,
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
+    reference_of_parts(problem, engine, Parts::ONE, x, w)
+}
+
+/// How a plan splits K, as the reference has it.
+///
+/// # Errors
+///
+/// What the reference refuses.
+pub fn parts_of(plan: &Plan) -> Result<Parts, String> {
+    let (parts, step) = (plan.parts() as usize, plan.part_step() as usize);
+    match parts {
+        1 => Ok(Parts::ONE),
+        _ => Parts::new(parts, step).map_err(|error| error.to_string()),
+    }
+}
+
+/// [`reference()`] of a product whose K is split into parts.
+///
+/// # Errors
+///
+/// What the reference refuses.
+pub fn reference_of_parts(
+    problem: &Problem,
+    engine: Engine,
+    parts: Parts,
+    x: &PackedMatrix,
+    w: &PackedMatrix,
+) -> Result<(Vec<f64>, Vec<f64>), String> {
     let batches = batches(problem);
     let model = ErrorModel::WGSL;
     let text = |error: anybit_reference::ReferenceError| error.to_string();
@@ -351,7 +380,7 @@ pub fn reference(
         Engine::Lut => (exact()?, model.gemm_lut(x, w, batches).map_err(text)?),
         _ => {
             let accumulation = Accumulation::of(&problem.activation, &problem.weight);
-            let bounds = model.gemm_integer(x, w, batches, accumulation);
+            let bounds = model.gemm_integer_parts(x, w, batches, accumulation, parts);
             (exact()?, bounds.map_err(text)?)
         }
     };

@@ -28,6 +28,7 @@ use anybit_formats::{
 use crate::ReferenceError;
 use crate::exact::multiply;
 use crate::integers::{Integers, SpanScale, check_codes, is_grouped, level_lost, lost, span_of};
+use crate::parts::Parts;
 use crate::problem::{Batches, Problem, activations};
 use crate::quantize::{Rule, Statistic};
 
@@ -274,8 +275,26 @@ impl ErrorModel {
         batches: Batches,
         accumulation: Accumulation,
     ) -> Result<Vec<f64>, ReferenceError> {
+        self.gemm_integer_parts(x, w, batches, accumulation, Parts::ONE)
+    }
+
+    /// [`gemm_integer`](Self::gemm_integer) where K is split into parts that are added up in f32. Under
+    /// [`Accumulation::Grouped`] it makes no difference: a part has at least a span, so that no term passes through more
+    /// additions than without parts. Nor does it in the f32 kernels, whose terms pass through no more additions than K.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`gemm_integer`](Self::gemm_integer).
+    pub fn gemm_integer_parts(
+        self,
+        x: &PackedMatrix,
+        w: &PackedMatrix,
+        batches: Batches,
+        accumulation: Accumulation,
+        parts: Parts,
+    ) -> Result<Vec<f64>, ReferenceError> {
         let problem = Problem::new(x, w, batches)?;
-        let counts = IntegerCounts::new(self, x, w, accumulation)?;
+        let counts = IntegerCounts::new(self, x, w, accumulation, parts)?;
         let span = span_of(x.format(), w.format());
         let x = Integers::new(x, span)?;
         problem.fill(|part, out| {
@@ -685,6 +704,8 @@ impl FmaCounts {
 struct IntegerCounts {
     model: ErrorModel,
     accumulation: Accumulation,
+    /// Spans at which parts of K end, without the last.
+    ends: Vec<usize>,
     /// Roundings of a term without the conversion of an integer that f32 cannot hold.
     operations: usize,
     /// Whether any scale multiplies; without, all results are integers.
@@ -701,6 +722,7 @@ impl IntegerCounts {
         x: &PackedMatrix,
         w: &PackedMatrix,
         accumulation: Accumulation,
+        parts: Parts,
     ) -> Result<Self, ReferenceError> {
         check_codes(x)?;
         check_codes(w)?;
@@ -710,15 +732,22 @@ impl IntegerCounts {
                 format: *activation,
             });
         }
+        let span = span_of(activation, weight);
+        let mut ends: Vec<usize> = parts
+            .ranges(x.columns())
+            .map(|part| part.end / span)
+            .collect();
+        ends.pop();
         let spans = match accumulation {
-            Accumulation::Grouped => x.columns().div_ceil(span_of(activation, weight)),
+            Accumulation::Grouped => x.columns().div_ceil(span),
             Accumulation::Whole => {
                 for format in [activation, weight] {
                     if is_grouped(format) {
                         return Err(ReferenceError::Grouped { format: *format });
                     }
                 }
-                1
+                // Each part is converted and scaled by itself.
+                1 + ends.len()
             }
         };
         let scaled = activation.scales().is_some() || weight.scales().is_some();
@@ -735,7 +764,11 @@ impl IntegerCounts {
         Ok(Self {
             model,
             accumulation,
-            operations: scales + sums * spans.saturating_sub(1),
+            ends,
+            operations: match accumulation {
+                Accumulation::Grouped => scales + sums * spans.saturating_sub(1),
+                Accumulation::Whole => scales + spans - 1,
+            },
             scaled,
             flush: FLUSH * unit(activation) * unit(weight),
             gamma_f64: if scaled {
@@ -749,7 +782,8 @@ impl IntegerCounts {
 
     fn bound(&self, x: &Integers, row: usize, w: &Integers, column: usize) -> f64 {
         let (mut magnitude, mut flushed) = (0.0, 0.0);
-        let (mut products, mut integers) = (0.0, 0.0);
+        // The largest integer that is converted over all of a part.
+        let mut converted = 0.0_f64;
         let mut add = |product: f64, integers: f64, x: &SpanScale, w: &SpanScale| {
             let (product, integers) = (product.abs(), integers.abs());
             let term = product * w.scale.abs() + integers * w.minimum.abs();
@@ -768,19 +802,28 @@ impl IntegerCounts {
                 }
             }
             Accumulation::Whole => {
-                for (product, x, _) in x.spans(row, w, column) {
-                    products += product;
-                    integers += x.integers;
+                let mut parts = vec![(0.0, 0.0)];
+                for (index, (product, x, _)) in x.spans(row, w, column).enumerate() {
+                    if self.ends.contains(&index) {
+                        parts.push((0.0, 0.0));
+                    }
+                    if let Some((products, integers)) = parts.last_mut() {
+                        *products += product;
+                        *integers += x.integers;
+                    }
                 }
                 if let (Some(x), Some(w)) = (x.scales(row).first(), w.scales(column).first()) {
-                    add(products, integers, x, w);
+                    for (products, integers) in parts {
+                        converted = converted.max(products.abs()).max(integers.abs());
+                        add(products, integers, x, w);
+                    }
                 }
             }
         }
-        self.finish(products.abs().max(integers.abs()), magnitude, flushed)
+        self.finish(converted, magnitude, flushed)
     }
 
-    /// `integer` is the largest that is converted over all of K.
+    /// `integer` is the largest that is converted over all of a part.
     fn finish(&self, integer: f64, magnitude: f64, flushed: f64) -> f64 {
         // A span's integers are below 2^24: at most 32 · 510 · 510.
         let converted = self.accumulation == Accumulation::Whole && integer > EXACT_F32;

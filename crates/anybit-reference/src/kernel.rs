@@ -9,11 +9,12 @@
 
 use anybit_formats::{LMul, MatrixFormat, PackedMatrix};
 
-use crate::ReferenceError;
 use crate::bound::Accumulation;
 use crate::integers::{is_grouped, span_of};
+use crate::{Parts, ReferenceError};
 
 mod accumulate;
+mod add_parts;
 mod advance;
 mod attention;
 mod attention_merge;
@@ -54,6 +55,7 @@ mod swar;
 mod write_rows;
 
 pub use accumulate::Output;
+pub use add_parts::add_parts;
 pub use advance::advance;
 pub use attention::{Attention, AttentionPart, attention, soft_cap};
 pub use attention_merge::attention_merge;
@@ -89,6 +91,7 @@ pub use write_rows::write_rows;
 
 /// The name of every twin: the stem of its kernel's row, and of its shader's file unless two engines share that.
 pub const KERNELS: &[&str] = &[
+    "add_parts",
     "advance",
     "attention",
     "attention_merge",
@@ -128,6 +131,8 @@ pub struct Tile {
     pub span: usize,
     /// `LANES`: invocations that share K in the gemv kernels, a power of two. The gemm kernels ignore it.
     pub lanes: usize,
+    /// Parts that K is split into, and joined from by `add_parts`. The gemv kernels do not split it.
+    pub parts: Parts,
     /// `GROUPED`: which of the accumulate slots fills an integer kernel with f32 outputs.
     pub accumulation: Accumulation,
     /// `L_MUL_…`: the multiplier of the lmul kernels. The others ignore it.
@@ -140,6 +145,7 @@ impl Tile {
         Self {
             span: span_of(x.format(), w.format()),
             lanes: 32,
+            parts: Parts::ONE,
             accumulation: Accumulation::of(x.format(), w.format()),
             l_mul: LMul::of(x.format().element(), w.format().element()),
         }
@@ -148,6 +154,11 @@ impl Tile {
     /// The same with another number of lanes.
     pub const fn with_lanes(self, lanes: usize) -> Self {
         Self { lanes, ..self }
+    }
+
+    /// The same with K in parts.
+    pub const fn with_parts(self, parts: Parts) -> Self {
+        Self { parts, ..self }
     }
 
     /// The same with another multiplier.

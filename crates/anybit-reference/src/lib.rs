@@ -41,6 +41,7 @@ pub mod exact;
 pub mod experts;
 mod integers;
 pub mod kernel;
+mod parts;
 mod problem;
 pub mod projection;
 pub mod quantize;
@@ -48,5 +49,6 @@ mod source;
 mod tables;
 
 pub use error::ReferenceError;
+pub use parts::Parts;
 pub use problem::{Batches, activations};
 pub use source::{Gate, Source};

@@ -595,7 +595,7 @@ impl Context {
                         limit: self.inner.caps.max_binding,
                     });
                 }
-                Some(self.scratch("parts of attention", bytes)?)
+                Some(self.scratch("parts of attention", bytes)?.0)
             }
         };
         let attended = match &parts {

@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 
 use anybit_shaders::Modules;
 
-use crate::bind_groups::BindGroups;
+use crate::bind_groups::{BindGroups, Life};
 use crate::caps::{Caps, requested_features, wanted_limits};
 use crate::choices::{Choices, Explanation, explain};
 use crate::error::{Error, Result};
@@ -121,7 +121,7 @@ pub(crate) struct Inner {
     pub(crate) bind_groups: Arc<BindGroups>,
     verdicts: Mutex<Verdicts>,
     /// What dispatches of one operation hand on to the next.
-    scratch: Mutex<Option<wgpu::Buffer>>,
+    scratch: Mutex<Option<(wgpu::Buffer, Arc<Life>)>>,
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) staging: Staging,
     #[cfg(not(target_arch = "wasm32"))]
@@ -376,12 +376,17 @@ impl Context {
     ///
     /// [`Error::Pipeline`] if the driver rejects one.
     pub fn warm_up<'a>(&self, plans: impl IntoIterator<Item = &'a Plan>) -> Result<()> {
-        let pipelines = plans.into_iter().map(|plan| {
+        let Inner {
+            pipelines, device, ..
+        } = &*self.inner;
+        let pipelines = plans.into_iter().flat_map(|plan| {
             let bindings = plan.bindings();
-            let Inner {
-                pipelines, device, ..
-            } = &*self.inner;
-            pipelines.get(device, plan.specialization(), &bindings)
+            let product = pipelines.get(device, plan.specialization(), &bindings);
+            let sum = plan.is_split().then(|| {
+                let (specialization, bindings) = plan.add_parts();
+                pipelines.get(device, &specialization, &bindings)
+            });
+            std::iter::once(product).chain(sum)
         });
         compile_all(&pipelines.collect::<Result<Vec<_>>>()?)
     }
@@ -482,15 +487,20 @@ impl Context {
 
     /// A buffer of so many bytes or more that all operations share: what one dispatch writes there is for the next of the
     /// same operation alone. Dispatches of a queue run in order, so operations do not get in each other's way.
-    pub(crate) fn scratch(&self, what: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+    pub(crate) fn scratch(
+        &self,
+        what: &'static str,
+        bytes: u64,
+    ) -> Result<(wgpu::Buffer, Arc<Life>)> {
         let kept = &self.inner.scratch;
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(buffer) = kept.as_ref().filter(|buffer| buffer.size() >= bytes) {
-            return Ok(buffer.clone());
+        if let Some(scratch) = kept.as_ref().filter(|(buffer, _)| buffer.size() >= bytes) {
+            return Ok(scratch.clone());
         }
         let buffer = self.buffer(what, bytes, wgpu::BufferUsages::STORAGE)?;
-        *kept = Some(buffer.clone());
-        Ok(buffer)
+        let scratch = (buffer, Life::new());
+        *kept = Some(scratch.clone());
+        Ok(scratch)
     }
 
     /// A buffer, or the error that says why there is none.

@@ -73,6 +73,7 @@ mod experts;
 mod kernel;
 mod matrix;
 mod model_kernels;
+mod parts;
 mod pipeline;
 mod pipeline_cache;
 mod plan;
@@ -108,6 +109,7 @@ pub use half;
 pub use kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 pub use matrix::{DeviceMatrix, OutputMatrix, PendingRead, Values};
 pub use model_kernels::model_specializations;
+pub use parts::NoSplit;
 pub use plan::{
     Candidate, Memories, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan, plan_with,
 };

@@ -7,6 +7,7 @@ use crate::attention::{
 };
 use crate::cache::{KvFormat, quantize_cache_specialization};
 use crate::caps::Caps;
+use crate::parts::add_parts_specializations;
 use crate::row_kernels::quantize_plan;
 use crate::row_source::{Gate, SourceKind, write_specialization};
 use crate::sequence::{
@@ -21,8 +22,9 @@ const HEAD_DIMS: [usize; 4] = [64, 80, 128, 256];
 /// Rows, query heads for each of the keys, and capacity: what decides a tile of attention.
 const TILES: [(usize, usize, usize); 4] = [(1, 3, 64), (1, 8, 4096), (1, 7, 4096), (64, 4, 4096)];
 
-/// A shader of every kernel of language models beside the products, in every variant, as a device gets it: rows to codes and f32,
-/// gathering, rotary embedding, KV caches, attention, cross entropy and drawing. For tests that look at all of them.
+/// A shader of every kernel beside the products, in every variant, as a device gets it: sums of the parts that a product was split
+/// into; and, of language models, rows to codes and f32, gathering, rotary embedding, KV caches, attention, cross entropy and
+/// drawing. For tests that look at all of them.
 pub fn model_specializations(caps: &Caps) -> Vec<Specialization> {
     let mut all = vec![
         advance_specialization(),
@@ -31,6 +33,7 @@ pub fn model_specializations(caps: &Caps) -> Vec<Specialization> {
         cross_entropy_specialization(caps, false),
         cross_entropy_specialization(caps, true),
     ];
+    all.extend(add_parts_specializations());
     all.extend(row_specializations());
     for format in KvFormat::ALL {
         for head_dim in HEAD_DIMS {

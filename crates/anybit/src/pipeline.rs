@@ -77,6 +77,9 @@ pub(crate) fn gemm_bindings(activation: Memory, weight: Memory, problem: &Proble
     bindings
 }
 
+/// The number of the binding of the output.
+pub(crate) const OUTPUT_BINDING: u32 = 5;
+
 /// The number of the binding of the experts' offsets.
 pub(crate) const fn experts_binding(problem: &Problem) -> usize {
     6 + problem.residual as usize

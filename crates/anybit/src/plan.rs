@@ -11,6 +11,10 @@ use crate::choices::Choices;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, KERNELS, KernelRow, Skeleton, Tile};
 use crate::matrix::{DeviceMatrix, TEXTURE_WIDTH};
+use crate::parts::{
+    LEAST_STEPS, MOST_PARTS, NoSplit, add_parts_bindings, add_parts_specialization, check_split,
+    part_name, part_step, part_steps, parts_of_id, splits,
+};
 use crate::pipeline::{Binding, gemm_bindings};
 use crate::problem::{Batch, OutputFormat, Problem};
 use crate::self_check::{Verdict, Verdicts};
@@ -31,6 +35,9 @@ const TABLE_CLUSTER: u32 = 8;
 
 /// The fewest products that are worth summing in 16 bits before the sums are parted.
 const SWAR_LEAST_TERMS: u32 = 4;
+
+/// Rows of X that the gemv kernels take at most.
+const GEMV_ROWS: u32 = 8;
 
 /// The widest weights that are looked up plane by plane.
 const TABLE_BITS: u32 = 4;
@@ -109,6 +116,10 @@ pub struct PlanOptions {
     /// The multiplier of the kernels of [`Engine::LMul`], those asked for by id too; by default [`LMul::of`] the operands'
     /// elements. It asks for no engine by itself.
     pub l_mul: Option<LMul>,
+    /// Only kernels that split K into so many parts: 1 for those that do not, up to 32. Each part is the work of other
+    /// workgroups, and a second kernel adds them up in ascending order. By default the planner weighs both where outputs
+    /// are too few for the device.
+    pub parts: Option<u32>,
     /// The kernel for one row of X, whatever their number, so that on one adapter a row's result does not depend on what is
     /// computed with it.
     pub deterministic: bool,
@@ -142,6 +153,13 @@ impl PlanOptions {
             kernel: Some(id.into()),
             ..Self::default()
         }
+    }
+
+    /// The same, only with kernels that split K into so many parts ([`parts`](Self::parts)).
+    #[must_use]
+    pub fn with_parts(mut self, parts: u32) -> Self {
+        self.parts = Some(parts);
+        self
     }
 
     /// The same with the kernel for one row of X, whatever their number ([`deterministic`](Self::deterministic)).
@@ -277,6 +295,8 @@ pub enum Reason {
         /// The device's limit.
         limit: u32,
     },
+    /// It does not split K as the options ask.
+    Split(NoSplit),
     /// It takes codebooks only where K is a multiple of 32, since what lies past K need not stand for 0.
     Columns(usize),
     /// Integers are exact in the other engines. It takes them if asked for by engine or id.
@@ -342,6 +362,7 @@ impl fmt::Display for Reason {
                 formatter,
                 "needs {needed} bytes of workgroup memory, the device has {limit}"
             ),
+            Self::Split(reason) => reason.fmt(formatter),
             Self::Columns(k) => {
                 write!(
                     formatter,
@@ -409,6 +430,8 @@ pub struct Candidate {
     pub tile: Tile,
     /// What it reads operands from.
     pub memories: Memories,
+    /// Parts that it splits K into, which a second kernel adds up; 1 if it does not.
+    pub parts: u32,
     /// The cost model's estimate, in arbitrary units.
     pub cost: f64,
     l_mul: LMul,
@@ -461,6 +484,35 @@ impl Plan {
         (self.engine() == Engine::LMul).then_some(self.candidate.l_mul)
     }
 
+    /// The parts that K is split into: 1 if it is not. Part p begins at step p·S / parts, rounded down, of the S steps of
+    /// [`part_step`](Self::part_step) columns that K has.
+    pub fn parts(&self) -> u32 {
+        let steps = part_steps(self.skeleton(), &self.candidate.tile, self.problem.k);
+        // A kernel that splits may find no step: then it has a part without columns.
+        u64::from(self.candidate.parts).min(steps.max(1)) as u32
+    }
+
+    /// Columns that parts of K are multiples of, but for the last part.
+    pub fn part_step(&self) -> u32 {
+        part_step(self.skeleton(), &self.candidate.tile)
+    }
+
+    /// The kernel that adds parts up, and what it binds.
+    pub(crate) fn add_parts(&self) -> (Specialization, Vec<Binding>) {
+        let Problem {
+            output, residual, ..
+        } = self.problem;
+        (
+            add_parts_specialization(output, residual),
+            add_parts_bindings(residual),
+        )
+    }
+
+    /// Whether its kernel stores parts, for a second kernel to add up.
+    pub(crate) fn is_split(&self) -> bool {
+        self.candidate.parts > 1
+    }
+
     /// The layout in which the kernel reads activations.
     pub fn activation_layout(&self) -> DeviceLayout {
         self.candidate.activation_layout
@@ -484,7 +536,12 @@ impl Plan {
     /// What its kernel binds.
     pub(crate) fn bindings(&self) -> Vec<Binding> {
         let Memories { activation, weight } = self.candidate.memories;
-        gemm_bindings(activation, weight, &self.problem)
+        // The residual is for the kernel that adds parts up.
+        let whole = Problem {
+            residual: self.problem.residual && !self.is_split(),
+            ..self.problem.clone()
+        };
+        gemm_bindings(activation, weight, &whole)
     }
 
     /// Workgroups for a stretch of `n` rows of W: (tiles along M, tiles along N, grid).
@@ -504,10 +561,13 @@ impl Plan {
         };
         let tiles_n = (n as u64).div_ceil(u64::from(tile.n));
         let [x, y] = fold_grid(tiles_m * tiles_n, self.max_workgroups)?;
-        let batches = self.problem.batch.count as u64;
+        let batches = (self.problem.batch.count as u64).saturating_mul(self.parts().into());
         if batches > u64::from(self.max_workgroups) {
             return Err(Error::TooLarge {
-                what: "the number of batches",
+                what: match self.is_split() {
+                    false => "the number of batches",
+                    true => "the number of batches times that of parts",
+                },
                 value: batches,
                 limit: u64::from(self.max_workgroups),
             });
@@ -570,6 +630,7 @@ pub fn candidates(
     options: &PlanOptions,
 ) -> Result<(Vec<Candidate>, Vec<Refusal>)> {
     check_sizes(problem)?;
+    check_parts(options)?;
     let one_row;
     let problem = if options.deterministic && problem.m > 1 {
         one_row = Problem {
@@ -594,26 +655,70 @@ pub fn candidates(
                 Some((smallest, _)) if smallest >= lanes => Reduce::Subgroup,
                 _ => Reduce::Workgroup,
             };
-            for memories in memories(row, problem, caps, options) {
-                match consider(row, tile, reduce, memories, problem, caps, options) {
-                    Ok(candidate) => accepted.push(candidate),
-                    Err(reason) => refused.push(Refusal {
-                        kernel: format!(
-                            "{}_{}x{}x{}{}",
-                            row.stem,
-                            tile.m,
-                            tile.n,
-                            tile.k,
-                            memories.name()
-                        ),
-                        reason,
-                    }),
+            for split in splits_of(row, tile, problem, caps, options) {
+                for memories in memories(row, problem, caps, options) {
+                    let considered =
+                        consider(row, tile, reduce, memories, split, problem, caps, options);
+                    match considered {
+                        Ok(candidate) => accepted.push(candidate),
+                        Err(reason) => refused.push(Refusal {
+                            kernel: format!(
+                                "{}_{}x{}x{}{}{}",
+                                row.stem,
+                                tile.m,
+                                tile.n,
+                                tile.k,
+                                part_name(split),
+                                memories.name()
+                            ),
+                            reason,
+                        }),
+                    }
                 }
             }
         }
     }
     accepted.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     Ok((accepted, refused))
+}
+
+/// The numbers of parts that K may be split into: those that the options say, else 1 and, where workgroups are too few to fill
+/// a GPU and K is long, powers of two until they fill it.
+fn splits_of(
+    row: &KernelRow,
+    tile: &Tile,
+    problem: &Problem,
+    caps: &Caps,
+    options: &PlanOptions,
+) -> Vec<u32> {
+    if let Some(parts) = options.parts {
+        return vec![parts];
+    }
+    if let Some(id) = &options.kernel {
+        return vec![parts_of_id(id).clamp(1, MOST_PARTS)];
+    }
+    let mut all = vec![1];
+    // Up to eight rows are for kernels whose teams split K.
+    let offered = caps.class == DeviceClass::Gpu
+        && splits(row)
+        && problem.experts.is_none()
+        && !options.deterministic
+        && problem.segment() > GEMV_ROWS as usize;
+    if offered {
+        let invocations = tiles(problem, tile) * f64::from(tile.workgroup);
+        let wanted = rates(caps.class).invocations;
+        let steps = part_steps(row.skeleton, tile, problem.k);
+        let mut parts = 2;
+        while parts <= MOST_PARTS
+            && invocations * f64::from(parts / 2) < wanted
+            && steps >= LEAST_STEPS * u64::from(parts)
+            && problem.batch.count as u64 * u64::from(parts) <= u64::from(caps.max_workgroups)
+        {
+            all.push(parts);
+            parts *= 2;
+        }
+    }
+    all
 }
 
 /// The kinds of memory that operands may lie in. Textures are for devices that read them faster than buffers, and for who asks.
@@ -708,6 +813,17 @@ pub(crate) fn plan_of(problem: &Problem, caps: &Caps, candidate: Candidate) -> R
     Ok(plan)
 }
 
+fn check_parts(options: &PlanOptions) -> Result<()> {
+    match options.parts {
+        Some(parts) if !(1..=MOST_PARTS).contains(&parts) => Err(Error::Parameter {
+            what: "the number of parts of K",
+            value: parts.to_string(),
+            expected: format!("1 to {MOST_PARTS}"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn check_sizes(problem: &Problem) -> Result<()> {
     let experts = |what, value: usize, expected: &str| {
         Err(Error::Parameter {
@@ -790,11 +906,16 @@ fn check_accumulator(problem: &Problem, nesting: Option<Nesting>) -> Result<()> 
     Ok(())
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all that a candidate is made of, and what it is for"
+)]
 fn consider(
     row: &'static KernelRow,
     tile: &Tile,
     reduce: Reduce,
     memories: Memories,
+    split: u32,
     problem: &Problem,
     caps: &Caps,
     options: &PlanOptions,
@@ -811,6 +932,8 @@ fn consider(
         .nesting
         .filter(|_| problem.weight.element() != ElementFormat::INT8);
     supports(row, tile, problem, options, nesting)?;
+    let limit = caps.max_binding.min(caps.max_buffer);
+    check_split(row, tile, problem, options, split, limit).map_err(Reason::Split)?;
 
     let (activation_layout, weight_layout) = layouts(row, problem, memories);
     if options
@@ -860,6 +983,7 @@ fn consider(
         nesting,
         l_mul,
         fragment,
+        split,
     };
     let specialization = specialize(row, tile, problem, parts);
     if options
@@ -885,6 +1009,21 @@ fn consider(
     }
     let cost = match row.engine {
         Engine::Matrix => matrix_cost(tile, problem, caps),
+        _ if split > 1 => {
+            // Parts are as batches, each as long as the longest of them.
+            let step = part_step(row.skeleton, tile);
+            let steps = part_steps(row.skeleton, tile, problem.k).div_ceil(u64::from(split));
+            let part = Problem {
+                k: (steps as usize).saturating_mul(step as usize),
+                batch: Batch {
+                    count: problem.batch.count.saturating_mul(split as usize),
+                    ..problem.batch
+                },
+                ..problem.clone()
+            };
+            cost(row, tile, reduce, &part, memories, nesting, caps.class)
+                + add_cost(problem, split, caps.class)
+        }
         _ => cost(row, tile, reduce, problem, memories, nesting, caps.class),
     };
     Ok(Candidate {
@@ -894,6 +1033,7 @@ fn consider(
         skeleton: row.skeleton,
         tile: *tile,
         memories,
+        parts: split,
         l_mul,
         activation_layout,
         weight_layout,
@@ -1011,8 +1151,8 @@ fn supports(
     if decodes && row.skeleton == Skeleton::Subgroup && tile.thread_m * tile.thread_n > 128 {
         return Err(Reason::Unroll);
     }
-    if row.skeleton == Skeleton::Gemv && problem.segment() > 8 {
-        return Err(Reason::Rows { limit: 8 });
+    if row.skeleton == Skeleton::Gemv && problem.segment() > GEMV_ROWS as usize {
+        return Err(Reason::Rows { limit: GEMV_ROWS });
     }
     if weight.has_codes() {
         check_batch_rows(problem.n, problem.batch, problem.batch.broadcast_weight)?;
@@ -1090,6 +1230,8 @@ struct Rates {
     shuffle: f64,
     /// Invocations that the device wants in flight.
     invocations: f64,
+    /// What a dispatch that waits for another costs, of each of those.
+    dispatch: f64,
 }
 
 const fn rates(class: DeviceClass) -> Rates {
@@ -1108,6 +1250,7 @@ const fn rates(class: DeviceClass) -> Rates {
             swar: 1.5,
             shuffle: 5.0,
             invocations: 64.0,
+            dispatch: 40_000.0,
         },
         DeviceClass::Gpu => Rates {
             load: 8.0,
@@ -1124,6 +1267,8 @@ const fn rates(class: DeviceClass) -> Rates {
             swar: 5.0,
             shuffle: 4.0,
             invocations: 16384.0,
+            // Two or three microseconds.
+            dispatch: 4000.0,
         },
     }
 }
@@ -1258,6 +1403,14 @@ fn cost(
     }
     let invocations = tiles(problem, tile) * f64::from(tile.workgroup);
     each * invocations.max(rates.invocations)
+}
+
+/// What splitting K costs besides, in the units of [`cost`]: parts that are stored and loaded again, and a second dispatch.
+fn add_cost(problem: &Problem, parts: u32, class: DeviceClass) -> f64 {
+    let rates = rates(class);
+    let vectors = problem.output_rows() as f64 * (problem.n as f64 / 4.0).ceil();
+    let each = 8.0 * f64::from(parts) * rates.load;
+    each * vectors.max(rates.invocations) + rates.dispatch * rates.invocations
 }
 
 /// The estimate for cooperative matrices, in the units of [`cost`]: fragments and what stages them, and the spills, which

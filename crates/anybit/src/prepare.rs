@@ -15,8 +15,9 @@ use crate::kernel::Engine;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Values;
 use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix, OutputMatrix, PendingRead, TEXELS};
+use crate::parts::{self, AddPartsParams, part_bytes};
 use crate::pipeline::{Binding, Pipeline};
-use crate::plan::Plan;
+use crate::plan::{Plan, fold_grid};
 use crate::problem::{OutputFormat, Problem};
 use crate::self_check::Verdict;
 use crate::specialize::{Specialization, centre};
@@ -65,7 +66,7 @@ struct GemmParams {
     output_batch: u32,
     fold: f32,
     experts: u32,
-    padding: u32,
+    parts: u32,
     activation: OperandParams,
     weight: OperandParams,
 }
@@ -433,6 +434,35 @@ impl Context {
             });
         }
 
+        // A split product goes by way of its parts, which lie as an output of whole vectors a row would.
+        let scratch = match plan.is_split() {
+            true => Some(self.scratch("parts of K", part_bytes(problem, plan.parts()))?),
+            false => None,
+        };
+        let parts = scratch.as_ref().map(|(buffer, life)| {
+            let size = part_bytes(problem, plan.parts());
+            let binding = wgpu::BufferBinding {
+                buffer,
+                offset: 0,
+                size: wgpu::BufferSize::new(size),
+            };
+            (wgpu::BindingResource::Buffer(binding), [0, size], life)
+        });
+        let outputs: Vec<BoundOperand<'_>> = [Some(output), epilogue.residual]
+            .into_iter()
+            .flatten()
+            .filter_map(|output| {
+                let binding = output.binding()?;
+                let size = binding.size.map_or(0, wgpu::BufferSize::get);
+                let place = [binding.offset, size];
+                Some((wgpu::BindingResource::Buffer(binding), place, &output.life))
+            })
+            .collect();
+        let output_row = match &parts {
+            None => output.row_stride,
+            Some(_) => (problem.n as u32).next_multiple_of(4),
+        };
+
         let pipeline = self.pipeline(plan.specialization(), &plan.bindings())?;
         let centre = |element| centre(plan.engine(), element);
         let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
@@ -464,11 +494,11 @@ impl Context {
                 } else {
                     chunk.rows.start as u32
                 },
-                output_row: output.row_stride,
-                output_batch: (problem.m as u32).wrapping_mul(output.row_stride),
+                output_row,
+                output_batch: (problem.m as u32).wrapping_mul(output_row),
                 fold: fold(plan),
                 experts: problem.experts.unwrap_or(0) as u32,
-                padding: 0,
+                parts: plan.parts(),
                 activation: OperandParams::new(
                     &problem.activation,
                     problem.k,
@@ -484,15 +514,10 @@ impl Context {
                 let resources = chunk.resources().into_iter().zip(places);
                 operands.extend(resources.map(|(resource, place)| (resource, place, &chunk.life)));
             }
-            let outputs = [Some(output), epilogue.residual].into_iter().flatten();
-            operands.extend(outputs.filter_map(|output| {
-                let binding = output.binding()?;
-                let place = [
-                    binding.offset,
-                    binding.size.map_or(0, wgpu::BufferSize::get),
-                ];
-                Some((wgpu::BindingResource::Buffer(binding), place, &output.life))
-            }));
+            match &parts {
+                None => operands.extend(outputs.iter().cloned()),
+                Some(parts) => operands.push(parts.clone()),
+            }
             operands.extend(offsets.map(|offsets| {
                 let binding = offsets.binding();
                 let size = binding.size.map_or(0, wgpu::BufferSize::get);
@@ -514,7 +539,41 @@ impl Context {
                 grid,
             });
         }
+        if let Some(parts) = parts {
+            let operands: Vec<_> = std::iter::once(parts).chain(outputs).collect();
+            dispatches.push(self.add_parts(plan, output.row_stride, &operands)?);
+        }
         Ok(Prepared::new(plan.id(), dispatches))
+    }
+
+    /// The dispatch that adds the parts of a split product up.
+    fn add_parts(
+        &self,
+        plan: &Plan,
+        output_row: u32,
+        operands: &[BoundOperand<'_>],
+    ) -> Result<Dispatch> {
+        let problem = plan.problem();
+        let (specialization, bindings) = plan.add_parts();
+        let pipeline = self.pipeline(&specialization, &bindings)?;
+        let vectors = problem.n.div_ceil(4);
+        let workgroups = (problem.m as u64 * vectors as u64).div_ceil(parts::WORKGROUP.into());
+        let [x, y] = fold_grid(workgroups, self.inner.caps.max_workgroups)?;
+        let params = AddPartsParams {
+            rows: problem.m as u32,
+            columns: problem.n as u32,
+            parts: plan.parts(),
+            vectors: vectors as u32,
+            grid_x: x,
+            output_row,
+            padding: [0; 2],
+        };
+        let params = bytemuck::bytes_of(&params);
+        Ok(Dispatch {
+            bind_group: self.kept_bind_group(&pipeline, &specialization, params, operands)?,
+            pipeline,
+            grid: [x, y, problem.batch.count as u32],
+        })
     }
 
     /// Zeros to bind where a matrix without columns has no buffer.

@@ -9,7 +9,8 @@ use anybit_shaders::{Header, LinkError, LinkRequest, Linked, Modules};
 
 use crate::caps::{Fragment, MATRIX_FEATURES};
 use crate::kernel::{Engine, KernelRow, Skeleton, Tile};
-use crate::pipeline::experts_binding;
+use crate::parts::{output_module, part_format, part_name, part_step};
+use crate::pipeline::{OUTPUT_BINDING, experts_binding};
 use crate::plan::Memories;
 use crate::problem::{OutputFormat, Problem};
 
@@ -437,6 +438,8 @@ pub(crate) struct Parts {
     pub(crate) l_mul: LMul,
     /// For the rows of the engine `matrix`.
     pub(crate) fragment: Fragment,
+    /// Parts that K is split into; 1 for none.
+    pub(crate) split: u32,
 }
 
 /// A row of the table as the shader for one problem's formats. The problem must be one that the row supports.
@@ -452,6 +455,7 @@ pub(crate) fn specialize(
         nesting,
         l_mul,
         fragment,
+        split,
     } = parts;
     let (activation_layout, weight_layout) = layouts(row, problem, memories);
     let header = Header::new();
@@ -497,16 +501,19 @@ pub(crate) fn specialize(
         .constant_bool("ACTIVATION_SUMS", activation_sums)
         .constant_bool("MULTIPLIED", multiplied)
         .constant_u32("SPAN", span)
-        .constant_u32("TILE_M", tile.m);
+        .constant_u32("TILE_M", tile.m)
+        .constant_u32("OUT_BINDING", OUTPUT_BINDING);
     if problem.experts.is_some() {
         header = header.constant_u32("ROWS_BINDING", experts_binding(problem) as u32);
     }
 
-    let output = match problem.output {
-        OutputFormat::F32 if problem.residual => "output/f32_residual",
-        OutputFormat::F32 => "output/f32",
-        OutputFormat::F16 => "output/f16",
-        OutputFormat::I32 => "output/i32",
+    let (output, part_module) = if split > 1 {
+        header = header.constant_u32("PART_STEP", part_step(row.skeleton, tile));
+        let output = output_module(part_format(problem.output), false);
+        (output, "parts/split")
+    } else {
+        let output = output_module(problem.output, problem.residual);
+        (output, "parts/whole")
     };
     let activation_bindings = match memories.activation {
         Memory::TextureCodes => "memory/activation_texture_codes",
@@ -533,6 +540,7 @@ pub(crate) fn specialize(
                 Some(_) => "rows/experts",
             },
         ),
+        ("parts", part_module),
         ("weight_scale", weight.scale),
         ("output", output),
     ];
@@ -691,9 +699,10 @@ pub(crate) fn specialize(
         }
     };
     let mut id = format!(
-        "{}__{engine}_{shape}{}{variant}{in_memory}",
+        "{}__{engine}_{shape}{}{variant}{}{in_memory}",
         problem.contract(),
-        nesting_name(row.engine, nesting)
+        nesting_name(row.engine, nesting),
+        part_name(split)
     );
     if row.engine == Engine::LMul {
         header = l_mul_constants(header, l_mul);

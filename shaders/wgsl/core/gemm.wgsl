@@ -7,6 +7,7 @@
 //#import slot:weight_side_memory as w_
 //#import slot:weight_bindings
 //#import slot:rows
+//#import slot:parts
 
 struct GemmParams {
     m: u32,
@@ -24,7 +25,8 @@ struct GemmParams {
     fold: f32,
     // Matrices of n rows that W is a stack of, of which each row of X meets one.
     experts: u32,
-    padding: u32,
+    // Parts that K is split into; 1 where it is not.
+    parts: u32,
     activation: Operand,
     weight: Operand,
 }
@@ -41,6 +43,10 @@ struct Tile {
     activation: u32,
     weight: u32,
     output: u32,
+    // The columns of X and W that it adds up, and the end of their blocks.
+    first_k: u32,
+    end_k: u32,
+    end_block: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: GemmParams;

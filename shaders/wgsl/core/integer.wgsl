@@ -38,11 +38,7 @@ fn integer_span(codes: i32, lift: i32, first: u32, length: u32, centre: i32, zer
     if (MULTIPLIED) {
         integers *= operand.multiplier;
     }
-    var span = integer_total(integers + inside * offset, lift, offset, scale);
-    if (BIPOLAR) {
-        span.start = integer_signs(first, length);
-    }
-    return span;
+    return integer_sums(integers + inside * offset, lift, offset, scale, first, length);
 }
 
 // Less each product of signs, and once more those of padding.
@@ -50,14 +46,18 @@ fn integer_signs(first: u32, length: u32) -> i32 {
     return (integer_inside(first, length) - 2 * i32(length)) * i32(((1u << A_BITS) - 1u) * ((1u << W_BITS) - 1u));
 }
 
-// The span of all of K from its sums.
-fn integer_total(integers: i32, lift: i32, offset: i32, scale: f32) -> Span {
+// The span of all columns that a tile adds up, from its sums.
+fn integer_total(tile: Tile, integers: i32, lift: i32, offset: i32, scale: f32) -> Span {
+    return integer_sums(integers, lift, offset, scale, tile.first_k, 32u * tile.end_block - tile.first_k);
+}
+
+fn integer_sums(integers: i32, lift: i32, offset: i32, scale: f32, first: u32, length: u32) -> Span {
     var start = 0;
     if (ACTIVATION_SUMS) {
         start = integer_multiply(lift) + params.weight.offset * integers;
     }
     if (BIPOLAR) {
-        start = integer_signs(0u, 32u * params.weight.blocks);
+        start = integer_signs(first, length);
     }
     return Span(integers, offset, scale, start);
 }

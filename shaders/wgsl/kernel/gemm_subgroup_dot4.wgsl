@@ -37,7 +37,7 @@ fn main(
     var sum_integers: array<i32, ROW_SETS>;
     var sum_codes: array<i32, ROW_SETS>;
 
-    for (var block = 0u; block < params.weight.blocks; block++) {
+    for (var block = tile.first_k / 32u; block < tile.end_block; block++) {
         var x: array<u32, ROW_SETS * 8u>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
@@ -151,6 +151,7 @@ fn main(
         //#unroll
         for (var r = 0u; r < 8u; r++) {
             let span = integer_total(
+                tile,
                 subgroupBroadcast(sum_integers[i], r),
                 w_lift_start(subgroupBroadcast(sum_codes[i], r)),
                 subgroupBroadcast(offset, r),

@@ -37,8 +37,8 @@ fn main(
     for (var j = 0u; j < TILE_N / 4u; j++) {
         scale[j] = w_scl_load_quad(gemm_weight_quad(tile, first_n + 4u * j), 0u);
     }
-    let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
-    for (var step = 0u; step < steps; step++) {
+    let steps = (tile.end_k + w_FMT_STEP - 1u) / w_FMT_STEP;
+    for (var step = tile.first_k / w_FMT_STEP; step < steps; step++) {
         var words: array<w_fmt_row_t, TILE_N>;
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {

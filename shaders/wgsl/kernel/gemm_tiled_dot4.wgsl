@@ -57,13 +57,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_n = tile.n * TILE_N;
     let thread_m = local / THREADS_N;
     let thread_n = local % THREADS_N;
-    let blocks = params.weight.blocks;
+    let blocks = tile.end_block;
 
     var acc: array<acc_t, THREAD_M * THREAD_N>;
     // Of the rows that the invocation brings: an operand's codes in each round, and integers of X.
     var sum_codes: array<i32, ROUNDS>;
     var sum_integers: array<i32, ROUNDS>;
-    for (var first_block = 0u; first_block < blocks; first_block += TILE_BLOCKS) {
+    for (var first_block = tile.first_k / 32u; first_block < blocks; first_block += TILE_BLOCKS) {
         //#unroll
         for (var i = 0u; i < ROUNDS; i++) {
             let item = local + WORKGROUP * i;
@@ -256,7 +256,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             row_codes = tile_start[m / 4u][thread_m][m % 4u];
             integers = tile_integers[m / 4u][thread_m][m % 4u];
         }
-        let total = integer_total(integers, w_lift_start(row_codes), offset, row_scale.scale);
+        let total = integer_total(tile, integers, w_lift_start(row_codes), offset, row_scale.scale);
         //#unroll
         for (var n = 0u; n < THREAD_N; n += 2u) {
             let column = first_n + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;

@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let thread_n = local / THREADS_M;
 
     var acc: array<vec4<f32>, THREAD_M * SETS_N>;
-    for (var first_k = 0u; first_k < params.k; first_k += TILE_K) {
+    for (var first_k = tile.first_k; first_k < tile.end_k; first_k += TILE_K) {
         // An invocation brings four values of four rows and writes them as whole vectors of four rows: invocations must
         // not share a vector, since a write to a component may touch all of it.
         for (var item = local; item < VECTORS_M * TILE_VECTORS; item += WORKGROUP) {

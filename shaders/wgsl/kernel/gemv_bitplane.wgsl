@@ -119,7 +119,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     //#unroll
     for (var m = 0u; m < TILE_M; m++) {
         let row_scale = a_scl_load(gemm_activation_row(tile, first_m + m), 0u);
-        let total = integer_total(sum_integers[m], 0, params.activation.offset - row_scale.zero, row_scale.scale);
+        let total = integer_total(tile, sum_integers[m], 0, params.activation.offset - row_scale.zero, row_scale.scale);
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
             var sum: array<acc_t, 2>;

@@ -135,7 +135,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         let row_scale = a_scl_load(gemm_activation_row(tile, first_m + m), 0u);
         let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
             - row_scale.zero;
-        let total = integer_total(sum_integers[m], w_lift_start(sum_codes[m]), offset, row_scale.scale);
+        let total = integer_total(tile, sum_integers[m], w_lift_start(sum_codes[m]), offset, row_scale.scale);
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
             var sum: array<acc_t, 2>;

@@ -1,8 +1,10 @@
 // f16 output of the GEMM family, two a word; sums are of f32. Needs no f16 feature.
+//
+// Reads OUT_BINDING.
 
 alias out_t = f32;
 
-@group(0) @binding(5) var<storage, read_write> output: array<u32>;
+@group(0) @binding(OUT_BINDING) var<storage, read_write> output: array<u32>;
 
 // The largest f16. Packing leaves what lies beyond it open, so it saturates.
 const OUT_LARGEST: f32 = 65504.0;

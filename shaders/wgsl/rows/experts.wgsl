@@ -7,7 +7,7 @@
 // place for every row. Both grow with e, so a workgroup finds its expert by bisection. It leaves if its place is not used.
 //
 // Reads ROWS_BINDING.
-//#needs params Tile
+//#needs params Tile part_first_k part_end_k part_end_block
 
 @group(0) @binding(ROWS_BINDING) var<storage, read> rows_starts: array<u32>;
 
@@ -29,7 +29,7 @@ fn rows_place(expert: u32) -> u32 {
 }
 
 // Places run along M first, so that neighbouring workgroups share a tile of the weights.
-fn rows_tile(index: u32, batch: u32) -> Tile {
+fn rows_tile(index: u32, part: u32) -> Tile {
     let place = index % params.tiles_m;
     // The last expert whose first place is this one or before it.
     var expert = 0u;
@@ -62,5 +62,8 @@ fn rows_tile(index: u32, batch: u32) -> Tile {
         0u,
         expert * params.n,
         0u,
+        part_first_k(part),
+        part_end_k(part),
+        part_end_block(part),
     );
 }

@@ -18,5 +18,6 @@ mod rows_of_sources;
 mod self_check;
 mod sequence;
 mod shapes;
+mod split;
 mod transfer;
 mod tuning;

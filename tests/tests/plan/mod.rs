@@ -469,3 +469,104 @@ fn few_rows_an_expert_are_a_gemv() {
         assert!(skeleton != Skeleton::Gemv && !few && refused);
     }
 }
+
+/// The parts that the planner's choice splits K into.
+fn chosen_parts(shape: (usize, usize, usize), caps: &Caps, options: &PlanOptions) -> u32 {
+    let problem = Problem::new(shape, format("i8rf"), format("i4g32h"));
+    plan(&problem, caps, options).expect("a plan").parts()
+}
+
+#[test]
+fn few_outputs_of_a_long_k_are_split() {
+    for subgroup in [None, Some((32, 32))] {
+        let gpu = Caps {
+            subgroup,
+            ..Caps::floor()
+        };
+        let software = Caps {
+            class: DeviceClass::Software,
+            ..gpu.clone()
+        };
+        let any = PlanOptions::default();
+        assert!(chosen_parts((128, 576, 8192), &gpu, &any) > 1);
+        assert_eq!(chosen_parts((4096, 4096, 4096), &gpu, &any), 1);
+        assert_eq!(chosen_parts((128, 576, 128), &gpu, &any), 1);
+        // Where there is one row of X, teams split K.
+        assert_eq!(chosen_parts((1, 576, 8192), &gpu, &any), 1);
+        assert_eq!(chosen_parts((128, 576, 8192), &software, &any), 1);
+        let deterministic = any.with_deterministic(true);
+        assert_eq!(chosen_parts((128, 576, 8192), &gpu, &deterministic), 1);
+        let whole = PlanOptions::default().with_parts(1);
+        assert_eq!(chosen_parts((128, 576, 8192), &gpu, &whole), 1);
+        // Software adapters split where they are asked to.
+        let forced = PlanOptions::default().with_parts(5);
+        assert_eq!(chosen_parts((128, 576, 8192), &software, &forced), 5);
+    }
+}
+
+#[test]
+fn split_kernels_are_found_by_their_ids() {
+    let caps = Caps::floor();
+    let problem = Problem::new((64, 128, 4096), format("i8rf"), format("i4g32h"));
+    let (accepted, _) = candidates(&problem, &caps, &PlanOptions::default()).expect("a problem");
+    let split: Vec<_> = accepted.iter().filter(|found| found.parts > 1).collect();
+    assert!(!split.is_empty());
+    for candidate in split {
+        let id = &candidate.specialization.id;
+        assert!(id.contains(&format!("_split{}", candidate.parts)), "{id}");
+        let found = plan(&problem, &caps, &PlanOptions::kernel(id)).expect("a plan");
+        assert_eq!((found.id(), found.parts()), (id.as_str(), candidate.parts));
+    }
+}
+
+#[test]
+fn refused_splits_say_why() {
+    use anybit::NoSplit;
+    let refusals = |problem: &Problem, caps: &Caps, options: PlanOptions| -> Vec<Reason> {
+        let (accepted, refused) = candidates(problem, caps, &options).expect("a problem");
+        assert!(accepted.is_empty(), "{}", accepted[0].specialization.id);
+        refused.into_iter().map(|refusal| refusal.reason).collect()
+    };
+    let caps = Caps::floor();
+    let problem = Problem::new((16, 64, 160), format("i8rf"), format("i4g32h"));
+    let tiled = || {
+        let mut options = PlanOptions::engine(Engine::Dot4).with_parts(6);
+        options.skeleton = Some(Skeleton::Tiled);
+        options
+    };
+    let steps = |steps| Reason::Split(NoSplit::Steps { parts: 6, steps });
+    let found = refusals(&problem, &caps, tiled());
+    assert!(
+        found.contains(&steps(5)) && found.contains(&steps(3)),
+        "{found:?}"
+    );
+    let experts = Problem::new((16, 64, 640), format("i8rf"), format("i4g32h")).with_experts(2);
+    let found = refusals(&experts, &caps, tiled());
+    assert!(
+        found.contains(&Reason::Split(NoSplit::Experts)),
+        "{found:?}"
+    );
+    let long = Problem::new((16, 64, 640), format("i8rf"), format("i4g32h"));
+    let found = refusals(&long, &caps, tiled().with_deterministic(true));
+    assert!(
+        found.contains(&Reason::Split(NoSplit::Deterministic)),
+        "{found:?}"
+    );
+    let small = Caps {
+        max_binding: 6 * 16 * 64 * 4 - 4,
+        ..Caps::floor()
+    };
+    let found = refusals(&long, &small, tiled());
+    let bytes = NoSplit::Bytes {
+        bytes: 6 * 16 * 64 * 4,
+        limit: small.max_binding,
+    };
+    assert!(found.contains(&Reason::Split(bytes)), "{found:?}");
+    for parts in [0, 33] {
+        let options = PlanOptions::default().with_parts(parts);
+        assert!(matches!(
+            candidates(&problem, &caps, &options),
+            Err(anybit::Error::Parameter { .. })
+        ));
+    }
+}

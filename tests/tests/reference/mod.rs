@@ -4,11 +4,11 @@
 use anybit::{Engine, OutputFormat, Problem};
 use anybit_formats::PackedMatrix;
 use anybit_reference::kernel::{self, Tile};
-use anybit_reference::{Batches, ReferenceError, exact};
+use anybit_reference::{Batches, Parts, ReferenceError, exact};
 use anybit_tests::compare;
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
-use anybit_tests::rig::reference;
+use anybit_tests::rig::{reference, reference_of_parts};
 
 type Twin<T> = fn(&PackedMatrix, &PackedMatrix, Batches, Tile) -> Result<Vec<T>, ReferenceError>;
 
@@ -180,6 +180,46 @@ fn check_bounded(engine: Engine, pairs: &[(&str, &str)], twins: &[(&str, Twin<f3
                         "{name} {} {shape:?} {fills:?}",
                         problem.contract()
                     );
+                }
+            }
+        }
+    }
+}
+
+/// Parts are complete in themselves: the twins of split kernels stay exact, or within the bounds of parts.
+#[test]
+fn twins_of_split_kernels_add_up() {
+    let parts = [2, 3].map(|count| Parts::new(count, 32).expect("whole blocks"));
+    let exact_twins: [(&str, Twin<i32>); 2] = twins! { gemm_tiled_dot4 gemm_subgroup_bitplane };
+    let integers: [(&str, Twin<f32>); 2] = twins! { gemm_subgroup_dot4 gemm_tiled_bitplane };
+    let floats: [(&str, Twin<f32>); 2] = twins! { gemm_tiled_fma gemm_subgroup_fma };
+    for shape in [(3, 5, 64), (2, 7, 131), (1, 2, 0)] {
+        for parts in parts {
+            for (x, w) in [("u4", "i3"), ("i8", "u8"), ("b5", "b1"), ("u8rfz", "i7rfz")] {
+                let problem = Problem::new(shape, format(x), format(w));
+                let (x, w) = operands(&problem, (Fill::Random, Fill::Random), 4);
+                let tile = Tile::of(&x, &w).with_parts(parts);
+                let expected = exact::gemm_i64(&x, &w).expect("a product");
+                for (name, twin) in exact_twins {
+                    let found = twin(&x, &w, Batches::ONE, tile).expect("a product");
+                    assert_eq!(compare::exact(&found, &expected), None, "{name} {shape:?}");
+                }
+            }
+            let pairs: [(Engine, &str, &str, &[(&str, Twin<f32>)]); 3] = [
+                (Engine::Dot4, "i8rf", "u8rfm", &integers),
+                (Engine::Dot4, "u8rfz", "i8rh", &integers),
+                (Engine::Fma, "f32", "bf16", &floats),
+            ];
+            for (engine, x, w, twins) in pairs {
+                let problem = Problem::new(shape, format(x), format(w));
+                let (x, w) = operands(&problem, (Fill::Random, Fill::Random), 5);
+                let tile = Tile::of(&x, &w).with_parts(parts);
+                let (expected, bounds) =
+                    reference_of_parts(&problem, engine, parts, &x, &w).expect("a product");
+                for (name, twin) in twins {
+                    let found = twin(&x, &w, Batches::ONE, tile).expect("a product");
+                    let wrong = compare::bounded(&found, &expected, &bounds);
+                    assert_eq!(wrong, None, "{name} {} {shape:?}", problem.contract());
                 }
             }
         }

@@ -7,7 +7,8 @@ use std::path::Path;
 use anybit::KERNELS;
 
 /// Kernels that work row by row; they have no row in the table of GEMMs.
-const ROW_KERNELS: [&str; 14] = [
+const ROW_KERNELS: [&str; 15] = [
+    "add_parts",
     "advance",
     "attention",
     "attention_merge",

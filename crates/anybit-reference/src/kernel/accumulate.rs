@@ -28,7 +28,7 @@ pub trait Accumulate: Copy + Send + Sync {
     /// `acc_t`.
     type Sum: Copy + Default;
     /// `out_t`.
-    type Out: Copy + Default + Send;
+    type Out: Output + Default + Send;
 
     /// `acc_span`: adds a span.
     fn span(
@@ -137,6 +137,9 @@ mod sealed {
     }
 
     pub trait Slot: Sized {
+        /// The sum of two parts of K.
+        fn plus(self, other: Self) -> Self;
+
         fn dispatch(
             kernel: impl Kernel,
             constants: Constants,
@@ -157,6 +160,10 @@ impl Output for i32 {}
 impl Output for f32 {}
 
 impl Slot for i32 {
+    fn plus(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+
     fn dispatch(
         kernel: impl Kernel,
         constants: Constants,
@@ -175,6 +182,10 @@ impl Slot for i32 {
 }
 
 impl Slot for f32 {
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+
     fn dispatch(
         kernel: impl Kernel,
         constants: Constants,

@@ -3,7 +3,7 @@
 use anybit_formats::{ElementFormat, PackedMatrix};
 
 use super::reduce::butterfly;
-use super::{Tile, decode};
+use super::{Tile, add_parts, decode};
 use crate::ReferenceError;
 use crate::problem::{Batches, Problem};
 
@@ -36,12 +36,16 @@ pub(super) fn gemm(
             let x = &x[row * k..][..k];
             for (column, out) in out.iter_mut().enumerate() {
                 let w = &w[column * k..][..k];
-                let mut lanes = vec![0.0; tile.lanes];
-                for (index, (x, w)) in x.chunks(step).zip(w.chunks(step)).enumerate() {
-                    let sum = &mut lanes[index % tile.lanes];
-                    *sum = add(*sum, x, w);
-                }
-                *out = butterfly(lanes, |a, b| a + b).unwrap_or_default();
+                let parts = tile.parts.ranges(k).map(|part| {
+                    let mut lanes = vec![0.0; tile.lanes];
+                    let steps = x[part.clone()].chunks(step).zip(w[part].chunks(step));
+                    for (index, (x, w)) in steps.enumerate() {
+                        let sum = &mut lanes[index % tile.lanes];
+                        *sum = add(*sum, x, w);
+                    }
+                    butterfly(lanes, |a, b| a + b).unwrap_or_default()
+                });
+                *out = add_parts(parts).unwrap_or_default();
             }
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! The integer kernels: `core/integer.wgsl`, and the loop over K that the dot4 and the bitplane kernels share.
 
+use std::ops::Range;
+
 use anybit_formats::{AffineFormat, ElementFormat, PackedMatrix, ZeroKind};
 
-use super::Tile;
 use super::accumulate::{Accumulate, Constants, Kernel, Output};
 use super::reduce::butterfly;
+use super::{Tile, add_parts};
 use crate::ReferenceError;
 use crate::integers::{check_codes, is_grouped};
 use crate::problem::{Batches, Problem};
@@ -252,31 +254,39 @@ impl<E: Engine> Kernel for Integer<'_, E> {
                 let x_spans = row_spans(row, x_words);
                 for (column, out) in out.iter_mut().enumerate() {
                     let w_words = &w_blocks[column * row_blocks..][..row_blocks];
-                    let mut lanes = vec![A::Sum::default(); tile.lanes];
-                    let (mut weight_codes, mut integers) = (0_i32, 0_i32);
-                    for (block, (x_words, w_words)) in x_words.iter().zip(w_words).enumerate() {
-                        for index in 0..spans {
-                            let part = tile.part(index);
-                            let span = &x_spans[block * spans + index];
-                            let codes = engine.weight_codes(w_words, part);
-                            let product = engine.product(x_words, w_words, span.codes, part);
-                            let scale = Scale::at(&w, column, BLOCK * block + tile.span * index);
-                            let sum = &mut lanes[block % tile.lanes];
-                            *sum = accumulate.span(*sum, product, codes, span, &scale);
-                            weight_codes = weight_codes.wrapping_add(codes);
-                            integers = integers.wrapping_add(span.integers);
+                    // A part of K, complete in itself.
+                    let part = |columns: Range<usize>| {
+                        let mut lanes = vec![A::Sum::default(); tile.lanes];
+                        let (mut weight_codes, mut integers) = (0_i32, 0_i32);
+                        let first = columns.start / BLOCK;
+                        for block in first..columns.end.div_ceil(BLOCK) {
+                            let (x_words, w_words) = (&x_words[block], &w_words[block]);
+                            for index in 0..spans {
+                                let part = tile.part(index);
+                                let span = &x_spans[block * spans + index];
+                                let codes = engine.weight_codes(w_words, part);
+                                let product = engine.product(x_words, w_words, span.codes, part);
+                                let scale =
+                                    Scale::at(&w, column, BLOCK * block + tile.span * index);
+                                let sum = &mut lanes[(block - first) % tile.lanes];
+                                *sum = accumulate.span(*sum, product, codes, span, &scale);
+                                weight_codes = weight_codes.wrapping_add(codes);
+                                integers = integers.wrapping_add(span.integers);
+                            }
                         }
-                    }
-                    let row_scale = Scale::at(x, row, 0);
-                    let [multiplier, offset] = constants.activation;
-                    let total = Span {
-                        codes: 0,
-                        integers,
-                        offset: multiplier * constants.centre + offset - row_scale.zero,
-                        scale: row_scale.scale,
+                        let row_scale = Scale::at(x, row, 0);
+                        let [multiplier, offset] = constants.activation;
+                        let total = Span {
+                            codes: 0,
+                            integers,
+                            offset: multiplier * constants.centre + offset - row_scale.zero,
+                            scale: row_scale.scale,
+                        };
+                        let sum =
+                            butterfly(lanes, |a, b| accumulate.join(a, b)).unwrap_or_default();
+                        accumulate.finish(sum, weight_codes, &total, &Scale::at(&w, column, 0))
                     };
-                    let sum = butterfly(lanes, |a, b| accumulate.join(a, b)).unwrap_or_default();
-                    *out = accumulate.finish(sum, weight_codes, &total, &Scale::at(&w, column, 0));
+                    *out = add_parts(tile.parts.ranges(k).map(part)).unwrap_or_default();
                 }
             }
             Ok(())
