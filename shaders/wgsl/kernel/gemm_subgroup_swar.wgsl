@@ -39,7 +39,7 @@ fn main(
     var weight_codes: array<i32, TILE_N>;
     var sum_integers: array<i32, ROW_SETS * 2u>;
 
-    for (var block = 0u; block < params.weight.blocks; block++) {
+    for (var block = tile.first_k / 32u; block < tile.end_block; block++) {
         var x: array<vec4<u32>, ROW_SETS * 8u>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
@@ -180,6 +180,7 @@ fn main(
         //#unroll
         for (var r = 0u; r < 8u; r++) {
             let span = integer_total(
+                tile,
                 subgroupBroadcast(sum_integers[i], r),
                 0,
                 subgroupBroadcast(offset, r),

@@ -205,10 +205,10 @@ fn twins_of_split_kernels_add_up() {
                     assert_eq!(compare::exact(&found, &expected), None, "{name} {shape:?}");
                 }
             }
-            let pairs: [(Engine, &str, &str, &[(&str, Twin<f32>)]); 3] = [
-                (Engine::Dot4, "i8rf", "u8rfm", &integers),
-                (Engine::Dot4, "u8rfz", "i8rh", &integers),
-                (Engine::Fma, "f32", "bf16", &floats),
+            let pairs = [
+                (Engine::Dot4, "i8rf", "u8rfm", &integers[..]),
+                (Engine::Dot4, "u8rfz", "i8rh", &integers[..]),
+                (Engine::Fma, "f32", "bf16", &floats[..]),
             ];
             for (engine, x, w, twins) in pairs {
                 let problem = Problem::new(shape, format(x), format(w));
