@@ -883,7 +883,7 @@ fn check_accumulator(problem: &Problem, nesting: Option<Nesting>) -> Result<()> 
         || problem.weight.zero_kind() == ZeroKind::Integer;
     let (activation, mut weight) = (problem.activation.element(), problem.weight.element());
     // Under scales, nested integers are in units of the stored ones, and as large.
-    if nesting.is_some() && problem.output == OutputFormat::F32 && problem.weight.scales().is_some()
+    if nesting.is_some() && problem.output != OutputFormat::I32 && problem.weight.scales().is_some()
     {
         weight = ElementFormat::INT8;
     }

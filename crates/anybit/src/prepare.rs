@@ -133,7 +133,7 @@ impl OperandParams {
             // The first plane of 8 begins at 0.
             self.pieces = [plane(dropped), plane(1), carry, 0];
         }
-        if output == OutputFormat::F32 && stored.scales().is_some() {
+        if output != OutputFormat::I32 && stored.scales().is_some() {
             self.multiplier <<= dropped;
             self.offset <<= dropped;
         }

@@ -8,7 +8,7 @@ use naga::back::hlsl::ShaderModel;
 
 use super::every::{
     Text, decoders, expert_gemms, gemms, l_muls, matrix_gemms, model_kernels, nested_gemms,
-    quantizers,
+    quantizers, split_gemms,
 };
 
 /// How many problems a failing test prints.
@@ -172,6 +172,11 @@ fn nested_gemm_shaders() {
 #[test]
 fn expert_gemm_shaders() {
     check_gemms("GEMM shaders of mixtures of experts", &expert_gemms());
+}
+
+#[test]
+fn split_gemm_shaders() {
+    check_gemms("GEMM shaders that split K", &split_gemms());
 }
 
 #[test]

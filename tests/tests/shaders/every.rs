@@ -270,6 +270,17 @@ pub(super) fn nested_gemms() -> Vec<Text> {
 
 /// The GEMM shaders of mixtures of experts: each two of kernel with tile, formats with output, residual, and device.
 pub(super) fn expert_gemms() -> Vec<Text> {
+    variants(|problem, options| (problem.with_experts(3), options))
+}
+
+/// The GEMM shaders that split K, likewise.
+pub(super) fn split_gemms() -> Vec<Text> {
+    variants(|problem, options| (problem, options.with_parts(2)))
+}
+
+/// Every tile with each kind of output, with a residual and without, on every device, of problems and options that are made
+/// others first.
+fn variants(vary: impl Fn(Problem, PlanOptions) -> (Problem, PlanOptions)) -> Vec<Text> {
     let devices = devices();
     let kernels: Vec<(&KernelRow, Tile)> = KERNELS
         .iter()
@@ -285,10 +296,9 @@ pub(super) fn expert_gemms() -> Vec<Text> {
         let (activation, weight, output) = contracts[row[1]];
         let mut problem =
             Problem::new((8, 96, 384), activation.parse().ok()?, weight.parse().ok()?)
-                .with_output(output)
-                .with_experts(3);
+                .with_output(output);
         problem.residual = row[2] == 1;
-        let options = PlanOptions::engine(kernel.engine);
+        let (problem, options) = vary(problem, PlanOptions::engine(kernel.engine));
         let (accepted, _) = candidates(&problem, &devices[row[3]], &options).ok()?;
         let found = accepted
             .into_iter()
