@@ -143,13 +143,16 @@ fn check_gemms(what: &str, texts: &[Text]) {
             weight[1],
             Bound::Write,
         ];
-        // A residual, then the offsets of experts.
-        let contract = text.specialization.id.split("__").next();
-        for addition in ["_residual", "_experts"] {
-            if contract.is_some_and(|contract| contract.contains(addition)) {
-                bindings.push(Bound::Read);
-            }
-        }
+        // A residual, unless it is for the kernel that adds parts up; then the offsets of experts.
+        let (contract, kernel) = text.specialization.id.split_once("__").unwrap_or_default();
+        let residual = contract.contains("_residual") && !kernel.contains("_split");
+        let additions = [residual, contract.contains("_experts")];
+        bindings.extend(
+            additions
+                .into_iter()
+                .filter(|&there| there)
+                .map(|_| Bound::Read),
+        );
         check(text, Some(params), &bindings)
     });
 }
