@@ -101,6 +101,16 @@ impl Rig {
             .clone()
     }
 
+    /// Whether the adapter lacks subgroups, so that there is nothing to test of what needs them. Says so if it does.
+    pub fn skips_subgroups(&mut self) -> bool {
+        let skips = self.best().caps().subgroup.is_none();
+        if skips {
+            println!("SKIP: no subgroups");
+            self.note(Ok(()));
+        }
+        skips
+    }
+
     /// A context without optional features, within WebGPU's default limits.
     pub fn floor(&mut self) -> Context {
         let limits = wgpu::Limits::default().or_worse_values_from(&self.adapter.limits());

@@ -71,9 +71,7 @@ fn swar_terms((p, q): (u8, u8)) -> u32 {
 #[test]
 fn swar_is_exact_for_all_pairs_of_widths() {
     on_each_adapter("swar_is_exact_for_all_pairs_of_widths", |rig| {
-        if rig.best().caps().subgroup.is_none() {
-            println!("SKIP: no subgroups");
-            rig.note(Ok(()));
+        if rig.skips_subgroups() {
             return;
         }
         for (turn, (p, q)) in all_pairs().into_iter().enumerate() {
@@ -135,9 +133,7 @@ fn all_codes(rig: &mut Rig, kernel: Kernel, problem: &Problem, seed: u64) -> Res
 #[test]
 fn swar_parts_its_sums_in_time() {
     on_each_adapter("swar_parts_its_sums_in_time", |rig| {
-        if rig.best().caps().subgroup.is_none() {
-            println!("SKIP: no subgroups");
-            rig.note(Ok(()));
+        if rig.skips_subgroups() {
             return;
         }
         for (x, w, step) in [
