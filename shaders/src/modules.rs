@@ -55,6 +55,7 @@ modules! {
     "format/bf16",
     "format/codebook",
     "format/codebook_large",
+    "format/codebook_lanes",
     "format/f16",
     "format/f32",
     "format/minifloat",
@@ -140,6 +141,8 @@ modules! {
     "store/texels",
     "table/subgroup",
     "table/workgroup",
+    "turns/apart",
+    "turns/together",
 }
 
 /// A set of modules to link from.

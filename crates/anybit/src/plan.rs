@@ -20,7 +20,7 @@ use crate::problem::{Batch, OutputFormat, Problem};
 use crate::self_check::{Verdict, Verdicts};
 use crate::specialize::{
     Parts, Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, has_whole_texels,
-    is_integer_product, layouts, span, specialize, spill_of, swar_terms,
+    is_held, is_integer_product, layouts, span, specialize, spill_of, swar_terms, table_lanes,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -984,6 +984,12 @@ fn consider(
         l_mul,
         fragment,
         split,
+        table_lanes: table_lanes(
+            row,
+            reduce,
+            problem,
+            caps.subgroup.map_or(0, |(smallest, _)| smallest),
+        ),
     };
     let specialization = specialize(row, tile, problem, parts);
     if options
@@ -1021,10 +1027,9 @@ fn consider(
                 },
                 ..problem.clone()
             };
-            cost(row, tile, reduce, &part, memories, nesting, caps.class)
-                + add_cost(problem, split, caps.class)
+            cost(row, tile, &part, &parts, caps.class) + add_cost(problem, split, caps.class)
         }
-        _ => cost(row, tile, reduce, problem, memories, nesting, caps.class),
+        _ => cost(row, tile, problem, &parts, caps.class),
     };
     Ok(Candidate {
         cost,
@@ -1276,6 +1281,9 @@ const fn rates(class: DeviceClass) -> Rates {
 /// Operations that find an entry of a table and add it, besides the look-up itself.
 const LOOK_UP_OPERATIONS: f64 = 5.0;
 
+/// Operations that make values of 32 codes of a codebook whose table lanes hold.
+const HELD_DECODE: f64 = 160.0;
+
 /// Operations that make 32 codes ready for an engine.
 fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
     match (engine, element) {
@@ -1299,15 +1307,14 @@ fn tiles(problem: &Problem, tile: &Tile) -> f64 {
 }
 
 /// The estimate: arithmetic and loads of all invocations, and the penalty of too few of them. Only its order matters.
-fn cost(
-    row: &KernelRow,
-    tile: &Tile,
-    reduce: Reduce,
-    problem: &Problem,
-    memories: Memories,
-    nesting: Option<Nesting>,
-    class: DeviceClass,
-) -> f64 {
+fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: DeviceClass) -> f64 {
+    let &Parts {
+        reduce,
+        memories,
+        nesting,
+        table_lanes,
+        ..
+    } = parts;
     let rates = rates(class);
     let load = |memory| match memory {
         Memory::Buffers => rates.load,
@@ -1344,12 +1351,16 @@ fn cost(
         // It has a cost of its own.
         Engine::Matrix => 0.0,
     };
-    let mut decode = decode_cost(row.engine, problem.weight.element());
+    let decode_cost = |element| match table_lanes {
+        1.. if is_held(element) => HELD_DECODE,
+        _ => decode_cost(row.engine, element),
+    };
+    let mut decode = decode_cost(problem.weight.element());
     if row.engine == Engine::Dot4 && nesting == Some(Nesting::DoubleRounding) {
         // Some ten operations for four codes.
         decode += 80.0;
     }
-    let activation_decode = decode_cost(row.engine, problem.activation.element());
+    let activation_decode = decode_cost(problem.activation.element());
     let scales = if group_of(&problem.weight) == 0 {
         0.0
     } else {

@@ -290,6 +290,25 @@ pub(crate) fn operand(
     (header, modules)
 }
 
+/// The same with a codebook's table in the lanes of a subgroup, if it has one that they hold.
+fn held(
+    header: Header,
+    prefix: &str,
+    format: &MatrixFormat,
+    modules: OperandModules,
+    table_lanes: u32,
+) -> (Header, OperandModules) {
+    if table_lanes == 0 || !is_held(format.element()) {
+        return (header, modules);
+    }
+    let header = header.constant_u32(format!("{prefix}TABLE_LANES"), table_lanes);
+    let modules = OperandModules {
+        format: "format/codebook_lanes",
+        ..modules
+    };
+    (header, modules)
+}
+
 pub(crate) fn piece_constants(header: Header, prefix: &str, element: ElementFormat) -> Header {
     let widths = piece_widths(element, PieceLayout::Pieces);
     (0..3).fold(header, |header, piece| {
@@ -440,6 +459,37 @@ pub(crate) struct Parts {
     pub(crate) fragment: Fragment,
     /// Parts that K is split into; 1 for none.
     pub(crate) split: u32,
+    /// Lanes of a subgroup that hold a codebook's table, 8 or 16; 0 where codes pick their values by selects.
+    pub(crate) table_lanes: u32,
+}
+
+/// Lanes of a subgroup that hold the tables of a problem's codebooks, 8 or 16 and no more than the smallest subgroup has; 0
+/// where the kernel or the device has no subgroups, or no operand a table worth it.
+pub(crate) fn table_lanes(
+    row: &KernelRow,
+    reduce: Reduce,
+    problem: &Problem,
+    smallest_subgroup: u32,
+) -> u32 {
+    let subgroups = match row.skeleton {
+        Skeleton::Tiled => false,
+        Skeleton::Subgroup => true,
+        Skeleton::Gemv => reduce == Reduce::Subgroup,
+    };
+    let operands = [&problem.activation, &problem.weight];
+    let tables = operands.map(|format| is_held(format.element()));
+    match smallest_subgroup {
+        8.. if !row.engine.is_float() || !subgroups || !tables.contains(&true) => 0,
+        16.. => 16,
+        8.. => 8,
+        _ => 0,
+    }
+}
+
+/// Whether lanes may hold the values of such codes. Of two bits, three selects are no more than a shuffle.
+pub(crate) fn is_held(element: ElementFormat) -> bool {
+    let codebook = element.codebook();
+    codebook.is_some_and(|codebook| (3..=SMALL_CODEBOOK_BITS).contains(&codebook.bits()))
 }
 
 /// A row of the table as the shader for one problem's formats. The problem must be one that the row supports.
@@ -456,6 +506,7 @@ pub(crate) fn specialize(
         l_mul,
         fragment,
         split,
+        table_lanes,
     } = parts;
     let (activation_layout, weight_layout) = layouts(row, problem, memories);
     let header = Header::new();
@@ -486,6 +537,9 @@ pub(crate) fn specialize(
         }
         _ => header,
     };
+
+    let (header, activation) = held(header, "A_", &problem.activation, activation, table_lanes);
+    let (header, weight) = held(header, "W_", &problem.weight, weight, table_lanes);
 
     let grouped = group_of(&problem.weight) != 0 || group_of(&problem.activation) != 0;
     let span = span(problem);
@@ -674,6 +728,15 @@ pub(crate) fn specialize(
                     },
                 ));
             }
+            if row.engine.is_float() {
+                slots.push((
+                    "turns",
+                    match table_lanes {
+                        0 => "turns/apart",
+                        _ => "turns/together",
+                    },
+                ));
+            }
             if row.engine.is_integer() {
                 slots.push((
                     "team_sum",
@@ -699,9 +762,13 @@ pub(crate) fn specialize(
         }
     };
     let mut id = format!(
-        "{}__{engine}_{shape}{}{variant}{}{in_memory}",
+        "{}__{engine}_{shape}{}{variant}{}{}{in_memory}",
         problem.contract(),
         nesting_name(row.engine, nesting),
+        match table_lanes {
+            0 => String::new(),
+            lanes => format!("_table{lanes}"),
+        },
         part_name(split)
     );
     if row.engine == Engine::LMul {

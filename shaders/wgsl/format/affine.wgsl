@@ -8,3 +8,6 @@ fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
     let whole = vec4<i32>(bytes_unpack(fmt_bytes(words, t))) * operand().multiplier + operand().offset;
     return vec4<f32>(whole);
 }
+
+fn fmt_hold(lane: u32) {
+}

@@ -6,3 +6,6 @@ fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
     let high = words[2u * t + 1u];
     return bitcast<vec4<f32>>(vec4<u32>(low << 16u, low & 0xffff0000u, high << 16u, high & 0xffff0000u));
 }
+
+fn fmt_hold(lane: u32) {
+}

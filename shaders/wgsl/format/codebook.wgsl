@@ -35,3 +35,6 @@ fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
     }
     return select(low, fmt_eight(operand().table[2], operand().table[3], bytes), fmt_bit(bytes, 3u));
 }
+
+fn fmt_hold(lane: u32) {
+}

@@ -11,3 +11,6 @@ fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
     let code = bytes_unpack(fmt_bytes(words, t));
     return vec4<f32>(fmt_entry(code.x), fmt_entry(code.y), fmt_entry(code.z), fmt_entry(code.w));
 }
+
+fn fmt_hold(lane: u32) {
+}

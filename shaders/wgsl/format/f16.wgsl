@@ -4,3 +4,6 @@
 fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(words[2u * t]), unpack2x16float(words[2u * t + 1u]));
 }
+
+fn fmt_hold(lane: u32) {
+}

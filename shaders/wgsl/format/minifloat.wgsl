@@ -26,3 +26,6 @@ fn fmt_values(words: fmt_row_t, t: u32) -> vec4<f32> {
     }
     return bitcast<vec4<f32>>(result | ((code << vec4<u32>(32u - BITS)) & vec4<u32>(0x80000000u)));
 }
+
+fn fmt_hold(lane: u32) {
+}

@@ -28,6 +28,8 @@ fn main(
     if (tile.n >= params.tiles_n) {
         return;
     }
+    a_fmt_hold(lane);
+    w_fmt_hold(lane);
     let first_m = tile.first_m;
     let first_n = (tile.n * WORKGROUP + local) * TILE_N;
 

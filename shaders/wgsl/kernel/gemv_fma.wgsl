@@ -12,6 +12,7 @@
 //#import slot:weight_codes as w_
 //#import slot:weight_format as w_
 //#import slot:weight_scale as w_
+//#import slot:turns
 //#import slot:reduce
 //#import slot:output
 
@@ -26,6 +27,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         return;
     }
     let lane = red_lane(input);
+    a_fmt_hold(red_subgroup_lane(input));
+    w_fmt_hold(red_subgroup_lane(input));
     let first_m = tile.first_m;
     let first_n = (tile.n * TEAMS + red_team(input)) * TILE_N;
 
@@ -41,7 +44,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         scale[j] = w_scl_load_quad(gemm_weight_quad(tile, first_n + 4u * j), 0u);
     }
     let steps = (params.k + w_FMT_STEP - 1u) / w_FMT_STEP;
-    for (var step = lane; step < steps; step += LANES) {
+    let turns = turns_of(steps, lane);
+    for (var turn = 0u; turn < turns; turn++) {
+        let own_step = LANES * turn + lane;
+        let step = turns_step(own_step, steps);
         var words: array<w_fmt_row_t, TILE_N>;
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
@@ -79,13 +85,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
                     let values = a_fmt_at(ahead[m], gemm_activation_row(tile, first_m + m), at);
-                    x[m] = product_operand(fma_inside(a_scl_apply(values, x_scale[m]), at));
+                    let scaled = a_scl_apply(values, x_scale[m]);
+                    x[m] = product_operand(turns_inside(fma_inside(scaled, at), own_step, steps));
                 }
                 //#unroll
                 for (var j = 0u; j < TILE_N; j++) {
                     let values = w_fmt_values(words[j], SPAN_VECTORS * s + t);
                     let scaled = w_scl_apply(values, w_scl_pick(scale[j / 4u], j % 4u));
-                    let w = product_operand(fma_weight(scaled, at));
+                    let w = product_operand(turns_inside(fma_weight(scaled, at), own_step, steps));
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
                         acc[m * TILE_N + j] = product_add_dot(acc[m * TILE_N + j], x[m], w);

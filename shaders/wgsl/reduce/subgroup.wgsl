@@ -16,6 +16,11 @@ fn red_lane(input: red_input) -> u32 {
     return input.lane % LANES;
 }
 
+// Which lane of the subgroup this is.
+fn red_subgroup_lane(input: red_input) -> u32 {
+    return input.lane;
+}
+
 fn red_f32(value: f32, input: red_input) -> f32 {
     var sum = value;
     //#unroll

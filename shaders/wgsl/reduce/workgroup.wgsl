@@ -15,6 +15,11 @@ fn red_lane(input: red_input) -> u32 {
     return input.local % LANES;
 }
 
+// No subgroup is known of.
+fn red_subgroup_lane(input: red_input) -> u32 {
+    return 0u;
+}
+
 fn red_f32(value: f32, input: red_input) -> f32 {
     var sum = value;
     //#unroll

@@ -70,7 +70,10 @@ const MUTATIONS: &[Mutation] = mutations! {
     "f16 values change places": "format/f16", "words[2u * t]" => "words[2u * t + 1u]", Fma Gemv "f32" "f16" F32;
     "subnormal minifloats keep their leading one": "format/minifloat", "subnormal = magnitude < vec4<u32>(1u << mantissa)" => "subnormal = magnitude > vec4<u32>(0xffu)", Fma Gemv "f32" "e4m3rf" F32;
     "the sign of minifloats is lost": "format/minifloat", "vec4<u32>(0x80000000u)" => "vec4<u32>(0u)", Fma Tiled "e2m1rf" "f32" F32;
-    "a level of the tree picks the wrong side": "format/codebook", "fmt_bit(bytes, 1u)" => "fmt_bit(bytes, 0u)", Fma Gemv "f32" "nf4g32f" F32;
+    "a level of the tree picks the wrong side": "format/codebook", "fmt_bit(bytes, 1u)" => "fmt_bit(bytes, 0u)", Fma Tiled "f32" "nf4g32f" F32;
+    "lanes hold the wrong half of a table": "format/codebook_lanes", "operand().table[2], operand().table[3]" => "operand().table[3], operand().table[2]", Fma Gemv "f32" "nf4g32f" F32;
+    "a lane holds its neighbour's value": "format/codebook_lanes", "(entry & 1u) != 0u)" => "(entry & 2u) != 0u)", Fma Subgroup "f32" "bitmod3g32qc" F32;
+    "a step past the end counts": "turns/together", "step < steps" => "step <= steps", Fma Gemv "f32" "nf4g32f" F32;
     "a large table is read an entry too far": "format/codebook_large", "+ code" => "+ code + 1u", Fma Gemv "f32" "power5rf" F32;
     "lifted minifloats forget the second doubling": "lift/minifloat", "value += value & middle_mask & low_mask;" => "", Dot4 Tiled "i8rf" "e2m3rh" F32;
     "lifted codes of a table are swapped": "lift/codebook", "lift_mask(bytes >> 1u)" => "lift_mask(bytes)", Dot4 Gemv "i8rf" "iq4nlg32f" F32;
@@ -113,6 +116,9 @@ const MUTATIONS: &[Mutation] = mutations! {
     "truncation keeps the low bits": "lift/nested_weight", "(bytes >> LIFT_DROPPED) & LIFT_KEPT_MASK" => "bytes & LIFT_KEPT_MASK", Dot4 Gemv "u8rf" "i8rf>truncated2" F32;
     "the last column is left out": "core/fma", "vec4<u32>(params.k)" => "vec4<u32>(params.k - 1u)", Fma Gemv "f32" "f32" F32;
 };
+
+/// Modules that a kernel has on devices with subgroups alone, whatever its skeleton.
+const OF_SUBGROUPS: [&str; 2] = ["format/codebook_lanes", "turns/together"];
 
 fn compare(
     problem: &Problem,
@@ -178,11 +184,10 @@ fn wrong_shaders_are_caught() {
             options.nesting = nested.map(|(_, nesting)| nesting);
             options.skeleton = Some(mutation.skeleton);
             // Without subgroups where that can be, so that every adapter runs the same kernels.
-            let context = match mutation.skeleton {
-                Subgroup => rig.best(),
-                _ => rig.floor(),
-            };
-            if mutation.skeleton == Subgroup && context.caps().subgroup.is_none() {
+            let subgroups =
+                mutation.skeleton == Subgroup || OF_SUBGROUPS.contains(&mutation.module);
+            let context = if subgroups { rig.best() } else { rig.floor() };
+            if subgroups && context.caps().subgroup.is_none() {
                 println!("SKIP: {}: no subgroups", mutation.what);
                 continue;
             }
