@@ -127,7 +127,14 @@ fn tile_name(row: &KernelRow, tile: &Tile) -> String {
         Skeleton::Tiled => format!("×{}", tile.k),
         _ => String::new(),
     };
-    format!("{}×{}{columns} ({})", tile.m, tile.n, tile.workgroup)
+    let buffers = match tile.buffers {
+        1 => String::new(),
+        buffers => format!("; {buffers} buffers"),
+    };
+    format!(
+        "{}×{}{columns} ({}{buffers})",
+        tile.m, tile.n, tile.workgroup
+    )
 }
 
 fn skeleton(skeleton: Skeleton) -> &'static str {

@@ -106,6 +106,9 @@ pub struct Tile {
     pub workgroup: u32,
     /// Invocations that share a row's K; 1 where each walks all of it.
     pub lanes: u32,
+    /// Tiles of each operand in workgroup memory: 2 where the next is filled while others still multiply the last, so that a
+    /// step takes one barrier.
+    pub buffers: u32,
 }
 
 impl Tile {
@@ -118,7 +121,13 @@ impl Tile {
             thread_n,
             workgroup: (m / thread_m) * (n / thread_n),
             lanes: 1,
+            buffers: 1,
         }
+    }
+
+    /// The same with two tiles that take turns.
+    const fn double_buffered(self) -> Self {
+        Self { buffers: 2, ..self }
     }
 
     /// Blocks of `block` rows of X and of W, each a subgroup's, by a workgroup of so many invocations.
@@ -131,6 +140,7 @@ impl Tile {
             thread_n: block.1,
             workgroup,
             lanes: 1,
+            buffers: 1,
         }
     }
 
@@ -143,6 +153,7 @@ impl Tile {
             thread_n,
             workgroup,
             lanes: 1,
+            buffers: 1,
         }
     }
 
@@ -155,6 +166,7 @@ impl Tile {
             thread_n,
             workgroup,
             lanes,
+            buffers: 1,
         }
     }
 }

@@ -1281,6 +1281,10 @@ const fn rates(class: DeviceClass) -> Rates {
 /// Operations that find an entry of a table and add it, besides the look-up itself.
 const LOOK_UP_OPERATIONS: f64 = 5.0;
 
+/// What tiles that take turns are taken to cost beside their barriers: they leave room for fewer workgroups that hide each
+/// other's waits. An assumption, so that they are chosen where they were measured to be the fastest.
+const BUFFERED: f64 = 1.1;
+
 /// Operations that make values of 32 codes of a codebook whose table lanes hold.
 const HELD_DECODE: f64 = 160.0;
 
@@ -1383,7 +1387,9 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: D
                 / workgroup;
             let local =
                 staged_words * (thread_m + thread_n + 2.0 * f64::from(tile.m + tile.n) / workgroup);
-            global + local * rates.workgroup_load + rates.barrier * 64.0 / f64::from(tile.k)
+            let barriers = 2.0 / f64::from(tile.buffers);
+            let staged = global + local * rates.workgroup_load;
+            staged + barriers * rates.barrier * 32.0 / f64::from(tile.k)
         }
         Skeleton::Subgroup => {
             arithmetic += decode * thread_n + activation_decode * thread_m / 8.0;
@@ -1404,6 +1410,9 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: D
     };
     let steps = (blocks / turn / f64::from(tile.lanes)).ceil() * turn;
     let mut each = (arithmetic + loads) * steps;
+    if tile.buffers > 1 {
+        each *= BUFFERED;
+    }
     if row.skeleton == Skeleton::Gemv {
         let joins = thread_m * thread_n * f64::from(tile.lanes).log2();
         each += joins

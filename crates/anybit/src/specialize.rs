@@ -686,6 +686,10 @@ pub(crate) fn specialize(
                 workgroup_memory = matrix_memory(tile);
                 shape = format!("{shape}_w{}", tile.workgroup);
             } else {
+                header = header.constant_u32("BUFFERS", tile.buffers);
+                if tile.buffers > 1 {
+                    shape = format!("{shape}_buffers{}", tile.buffers);
+                }
                 let carry = carry_planes(row.engine, nesting);
                 workgroup_memory = tiled_memory(row.engine, tile, span, problem, carry);
             }
@@ -819,7 +823,7 @@ fn tiled_memory(
     let bits = |format: &MatrixFormat| format.element().bits();
     // Of each row and span four words: a Span, or a scale and a sum.
     let beside = (tile.k / span) * 16 * (tile.m + tile.n);
-    match engine {
+    let buffer = match engine {
         Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
         Engine::Dot4 => tile.k * (tile.m + tile.n) + beside,
         Engine::Swar | Engine::Lut | Engine::Lut8 | Engine::Matrix => 0,
@@ -827,5 +831,6 @@ fn tiled_memory(
             let weight_planes = bits(&problem.weight) + carry_planes;
             (tile.k / 8) * (bits(&problem.activation) * tile.m + weight_planes * tile.n) + beside
         }
-    }
+    };
+    tile.buffers * buffer
 }

@@ -2,7 +2,7 @@
 //
 // Rows alternate in fours in the streams, so a vec4 goes from memory to the tile as it is and brings one plane word of
 // four rows. Recovery as in gemm_subgroup_bitplane: plane products stay in registers. The tiles are those of
-// gemm_tiled_dot4: arrays of arrays that are read at constants, and sums of spans beside them.
+// gemm_tiled_dot4: arrays of arrays that are read at constants, and sums of spans beside them; BUFFERS as in gemm_tiled_fma.
 //#import core/gemm
 //#import core/integer
 //#import core/bitplane
@@ -22,8 +22,8 @@ const POWERS: u32 = A_BITS + W_BITS - 1u;
 // Blocks of four rows of X in a tile, and of both operands; and how often all invocations bring one.
 const ITEMS_M: u32 = TILE_M / 4u * TILE_BLOCKS;
 const ITEMS: u32 = ITEMS_M + TILE_N / 4u * TILE_BLOCKS;
-const CELLS_M: u32 = TILE_BLOCKS * THREADS_M;
-const CELLS_N: u32 = TILE_BLOCKS * THREADS_N;
+const CELLS_M: u32 = BUFFERS * TILE_BLOCKS * THREADS_M;
+const CELLS_N: u32 = BUFFERS * TILE_BLOCKS * THREADS_N;
 const ROUNDS: u32 = (ITEMS + WORKGROUP - 1u) / WORKGROUP;
 
 var<workgroup> tile_x: array<array<vec4<u32>, CELLS_M>, SETS_M * A_BITS>;
@@ -56,6 +56,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum_codes: array<vec4<i32>, ROUNDS>;
     var sum_integers: array<vec4<i32>, ROUNDS>;
     for (var first_block = tile.first_k / 32u; first_block < blocks; first_block += TILE_BLOCKS) {
+        let buffer = TILE_BLOCKS * (first_block / TILE_BLOCKS % BUFFERS);
         //#unroll
         for (var i = 0u; i < ROUNDS; i++) {
             let item = local + WORKGROUP * i;
@@ -64,7 +65,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let vector = item / TILE_BLOCKS;
                 let first_row = first_m + 4u * vector;
                 let four = vector / THREADS_M;
-                let cell = b * THREADS_M + vector % THREADS_M;
+                let cell = (buffer + b) * THREADS_M + vector % THREADS_M;
                 // Where the tile goes on past the last block, nothing is made of it.
                 let block = min(first_block + b, blocks - 1u);
                 let quad = gemm_activation_row(tile, first_row) / 4u;
@@ -123,7 +124,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let b = (item - ITEMS_M) % TILE_BLOCKS;
                 let vector = (item - ITEMS_M) / TILE_BLOCKS;
                 let four = vector / THREADS_N;
-                let cell = b * THREADS_N + vector % THREADS_N;
+                let cell = (buffer + b) * THREADS_N + vector % THREADS_N;
                 let block = min(first_block + b, blocks - 1u);
                 let quad = gemm_weight_row(tile, first_n + 4u * vector) / 4u;
                 var word: array<vec4<u32>, W_PLANES>;
@@ -172,8 +173,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
         for (var b = 0u; b < min(TILE_BLOCKS, blocks - first_block); b++) {
-            let cell_m = b * THREADS_M + thread_m;
-            let cell_n = b * THREADS_N + thread_n;
+            let cell_m = (buffer + b) * THREADS_M + thread_m;
+            let cell_n = (buffer + b) * THREADS_N + thread_n;
             var w: array<vec4<u32>, SETS_N * W_PLANES>;
             //#unroll
             for (var p = 0u; p < SETS_N * W_PLANES; p++) {
@@ -254,7 +255,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
             }
         }
-        workgroupBarrier();
+        if (BUFFERS == 1u) {
+            workgroupBarrier();
+        }
     }
 
     // Without groups, sums over all of K go where those of the first span lay, a cell a block of the tile.

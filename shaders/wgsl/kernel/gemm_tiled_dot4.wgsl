@@ -8,6 +8,8 @@
 // The rows of an invocation come in fours, the fours strided over the tile. Tiles are arrays of arrays: the outer index says
 // which of the invocation's vectors, a constant where they are read, and the inner one the span and the invocation, so that
 // one check of a span serves all of its reads and the rest are offsets in the instructions.
+//
+// Reads BUFFERS, as gemm_tiled_fma.
 //#import core/gemm
 //#import core/integer
 //#import core/bytes
@@ -34,18 +36,18 @@ const TILE_SPANS: u32 = TILE_BLOCKS * SPANS;
 const ROWS: u32 = TILE_M + TILE_N;
 const ROUNDS: u32 = (ROWS + WORKGROUP - 1u) / WORKGROUP;
 
-var<workgroup> tile_x: array<array<vec4<u32>, TILE_SPANS * THREADS_M>, SPAN_VECTORS * THREAD_M>;
-var<workgroup> tile_w: array<array<vec4<u32>, TILE_SPANS * THREADS_N>, SPAN_VECTORS * THREAD_N>;
+var<workgroup> tile_x: array<array<vec4<u32>, BUFFERS * TILE_SPANS * THREADS_M>, SPAN_VECTORS * THREAD_M>;
+var<workgroup> tile_w: array<array<vec4<u32>, BUFFERS * TILE_SPANS * THREADS_N>, SPAN_VECTORS * THREAD_N>;
 // Of the rows of X, what a Span has.
-var<workgroup> tile_start: array<array<array<i32, 4>, TILE_SPANS * THREADS_M>, SETS_M>;
-var<workgroup> tile_integers: array<array<array<i32, 4>, TILE_SPANS * THREADS_M>, SETS_M>;
-var<workgroup> tile_offset: array<array<array<i32, 4>, TILE_SPANS * THREADS_M>, SETS_M>;
-var<workgroup> tile_x_scale: array<array<array<f32, 4>, TILE_SPANS * THREADS_M>, SETS_M>;
+var<workgroup> tile_start: array<array<array<i32, 4>, BUFFERS * TILE_SPANS * THREADS_M>, SETS_M>;
+var<workgroup> tile_integers: array<array<array<i32, 4>, BUFFERS * TILE_SPANS * THREADS_M>, SETS_M>;
+var<workgroup> tile_offset: array<array<array<i32, 4>, BUFFERS * TILE_SPANS * THREADS_M>, SETS_M>;
+var<workgroup> tile_x_scale: array<array<array<f32, 4>, BUFFERS * TILE_SPANS * THREADS_M>, SETS_M>;
 // Of the rows of W, their sums and what a scale has.
-var<workgroup> tile_codes: array<array<array<i32, 4>, TILE_SPANS * THREADS_N>, SETS_N>;
-var<workgroup> tile_w_scale: array<array<array<f32, 4>, TILE_SPANS * THREADS_N>, SETS_N>;
-var<workgroup> tile_zero: array<array<array<i32, 4>, TILE_SPANS * THREADS_N>, SETS_N>;
-var<workgroup> tile_minimum: array<array<array<f32, 4>, TILE_SPANS * THREADS_N>, SETS_N>;
+var<workgroup> tile_codes: array<array<array<i32, 4>, BUFFERS * TILE_SPANS * THREADS_N>, SETS_N>;
+var<workgroup> tile_w_scale: array<array<array<f32, 4>, BUFFERS * TILE_SPANS * THREADS_N>, SETS_N>;
+var<workgroup> tile_zero: array<array<array<i32, 4>, BUFFERS * TILE_SPANS * THREADS_N>, SETS_N>;
+var<workgroup> tile_minimum: array<array<array<f32, 4>, BUFFERS * TILE_SPANS * THREADS_N>, SETS_N>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -64,6 +66,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum_codes: array<i32, ROUNDS>;
     var sum_integers: array<i32, ROUNDS>;
     for (var first_block = tile.first_k / 32u; first_block < blocks; first_block += TILE_BLOCKS) {
+        let buffer = TILE_SPANS * (first_block / TILE_BLOCKS % BUFFERS);
         //#unroll
         for (var i = 0u; i < ROUNDS; i++) {
             let item = local + WORKGROUP * i;
@@ -78,7 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     let words = a_fmt_row(row, block);
                     //#unroll
                     for (var s = 0u; s < SPANS; s++) {
-                        let cell = (SPANS * b + s) * THREADS_M + thread;
+                        let cell = (buffer + SPANS * b + s) * THREADS_M + thread;
                         var codes = 0;
                         //#unroll
                         for (var h = 0u; h < SPAN_VECTORS; h++) {
@@ -126,7 +129,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     let words = w_fmt_row(row, block);
                     //#unroll
                     for (var s = 0u; s < SPANS; s++) {
-                        let cell = (SPANS * b + s) * THREADS_N + thread;
+                        let cell = (buffer + SPANS * b + s) * THREADS_N + thread;
                         var scale = w_scl_t(1.0, 0, 0.0);
                         if (GROUPED) {
                             scale = w_scl_load(row, gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH);
@@ -165,8 +168,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
         for (var s = 0u; s < min(TILE_SPANS, (blocks - first_block) * SPANS); s++) {
-            let cell_m = s * THREADS_M + thread_m;
-            let cell_n = s * THREADS_N + thread_n;
+            let cell_m = (buffer + s) * THREADS_M + thread_m;
+            let cell_n = (buffer + s) * THREADS_N + thread_n;
             var w: array<vec4<u32>, THREAD_N * SPAN_VECTORS>;
             var codes: array<i32, THREAD_N>;
             var scale: array<w_scl_t, THREAD_N>;
@@ -226,10 +229,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
             }
         }
-        workgroupBarrier();
+        if (BUFFERS == 1u) {
+            workgroupBarrier();
+        }
     }
 
-    // Without groups, sums over all of K go where those of the first span lay.
+    // Without groups, sums over all of K go where those of the first span lay, which nobody reads then.
     if (!GROUPED) {
         //#unroll
         for (var i = 0u; i < ROUNDS; i++) {

@@ -2,6 +2,9 @@
 //
 // A workgroup makes TILE_M x TILE_N outputs, TILE_K of K at a time; both tiles lie K-major in workgroup memory, so that
 // an invocation reads four rows at once. An invocation makes THREAD_M x THREAD_N outputs, in fours strided over the tile.
+//
+// Reads BUFFERS: 1, or 2 for tiles that take turns, so that one barrier a step is enough: who fills a tile has passed the
+// barrier after which nobody reads it.
 //#import core/gemm
 //#import core/fma
 //#import slot:product
@@ -23,8 +26,8 @@ const SETS_M: u32 = THREAD_M / 4u;
 const SETS_N: u32 = THREAD_N / 4u;
 const TILE_VECTORS: u32 = TILE_K / 4u;
 
-var<workgroup> tile_x: array<vec4<f32>, TILE_K * VECTORS_M>;
-var<workgroup> tile_w: array<vec4<f32>, TILE_K * VECTORS_N>;
+var<workgroup> tile_x: array<vec4<f32>, BUFFERS * TILE_K * VECTORS_M>;
+var<workgroup> tile_w: array<vec4<f32>, BUFFERS * TILE_K * VECTORS_N>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -39,6 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var acc: array<vec4<f32>, THREAD_M * SETS_N>;
     for (var first_k = tile.first_k; first_k < tile.end_k; first_k += TILE_K) {
+        let buffer = TILE_K * (first_k / TILE_K % BUFFERS);
         // An invocation brings four values of four rows and writes them as whole vectors of four rows: invocations must
         // not share a vector, since a write to a component may touch all of it.
         for (var item = local; item < VECTORS_M * TILE_VECTORS; item += WORKGROUP) {
@@ -55,7 +59,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             //#unroll
             for (var c = 0u; c < 4u; c++) {
-                tile_x[(4u * i + c) * VECTORS_M + vector] = vec4<f32>(x[0][c], x[1][c], x[2][c], x[3][c]);
+                tile_x[(buffer + 4u * i + c) * VECTORS_M + vector] = vec4<f32>(x[0][c], x[1][c], x[2][c], x[3][c]);
             }
         }
         for (var item = local; item < VECTORS_N * TILE_VECTORS; item += WORKGROUP) {
@@ -73,7 +77,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             //#unroll
             for (var c = 0u; c < 4u; c++) {
-                tile_w[(4u * i + c) * VECTORS_N + vector] = vec4<f32>(w[0][c], w[1][c], w[2][c], w[3][c]);
+                tile_w[(buffer + 4u * i + c) * VECTORS_N + vector] = vec4<f32>(w[0][c], w[1][c], w[2][c], w[3][c]);
             }
         }
         workgroupBarrier();
@@ -81,11 +85,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var w: array<vec4<f32>, SETS_N>;
             //#unroll
             for (var j = 0u; j < SETS_N; j++) {
-                w[j] = tile_w[k * VECTORS_N + thread_n + THREADS_N * j];
+                w[j] = tile_w[(buffer + k) * VECTORS_N + thread_n + THREADS_N * j];
             }
             //#unroll
             for (var i = 0u; i < SETS_M; i++) {
-                let x = tile_x[k * VECTORS_M + thread_m + THREADS_M * i];
+                let x = tile_x[(buffer + k) * VECTORS_M + thread_m + THREADS_M * i];
                 //#unroll
                 for (var r = 0u; r < 4u; r++) {
                     //#unroll
@@ -95,7 +99,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
             }
         }
-        workgroupBarrier();
+        if (BUFFERS == 1u) {
+            workgroupBarrier();
+        }
     }
 
     //#unroll

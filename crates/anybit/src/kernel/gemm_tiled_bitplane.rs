@@ -15,4 +15,5 @@ const TILES: &[Tile] = &[
     Tile::tiled(32, 64, 64, 4, 4),
     Tile::tiled(32, 32, 64, 4, 4),
     Tile::tiled(16, 32, 128, 4, 4),
+    Tile::tiled(64, 64, 64, 8, 4).double_buffered(),
 ];
