@@ -223,6 +223,7 @@ fn kept_kernels() -> Result<Vec<Named>, Error> {
             let kept = is_kept(candidate.engine);
             tile.thread_m * tile.thread_n <= LIMITS[usize::from(gemv)]
                 && (!gemv || tile.m == 1)
+                && tile.buffers == 1
                 && kept
         });
         // The largest of each kind first.
