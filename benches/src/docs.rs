@@ -201,6 +201,13 @@ fn engines(page: &mut String) {
                 "as `dot4`",
                 "two rows of X a word: a 32-bit multiply is two products, and their sums of 16 bits are parted in time",
             ),
+            Engine::IntegerFma => (
+                "as `bitplane`",
+                "as `bitplane`",
+                "as `dot4`",
+                "f32 multiply-adds of integers that f32 holds exactly: of narrow codes two rows of X a float, so that one is two \
+                 products; their sums are parted before they pass 24 bits",
+            ),
             Engine::LMul => (
                 "as `fma`",
                 "as `fma`",

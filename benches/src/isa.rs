@@ -253,7 +253,12 @@ fn kept_kernels() -> Result<Vec<Named>, Error> {
 const fn is_kept(engine: Engine) -> bool {
     !matches!(
         engine,
-        Engine::Lut | Engine::Lut8 | Engine::LMul | Engine::Matrix | Engine::Swar
+        Engine::Lut
+            | Engine::Lut8
+            | Engine::LMul
+            | Engine::Matrix
+            | Engine::Swar
+            | Engine::IntegerFma
     )
 }
 

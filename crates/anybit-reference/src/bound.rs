@@ -257,7 +257,7 @@ impl ErrorModel {
             .collect()
     }
 
-    /// Bounds of the integer kernels (dot4, bitplane and swar): codes on both sides, f32 outputs.
+    /// Bounds of the integer kernels (dot4, bitplane, swar and integer_fma): codes on both sides, f32 outputs.
     ///
     /// The bounds for [`Accumulation::Grouped`] are never below those for [`Accumulation::Whole`]. The outputs are
     /// those of [`gemm_f64_batched`](crate::exact::gemm_f64_batched), in its order.

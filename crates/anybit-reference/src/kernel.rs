@@ -28,13 +28,16 @@ mod gather;
 mod gemm_subgroup_bitplane;
 mod gemm_subgroup_dot4;
 mod gemm_subgroup_fma;
+mod gemm_subgroup_integer_fma;
 mod gemm_subgroup_lmul;
 mod gemm_subgroup_swar;
 mod gemm_tiled_bitplane;
 mod gemm_tiled_dot4;
 mod gemm_tiled_fma;
+mod gemm_tiled_integer_fma;
 mod gemm_tiled_lmul;
 mod gemm_tiled_matrix;
+mod gemm_tiled_swar;
 mod gemv_bitplane;
 mod gemv_dot4;
 mod gemv_fma;
@@ -67,13 +70,16 @@ pub use gather::gather;
 pub use gemm_subgroup_bitplane::gemm_subgroup_bitplane;
 pub use gemm_subgroup_dot4::gemm_subgroup_dot4;
 pub use gemm_subgroup_fma::gemm_subgroup_fma;
+pub use gemm_subgroup_integer_fma::gemm_subgroup_integer_fma;
 pub use gemm_subgroup_lmul::gemm_subgroup_lmul;
 pub use gemm_subgroup_swar::gemm_subgroup_swar;
 pub use gemm_tiled_bitplane::gemm_tiled_bitplane;
 pub use gemm_tiled_dot4::gemm_tiled_dot4;
 pub use gemm_tiled_fma::gemm_tiled_fma;
+pub use gemm_tiled_integer_fma::gemm_tiled_integer_fma;
 pub use gemm_tiled_lmul::gemm_tiled_lmul;
 pub use gemm_tiled_matrix::{Fragments, MatrixOutput, gemm_tiled_matrix};
+pub use gemm_tiled_swar::gemm_tiled_swar;
 pub use gemv_bitplane::gemv_bitplane;
 pub use gemv_dot4::gemv_dot4;
 pub use gemv_fma::gemv_fma;
@@ -102,13 +108,16 @@ pub const KERNELS: &[&str] = &[
     "gemm_subgroup_bitplane",
     "gemm_subgroup_dot4",
     "gemm_subgroup_fma",
+    "gemm_subgroup_integer_fma",
     "gemm_subgroup_lmul",
     "gemm_subgroup_swar",
     "gemm_tiled_bitplane",
     "gemm_tiled_dot4",
     "gemm_tiled_fma",
+    "gemm_tiled_integer_fma",
     "gemm_tiled_lmul",
     "gemm_tiled_matrix",
+    "gemm_tiled_swar",
     "gemv_bitplane",
     "gemv_dot4",
     "gemv_fma",

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 type Integer<T> = fn(&PackedMatrix, &PackedMatrix, Batches, Tile) -> Result<Vec<T>, ReferenceError>;
 
-fn integer_kernels<T: kernel::Output>() -> [(&'static str, Integer<T>); 6] {
+fn integer_kernels<T: kernel::Output>() -> [(&'static str, Integer<T>); 8] {
     [
         ("gemm_tiled_dot4", kernel::gemm_tiled_dot4),
         ("gemm_subgroup_dot4", kernel::gemm_subgroup_dot4),
@@ -24,15 +24,27 @@ fn integer_kernels<T: kernel::Output>() -> [(&'static str, Integer<T>); 6] {
         ("gemm_tiled_bitplane", kernel::gemm_tiled_bitplane),
         ("gemm_subgroup_bitplane", kernel::gemm_subgroup_bitplane),
         ("gemv_bitplane", kernel::gemv_bitplane),
+        ("gemm_tiled_integer_fma", kernel::gemm_tiled_integer_fma),
+        (
+            "gemm_subgroup_integer_fma",
+            kernel::gemm_subgroup_integer_fma,
+        ),
     ]
 }
 
 /// The kernels that take only pairs of which 16 bits hold four products.
-const NARROW_KERNELS: [(&str, Integer<i32>, Integer<f32>); 1] = [(
-    "gemm_subgroup_swar",
-    kernel::gemm_subgroup_swar,
-    kernel::gemm_subgroup_swar,
-)];
+const NARROW_KERNELS: [(&str, Integer<i32>, Integer<f32>); 2] = [
+    (
+        "gemm_subgroup_swar",
+        kernel::gemm_subgroup_swar,
+        kernel::gemm_subgroup_swar,
+    ),
+    (
+        "gemm_tiled_swar",
+        kernel::gemm_tiled_swar,
+        kernel::gemm_tiled_swar,
+    ),
+];
 
 fn lmul_kernels() -> [(&'static str, Integer<f32>); 3] {
     [

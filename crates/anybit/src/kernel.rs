@@ -1,5 +1,5 @@
 //! The table of GEMM kernels. A kernel is one WGSL file, one file here, one reference file and one row; the lmul kernels
-//! are the WGSL of the fma kernels with other products.
+//! are the WGSL of the fma kernels with other products, those of integer_fma that of the swar kernels.
 
 use std::fmt;
 
@@ -15,6 +15,8 @@ pub enum Engine {
     Bitplane,
     /// Two products of codes a 32-bit multiply: what is fast where packed dot products are emulated.
     Swar,
+    /// One product of codes an f32 multiply-add, or two where they are narrow: integers that f32 holds exactly.
+    IntegerFma,
     /// [L-Mul](anybit_formats::LMul) in place of f32 multiplication: an emulation, taken only if asked for.
     LMul,
     /// Planes look sums of four activations up in tables of f32.
@@ -28,12 +30,13 @@ pub enum Engine {
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Fma,
         Self::Dot4,
         Self::Bitplane,
         Self::Matrix,
         Self::Swar,
+        Self::IntegerFma,
         Self::Lut,
         Self::Lut8,
         Self::LMul,
@@ -46,6 +49,7 @@ impl Engine {
             Self::Dot4 => "dot4",
             Self::Bitplane => "bitplane",
             Self::Swar => "swar",
+            Self::IntegerFma => "integer_fma",
             Self::LMul => "lmul",
             Self::Lut => "lut",
             Self::Lut8 => "lut8",
@@ -62,7 +66,10 @@ impl Engine {
 impl Engine {
     /// Whether it multiplies integers, exactly, and scales their sums.
     pub(crate) const fn is_integer(self) -> bool {
-        matches!(self, Self::Dot4 | Self::Bitplane | Self::Swar)
+        matches!(
+            self,
+            Self::Dot4 | Self::Bitplane | Self::Swar | Self::IntegerFma
+        )
     }
 
     /// Whether it looks products up in tables.
@@ -200,6 +207,8 @@ kernels! {
     gemm_tiled_fma,
     gemm_tiled_dot4,
     gemm_tiled_bitplane,
+    gemm_tiled_swar,
+    gemm_tiled_integer_fma,
     gemm_tiled_lmul,
     gemm_tiled_matrix,
     gemm_subgroup_fma,
@@ -207,6 +216,7 @@ kernels! {
     gemm_subgroup_bitplane,
     gemm_subgroup_lmul,
     gemm_subgroup_swar,
+    gemm_subgroup_integer_fma,
     gemv_fma,
     gemv_dot4,
     gemv_bitplane,

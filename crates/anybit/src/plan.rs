@@ -19,8 +19,9 @@ use crate::pipeline::{Binding, gemm_bindings};
 use crate::problem::{Batch, OutputFormat, Problem};
 use crate::self_check::{Verdict, Verdicts};
 use crate::specialize::{
-    Parts, Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of, has_whole_texels,
-    is_held, is_integer_product, layouts, span, specialize, spill_of, swar_terms, table_lanes,
+    Multiply, Parts, Reduce, Specialization, WEIGHT_INTERLEAVE, carry_planes, group_of,
+    has_whole_texels, is_held, is_integer_product, layouts, span, specialize, spill_of,
+    table_lanes,
 };
 
 /// Plane products that an invocation may unroll: more makes drivers compile for seconds.
@@ -1112,7 +1113,7 @@ fn supports(
             return Err(Reason::Weight(problem.weight));
         }
         if row.engine == Engine::Swar {
-            let terms = swar_terms(activation, weight);
+            let Multiply { terms, .. } = Multiply::of(row.engine, activation, weight);
             if terms < SWAR_LEAST_TERMS {
                 return Err(Reason::Terms { terms });
             }
@@ -1232,6 +1233,10 @@ struct Rates {
     matrix: f64,
     /// Two products of codes, and their sums.
     swar: f64,
+    /// A multiply-add of words of codes: one product, or two.
+    integer_fma: f64,
+    /// Parting a word's sum, for each of its rows.
+    part: f64,
     shuffle: f64,
     /// Invocations that the device wants in flight.
     invocations: f64,
@@ -1252,7 +1257,9 @@ const fn rates(class: DeviceClass) -> Rates {
             dot4: 4.0,
             plane: 3.0,
             matrix: 1.0,
-            swar: 1.5,
+            swar: 0.55,
+            integer_fma: 0.45,
+            part: 1.0,
             shuffle: 5.0,
             invocations: 64.0,
             dispatch: 40_000.0,
@@ -1270,6 +1277,8 @@ const fn rates(class: DeviceClass) -> Rates {
             matrix: 0.125,
             // A multiply of 32 bits takes four times that of an f32.
             swar: 5.0,
+            integer_fma: 1.0,
+            part: 3.0,
             shuffle: 4.0,
             invocations: 16384.0,
             // Two or three microseconds.
@@ -1294,7 +1303,8 @@ fn decode_cost(engine: Engine, element: ElementFormat) -> f64 {
         (Engine::Bitplane | Engine::Lut | Engine::Lut8, _) | (_, ElementFormat::Float(_)) => 0.0,
         (Engine::Fma | Engine::LMul | Engine::Matrix, ElementFormat::Minifloat(_)) => 320.0,
         (Engine::Fma | Engine::LMul | Engine::Matrix, ElementFormat::Codebook(_)) => 600.0,
-        (Engine::Fma | Engine::LMul | Engine::Matrix, _) | (Engine::Swar, _) => 64.0,
+        (Engine::Fma | Engine::LMul | Engine::Matrix, _)
+        | (Engine::Swar | Engine::IntegerFma, _) => 64.0,
         (Engine::Dot4, ElementFormat::Minifloat(_)) => 144.0,
         (Engine::Dot4, ElementFormat::Codebook(_)) => 400.0,
         (Engine::Dot4, _) => 16.0,
@@ -1335,6 +1345,14 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: D
     let blocks = (problem.k as f64 / 32.0).max(1.0);
     let (thread_m, thread_n) = (f64::from(tile.thread_m), f64::from(tile.thread_n));
 
+    let multiply = Multiply::of(
+        row.engine,
+        problem.activation.element(),
+        problem.weight.element(),
+    );
+    let word_rows = f64::from(multiply.rows);
+    let terms = f64::from(multiply.step(span(problem)));
+
     // Per block of 32 codes and invocation.
     let product = match row.engine {
         Engine::Fma => 32.0 * rates.multiply_add,
@@ -1342,7 +1360,8 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: D
         Engine::LMul => 32.0 * 13.0 * rates.multiply_add,
         Engine::Dot4 => 8.0 * rates.dot4,
         Engine::Bitplane => activation_bits * weight_bits * rates.plane,
-        Engine::Swar => 16.0 * rates.swar,
+        Engine::Swar => 16.0 * rates.swar + 32.0 / terms * rates.part,
+        Engine::IntegerFma => 32.0 / word_rows * rates.integer_fma + 32.0 / terms * rates.part,
         Engine::Lut | Engine::Lut8 => {
             // Eight lookups a plane, and an entry of each of eight tables for all rows of W of an invocation.
             let look_up = match reduce {
@@ -1374,19 +1393,28 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: D
     let loads = match row.skeleton {
         Skeleton::Tiled => {
             let workgroup = f64::from(tile.workgroup);
-            let staged_words = match row.engine {
-                Engine::Fma | Engine::LMul => 32.0,
-                Engine::Dot4 => 8.0,
-                Engine::Bitplane => activation_bits.max(weight_bits),
-                Engine::Swar | Engine::Lut | Engine::Lut8 | Engine::Matrix => 0.0,
+            // Of a row of X and of W.
+            let (activation_words, weight_words) = match row.engine {
+                Engine::Fma | Engine::LMul => (32.0, 32.0),
+                Engine::Dot4 => (8.0, 8.0),
+                Engine::Bitplane => {
+                    let planes = activation_bits.max(weight_bits);
+                    (planes, planes)
+                }
+                Engine::Swar | Engine::IntegerFma => (32.0 / word_rows, 8.0),
+                Engine::Lut | Engine::Lut8 | Engine::Matrix => (0.0, 0.0),
             };
-            arithmetic +=
-                (decode * f64::from(tile.n) + activation_decode * f64::from(tile.m)) / workgroup;
+            arithmetic += activation_decode * f64::from(tile.m) / workgroup;
+            arithmetic += match row.engine {
+                // Every invocation unpacks the bytes.
+                Engine::Swar | Engine::IntegerFma => decode * thread_n,
+                _ => decode * f64::from(tile.n) / workgroup,
+            };
             let global = (f64::from(tile.m) * activation_bits * activation_load
                 + f64::from(tile.n) * (weight_bits + scales) * weight_load)
                 / workgroup;
-            let local =
-                staged_words * (thread_m + thread_n + 2.0 * f64::from(tile.m + tile.n) / workgroup);
+            let local = activation_words * (thread_m + 2.0 * f64::from(tile.m) / workgroup)
+                + weight_words * (thread_n + 2.0 * f64::from(tile.n) / workgroup);
             let barriers = 2.0 / f64::from(tile.buffers);
             let staged = global + local * rates.workgroup_load;
             staged + barriers * rates.barrier * 32.0 / f64::from(tile.k)

@@ -433,10 +433,49 @@ pub(crate) const fn memory_name(memory: Memory) -> &'static str {
     }
 }
 
-/// Products of codes of such widths that a sum of 16 bits holds.
-pub(crate) fn swar_terms(activation: ElementFormat, weight: ElementFormat) -> u32 {
-    let largest = |element: ElementFormat| (1_u32 << element.bits().min(8)) - 1;
-    u32::from(u16::MAX) / (largest(activation) * largest(weight)).max(1)
+/// How an engine that multiplies codes as they are does so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Multiply {
+    /// The module of the slot `multiply`.
+    module: &'static str,
+    /// Rows of X a word.
+    pub(crate) rows: u32,
+    /// Products of codes of the widths that a row's part of a word holds the sum of.
+    pub(crate) terms: u32,
+}
+
+/// Sums of fewer products are parted so often that two rows a float are slower than one.
+const F32_LEAST_TERMS: u32 = 8;
+
+impl Multiply {
+    /// Of the engines [`Swar`](Engine::Swar) and [`IntegerFma`](Engine::IntegerFma).
+    pub(crate) fn of(engine: Engine, activation: ElementFormat, weight: ElementFormat) -> Self {
+        let largest = |element: ElementFormat| (1_u32 << element.bits().min(8)) - 1;
+        let terms = |sum: u32| sum / (largest(activation) * largest(weight)).max(1);
+        match engine {
+            Engine::IntegerFma if terms(0xfff) >= F32_LEAST_TERMS => Self {
+                module: "multiply/f32_pairs",
+                rows: 2,
+                terms: terms(0xfff),
+            },
+            Engine::IntegerFma => Self {
+                module: "multiply/f32_singles",
+                rows: 1,
+                // f32 holds every integer up to 2^24.
+                terms: terms(1 << 24),
+            },
+            _ => Self {
+                module: "multiply/u32_pairs",
+                rows: 2,
+                terms: terms(u32::from(u16::MAX)),
+            },
+        }
+    }
+
+    /// Products that are summed before the sums are parted: the largest power of two, so that whole steps make a span.
+    pub(crate) fn step(self, span: u32) -> u32 {
+        1 << self.terms.min(span).max(1).ilog2()
+    }
 }
 
 /// The constants of core/l_mul.wgsl.
@@ -509,6 +548,11 @@ pub(crate) fn specialize(
         table_lanes,
     } = parts;
     let (activation_layout, weight_layout) = layouts(row, problem, memories);
+    let multiply = Multiply::of(
+        row.engine,
+        problem.activation.element(),
+        problem.weight.element(),
+    );
     let header = Header::new();
     let (header, activation) = operand(header, "A_", &problem.activation, &activation_layout);
     let (header, weight) = match (row.engine, nesting) {
@@ -529,12 +573,9 @@ pub(crate) fn specialize(
         Engine::Bitplane | Engine::Lut | Engine::Lut8 => {
             header.constant_u32("W_CARRY", carry_planes(row.engine, nesting))
         }
-        Engine::Swar => {
-            let terms = swar_terms(problem.activation.element(), problem.weight.element());
-            // The largest power of two of them, so that whole steps make a span.
-            let step = 1 << terms.min(span(problem)).max(1).ilog2();
-            header.constant_u32("SWAR_STEP", step)
-        }
+        Engine::Swar | Engine::IntegerFma => header
+            .constant_u32("WORD_ROWS", multiply.rows)
+            .constant_u32("SUM_TERMS", multiply.step(span(problem))),
         _ => header,
     };
 
@@ -645,7 +686,8 @@ pub(crate) fn specialize(
                 },
             ));
         }
-        Engine::Bitplane | Engine::Swar => {}
+        Engine::Swar | Engine::IntegerFma => slots.push(("multiply", multiply.module)),
+        Engine::Bitplane => {}
         Engine::Lut | Engine::Lut8 => {
             slots.push(("activation_format", activation.format));
             slots.push(("activation_ahead", activation.ahead));
@@ -826,7 +868,12 @@ fn tiled_memory(
     let buffer = match engine {
         Engine::Fma | Engine::LMul => 4 * tile.k * (tile.m + tile.n),
         Engine::Dot4 => tile.k * (tile.m + tile.n) + beside,
-        Engine::Swar | Engine::Lut | Engine::Lut8 | Engine::Matrix => 0,
+        Engine::Swar | Engine::IntegerFma => {
+            let (activation, weight) = (problem.activation.element(), problem.weight.element());
+            let rows = Multiply::of(engine, activation, weight).rows;
+            tile.k * (4 * tile.m / rows + tile.n) + beside
+        }
+        Engine::Lut | Engine::Lut8 | Engine::Matrix => 0,
         Engine::Bitplane => {
             let weight_planes = bits(&problem.weight) + carry_planes;
             (tile.k / 8) * (bits(&problem.activation) * tile.m + weight_planes * tile.n) + beside

@@ -1,10 +1,10 @@
-// GEMM of packed integer codes by two products a 32-bit multiply; activations broadcast across the subgroup.
+// GEMM of packed integer codes by ordinary multiplies, as exact as integers are; activations broadcast across the subgroup.
 //
-// As gemm_subgroup_dot4, but lanes 0 .. 7 of a subgroup each bring two rows of X, r and r + 8 of every 16, as words of
-// two codes (core/swar), and a broadcast word serves both. An invocation unpacks the codes of its TILE_N rows of W once
-// for all rows of X.
+// As gemm_subgroup_dot4, but lanes 0 .. 7 of a subgroup each bring WORD_ROWS rows of X, r of every 8 or r and r + 8 of every
+// 16, as words of a code of each (multiply/), and a broadcast word serves both. An invocation unpacks the codes of its TILE_N
+// rows of W once for all rows of X.
 //
-// Reads SWAR_STEP: products that are summed in 16 bits before the sums are parted, a power of two from 4 up to SPAN. The
+// Reads SUM_TERMS: products that are summed in a word before the sums are parted, a power of two from 4 up to SPAN. The
 // planner refuses codes of which fewer fit.
 //#import core/gemm
 //#import core/integer
@@ -13,13 +13,16 @@
 //#import slot:activation_scale as a_
 //#import slot:weight_codes as w_
 //#import slot:weight_scale as w_
+//#import slot:multiply
 //#import slot:accumulate
 //#import slot:output
 
-const ROW_SETS: u32 = TILE_M / 16u;
+// Rows of X that eight lanes bring.
+const SET_ROWS: u32 = 8u * WORD_ROWS;
+const ROW_SETS: u32 = TILE_M / SET_ROWS;
 const SPANS: u32 = 32u / SPAN;
 const SPAN_WORDS: u32 = SPAN / 4u;
-const STEP_WORDS: u32 = SWAR_STEP / 4u;
+const STEP_WORDS: u32 = SUM_TERMS / 4u;
 const STEPS: u32 = SPAN_WORDS / STEP_WORDS;
 
 @compute @workgroup_size(WORKGROUP)
@@ -37,20 +40,30 @@ fn main(
 
     var acc: array<acc_t, TILE_M * TILE_N>;
     var weight_codes: array<i32, TILE_N>;
-    var sum_integers: array<i32, ROW_SETS * 2u>;
+    var sum_integers: array<i32, ROW_SETS * WORD_ROWS>;
 
     for (var block = tile.first_k / 32u; block < tile.end_block; block++) {
-        var x: array<vec4<u32>, ROW_SETS * 8u>;
+        var x: array<mul_t, ROW_SETS * 8u>;
+        var row_halves: array<u32, ROW_SETS * WORD_ROWS * SPANS>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            let low = a_fmt_row(gemm_activation_row(tile, first_m + 16u * i + lane % 8u), block);
-            let high = a_fmt_row(gemm_activation_row(tile, first_m + 16u * i + 8u + lane % 8u), block);
+            var words: array<a_fmt_row_t, WORD_ROWS>;
+            //#unroll
+            for (var h = 0u; h < WORD_ROWS; h++) {
+                words[h] = a_fmt_row(gemm_activation_row(tile, first_m + SET_ROWS * i + 8u * h + lane % 8u), block);
+            }
             //#unroll
             for (var t = 0u; t < 8u; t++) {
-                x[8u * i + t] = swar_pair(a_fmt_bytes(low, t), a_fmt_bytes(high, t));
+                var bytes: vec2<u32>;
+                //#unroll
+                for (var h = 0u; h < WORD_ROWS; h++) {
+                    bytes[h] = a_fmt_bytes(words[h], t);
+                    row_halves[SPANS * (WORD_ROWS * i + h) + t / SPAN_WORDS] += swar_halves(bytes[h]);
+                }
+                x[8u * i + t] = mul_activation(bytes);
             }
         }
-        var w: array<vec4<u32>, TILE_N * 8u>;
+        var w: array<mul_t, TILE_N * 8u>;
         var halves: array<u32, TILE_N * SPANS>;
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
@@ -58,7 +71,7 @@ fn main(
             //#unroll
             for (var t = 0u; t < 8u; t++) {
                 let bytes = w_fmt_bytes(words, t);
-                w[8u * j + t] = bytes_unpack(bytes);
+                w[8u * j + t] = mul_weight(bytes);
                 if (WEIGHT_SUMS) {
                     halves[SPANS * j + t / SPAN_WORDS] += swar_halves(bytes);
                 }
@@ -80,44 +93,38 @@ fn main(
             //#unroll
             for (var j = 0u; j < TILE_N; j++) {
                 if (WEIGHT_SUMS) {
-                    let both = halves[SPANS * j + s];
-                    codes[j] = i32((both & 0xffffu) + (both >> 16u));
+                    codes[j] = swar_codes(halves[SPANS * j + s]);
                     weight_codes[j] += codes[j];
                 }
             }
             //#unroll
             for (var i = 0u; i < ROW_SETS; i++) {
-                var lane_codes: vec4<u32>;
+                var mine: array<Span, WORD_ROWS>;
                 //#unroll
-                for (var t = 0u; t < SPAN_WORDS; t++) {
-                    lane_codes += x[8u * i + SPAN_WORDS * s + t];
-                }
-                let both = lane_codes.x + lane_codes.y + lane_codes.z + lane_codes.w;
-                var mine: array<Span, 2>;
-                //#unroll
-                for (var h = 0u; h < 2u; h++) {
+                for (var h = 0u; h < WORD_ROWS; h++) {
                     var lane_scale = a_scl_t(1.0, 0, 0.0);
                     if (A_GROUP != 0u || A_ZERO != 0u) {
                         lane_scale = a_scl_load(
-                            gemm_activation_row(tile, first_m + 16u * i + 8u * h + lane % 8u),
+                            gemm_activation_row(tile, first_m + SET_ROWS * i + 8u * h + lane % 8u),
                             gemm_column(first_k) / A_GROUP_LENGTH,
                         );
                     }
                     mine[h] = integer_span(
-                        i32((both >> (16u * h)) & 0xffffu), 0, first_k, SPAN, 0, lane_scale.zero, lane_scale.scale,
+                        swar_codes(row_halves[SPANS * (WORD_ROWS * i + h) + s]),
+                        0, first_k, SPAN, 0, lane_scale.zero, lane_scale.scale,
                     );
-                    sum_integers[2u * i + h] += mine[h].integers;
+                    sum_integers[WORD_ROWS * i + h] += mine[h].integers;
                 }
                 //#unroll
                 for (var r = 0u; r < 8u; r++) {
-                    var y: array<vec4<u32>, SPAN_WORDS>;
+                    var y: array<mul_t, SPAN_WORDS>;
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
                         y[t] = subgroupBroadcast(x[8u * i + SPAN_WORDS * s + t], r);
                     }
-                    var span: array<Span, 2>;
+                    var span: array<Span, WORD_ROWS>;
                     //#unroll
-                    for (var h = 0u; h < 2u; h++) {
+                    for (var h = 0u; h < WORD_ROWS; h++) {
                         span[h] = mine[h];
                         if (GROUPED && ACTIVATION_SUMS) {
                             span[h].start = subgroupBroadcast(mine[h].start, r);
@@ -132,18 +139,18 @@ fn main(
                             span[h].scale = subgroupBroadcast(mine[h].scale, r);
                         }
                     }
-                    var sum: array<i32, 2u * TILE_N>;
+                    var sum: array<i32, WORD_ROWS * TILE_N>;
                     //#unroll
                     for (var j = 0u; j < TILE_N; j++) {
                         //#unroll
-                        for (var h = 0u; h < 2u; h++) {
-                            sum[2u * j + h] = acc_start(acc[(16u * i + 8u * h + r) * TILE_N + j], span[h]);
+                        for (var h = 0u; h < WORD_ROWS; h++) {
+                            sum[WORD_ROWS * j + h] = acc_start(acc[(SET_ROWS * i + 8u * h + r) * TILE_N + j], span[h]);
                         }
                     }
                     //#unroll
                     for (var e = 0u; e < STEPS; e++) {
                         // Words of X stay where they are while all rows of W go by.
-                        var products: array<u32, TILE_N>;
+                        var products: array<mul_sum_t, TILE_N>;
                         //#unroll
                         for (var t = 0u; t < STEP_WORDS; t++) {
                             //#unroll
@@ -156,16 +163,19 @@ fn main(
                         }
                         //#unroll
                         for (var j = 0u; j < TILE_N; j++) {
-                            sum[2u * j] += i32(products[j] & 0xffffu);
-                            sum[2u * j + 1u] += i32(products[j] >> 16u);
+                            let parts = mul_part(products[j]);
+                            //#unroll
+                            for (var h = 0u; h < WORD_ROWS; h++) {
+                                sum[WORD_ROWS * j + h] += parts[h];
+                            }
                         }
                     }
                     //#unroll
                     for (var j = 0u; j < TILE_N; j++) {
                         //#unroll
-                        for (var h = 0u; h < 2u; h++) {
-                            let at = (16u * i + 8u * h + r) * TILE_N + j;
-                            acc[at] = acc_span(acc[at], sum[2u * j + h], codes[j], span[h], w_scl_pick(scale[j / 4u], j % 4u));
+                        for (var h = 0u; h < WORD_ROWS; h++) {
+                            let at = (SET_ROWS * i + 8u * h + r) * TILE_N + j;
+                            acc[at] = acc_span(acc[at], sum[WORD_ROWS * j + h], codes[j], span[h], w_scl_pick(scale[j / 4u], j % 4u));
                         }
                     }
                 }
@@ -174,7 +184,7 @@ fn main(
     }
 
     //#unroll
-    for (var i = 0u; i < 2u * ROW_SETS; i++) {
+    for (var i = 0u; i < WORD_ROWS * ROW_SETS; i++) {
         let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + 8u * i + lane % 8u), 0u);
         let offset = params.activation.offset - lane_scale.zero;
         //#unroll

@@ -134,9 +134,6 @@ fn check_integer_engine(test: &str, engine: Engine) {
     on_each_adapter(test, |rig| {
         let classes = classes(rig, engine);
         let caps = rig.best().caps().clone();
-        if engine == Engine::Swar && rig.skips_subgroups() {
-            return;
-        }
         let operand = operand_levels();
         let levels: Vec<usize> = [classes.len()]
             .into_iter()
@@ -148,11 +145,10 @@ fn check_integer_engine(test: &str, engine: Engine) {
             let problem = Problem::new((1, 64, 384), activation, weight);
             classes[row[0]][0].id(&problem, &caps).is_some()
         });
-        // What swar has of its own is little: operands, scales and sums are dot4's and bitplane's.
-        let every = if engine == Engine::Swar && !full() {
-            4
-        } else {
-            1
+        // What these have of their own is little: operands, scales and sums are dot4's and bitplane's.
+        let every = match engine {
+            Engine::Swar | Engine::IntegerFma if !full() => 8,
+            _ => 1,
         };
         for (turn, row) in rows.iter().enumerate().step_by(every) {
             let (activation, weight) = (coded(&row[1..6], turn), coded(&row[6..11], turn / 2));
@@ -178,6 +174,11 @@ fn dot4_stays_within_the_bounds() {
 #[test]
 fn swar_stays_within_the_bounds() {
     check_integer_engine("swar_stays_within_the_bounds", Engine::Swar);
+}
+
+#[test]
+fn integer_fma_stays_within_the_bounds() {
+    check_integer_engine("integer_fma_stays_within_the_bounds", Engine::IntegerFma);
 }
 
 #[test]

@@ -66,40 +66,58 @@ fn swar_terms((p, q): (u8, u8)) -> u32 {
     0xffff / (((1 << p) - 1) * ((1 << q) - 1))
 }
 
-/// Pairs of widths that are taken, unless `full` those whose sum is even: every code of X with every code of W, at every place of a
-/// block, and of some mixes of encodings in ragged shapes.
+/// Pairs of widths that an engine takes, unless `full` every other one: every code of X with every code of W, at every place of a
+/// block, and of some mixes of encodings in ragged shapes. Unless `full`, skeletons take turns.
+fn check_all_codes(rig: &mut Rig, engine: Engine, takes: fn((u8, u8)) -> bool) {
+    let mut turns = 0;
+    for (turn, (p, q)) in all_pairs().into_iter().enumerate() {
+        let (x, w) = (encodings(q)[turn % 3], encodings(p)[turn / 3 % 3]);
+        let counts = [q, p].map(|bits| 1_usize << bits);
+        let problem = problem((counts[0], counts[1], 75), x, w);
+        let classes = rig.classes(&problem, engine);
+        if classes.is_empty() {
+            rig.note(match takes((p, q)) {
+                true => Err(format!("{p} x {q} bits are not taken")),
+                false => Ok(()),
+            });
+            continue;
+        }
+        rig.note(match takes((p, q)) {
+            true => Ok(()),
+            false => Err(format!("{p} x {q} bits are taken")),
+        });
+        if (p + q) % 2 == 1 && !full() {
+            continue;
+        }
+        let mut kernels: Vec<Kernel> = classes.iter().map(|class| class[0]).collect();
+        if full() {
+            kernels = classes.into_iter().flatten().collect();
+        } else {
+            // Four pairs of a row are left: rows begin at different skeletons.
+            kernels = vec![kernels[(turns + turns / 4) % kernels.len()]];
+            turns += 1;
+        }
+        for kernel in kernels {
+            let result = all_codes(rig, kernel, &problem, turn as u64);
+            rig.note(result);
+            if full() || turn % 7 == 0 {
+                check_mixes(rig, kernel, (p, q), full());
+            }
+        }
+    }
+}
+
 #[test]
 fn swar_is_exact_for_all_pairs_of_widths() {
     on_each_adapter("swar_is_exact_for_all_pairs_of_widths", |rig| {
-        if rig.skips_subgroups() {
-            return;
-        }
-        for (turn, (p, q)) in all_pairs().into_iter().enumerate() {
-            let (x, w) = (encodings(q)[turn % 3], encodings(p)[turn / 3 % 3]);
-            let counts = [q, p].map(|bits| 1_usize << bits);
-            let problem = problem((counts[0], counts[1], 75), x, w);
-            let classes = rig.classes(&problem, Engine::Swar);
-            if swar_terms((p, q)) < 4 {
-                rig.note(match classes.is_empty() {
-                    true => Ok(()),
-                    false => Err(format!("{p} x {q} bits are taken")),
-                });
-                continue;
-            }
-            if (p + q) % 2 == 1 && !full() {
-                continue;
-            }
-            for class in classes {
-                let count = if full() { class.len() } else { 1 };
-                for &kernel in &class[..count] {
-                    let result = all_codes(rig, kernel, &problem, turn as u64);
-                    rig.note(result);
-                    if full() || turn % 7 == 0 {
-                        check_mixes(rig, kernel, (p, q), full());
-                    }
-                }
-            }
-        }
+        check_all_codes(rig, Engine::Swar, |widths| swar_terms(widths) >= 4);
+    });
+}
+
+#[test]
+fn integer_fma_is_exact_for_all_pairs_of_widths() {
+    on_each_adapter("integer_fma_is_exact_for_all_pairs_of_widths", |rig| {
+        check_all_codes(rig, Engine::IntegerFma, |_| true);
     });
 }
 
@@ -128,27 +146,27 @@ fn all_codes(rig: &mut Rig, kernel: Kernel, problem: &Problem, seed: u64) -> Res
     wrong.map_or(Ok(()), |wrong| Err(format!("{id}: {wrong}")))
 }
 
-/// The largest codes at lengths of K around those after which the sums of 16 bits are parted: one more product would
-/// pass them.
+/// The largest codes at lengths of K around those after which sums are parted: one more product would pass what they hold.
 #[test]
-fn swar_parts_its_sums_in_time() {
-    on_each_adapter("swar_parts_its_sums_in_time", |rig| {
-        if rig.skips_subgroups() {
-            return;
-        }
-        for (x, w, step) in [
-            ("u8", "u4", 16),
-            ("u4", "u8", 16),
-            ("u8", "u5", 8),
-            ("u8", "u6", 4),
-            ("u7", "u7", 4),
-            ("u6", "u6", 16),
-            ("u4", "u4", 32),
-            ("u8", "u3", 32),
+fn sums_are_parted_in_time() {
+    on_each_adapter("sums_are_parted_in_time", |rig| {
+        for (engine, x, w, step) in [
+            (Engine::Swar, "u8", "u4", 16),
+            (Engine::Swar, "u4", "u8", 16),
+            (Engine::Swar, "u8", "u5", 8),
+            (Engine::Swar, "u8", "u6", 4),
+            (Engine::Swar, "u7", "u7", 4),
+            (Engine::Swar, "u6", "u6", 16),
+            (Engine::Swar, "u4", "u4", 32),
+            (Engine::Swar, "u8", "u3", 32),
+            (Engine::IntegerFma, "u4", "u4", 16),
+            (Engine::IntegerFma, "u5", "u4", 8),
+            (Engine::IntegerFma, "u1", "u8", 16),
+            (Engine::IntegerFma, "u8", "u8", 32),
         ] {
             let (x, w) = (format(x), format(w));
             let sample = Problem::new((19, 5, 64), x, w).with_output(OutputFormat::I32);
-            let classes = rig.classes(&sample, Engine::Swar);
+            let classes = rig.classes(&sample, engine);
             for kernel in classes.into_iter().map(|class| class[0]) {
                 for k in [step, 2 * step, 32, 64, 256]
                     .into_iter()
@@ -310,12 +328,15 @@ fn engines_agree() {
                 Problem::new((6, 40, 90), format(x), format(w)).with_output(OutputFormat::I32);
             let mut outputs = Vec::new();
             let context = rig.best();
-            for engine in [Engine::Dot4, Engine::Bitplane, Engine::Swar] {
-                let plan = match context.plan_with(&sample, &PlanOptions::engine(engine)) {
-                    // It needs subgroups.
-                    Err(anybit::Error::Unsupported { .. }) if engine == Engine::Swar => continue,
-                    plan => plan.expect("a plan"),
-                };
+            for engine in [
+                Engine::Dot4,
+                Engine::Bitplane,
+                Engine::Swar,
+                Engine::IntegerFma,
+            ] {
+                let plan = context
+                    .plan_with(&sample, &PlanOptions::engine(engine))
+                    .expect("a plan");
                 let mut random = Random::new(index as u64);
                 let x = operand(&sample.activation, (6, 90), Fill::Random, &mut random);
                 let w = operand(&sample.weight, (40, 90), Fill::Random, &mut random);

@@ -17,12 +17,13 @@ use anybit_tests::random::Random;
 use anybit_tests::rig::{buffer_of, on_each_adapter, reference};
 
 /// Every engine with formats that it takes, and each kind of output.
-const CONTRACTS: [(Engine, &str, &str, OutputFormat, bool); 10] = [
+const CONTRACTS: [(Engine, &str, &str, OutputFormat, bool); 11] = [
     (Engine::Dot4, "i4", "u3", OutputFormat::I32, false),
     (Engine::Bitplane, "i3", "u2", OutputFormat::I32, false),
     (Engine::Dot4, "u8rfz", "u4g32hm", OutputFormat::F32, true),
     (Engine::Bitplane, "i2rf", "i3g32h", OutputFormat::F16, false),
     (Engine::Swar, "i4rf", "u3g32hm", OutputFormat::F32, true),
+    (Engine::IntegerFma, "i3", "u2", OutputFormat::I32, false),
     (Engine::Fma, "f32", "u4g32hm", OutputFormat::F32, true),
     (Engine::Fma, "f16", "f16", OutputFormat::F16, false),
     (Engine::LMul, "f32", "e4m3rf", OutputFormat::F32, false),

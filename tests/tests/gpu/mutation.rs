@@ -41,7 +41,7 @@ struct Mutation {
     output: OutputFormat,
 }
 
-use Engine::{Bitplane, Dot4, Fma, LMul, Lut, Lut8, Swar};
+use Engine::{Bitplane, Dot4, Fma, IntegerFma, LMul, Lut, Lut8, Swar};
 use OutputFormat::{F16, F32, I32};
 use Skeleton::{Gemv, Subgroup, Tiled};
 
@@ -107,10 +107,15 @@ const MUTATIONS: &[Mutation] = mutations! {
     "the carry plane is not found": "core/bitplane", "start = operand.pieces.z" => "start = operand.pieces.x", Bitplane Gemv "i3" "i8>rounded4" I32;
     "the carry has the weight of the next plane": "kernel/gemm_tiled_bitplane", "power[p % W_BITS + q]" => "power[p * (W_BITS - 1u) / W_BITS + q]", Bitplane Tiled "u2" "i8>rounded3" I32;
     "sums of weights take the carry for a plane": "kernel/gemv_bitplane", "<< (plane % W_BITS)" => "<< plane", Bitplane Gemv "b3rf" "i8rf>rounded4" F32;
-    "rows of a pair change places": "core/swar", "(low_even & 0xffffu) | (high_even << 16u)" => "(high_even & 0xffffu) | (low_even << 16u)", Swar Subgroup "i8" "i4" I32;
-    "the halves of a sum are parted too low": "kernel/gemm_subgroup_swar", "products[j] & 0xffffu" => "products[j] & 0x3fffu", Swar Subgroup "u8" "u4" I32;
+    "rows of a pair change places": "multiply/u32_pairs", "(low_even & 0xffffu) | (high_even << 16u)" => "(high_even & 0xffffu) | (low_even << 16u)", Swar Subgroup "i8" "i4" I32;
+    "the halves of a sum are parted too low": "multiply/u32_pairs", "sum & 0xffffu" => "sum & 0x3fffu", Swar Subgroup "u8" "u4" I32;
     "codes of weights are summed by halves": "core/swar", "+ ((bytes >> 8u) & 0x00ff00ffu)" => "", Swar Subgroup "i8rf" "u4g32hm" F32;
-    "sums of the high rows are those of the low ones": "kernel/gemm_subgroup_swar", "both >> (16u * h)" => "both >> (16u * h * 0u)", Swar Subgroup "u5rf" "b3g16h" F32;
+    "sums of the high rows are those of the low ones": "kernel/gemm_subgroup_swar", "swar_codes(row_halves[SPANS * (WORD_ROWS * i + h) + s])" => "swar_codes(row_halves[SPANS * WORD_ROWS * i + s])", Swar Subgroup "u5rf" "b3g16h" F32;
+    "neighbours in a tile share their sums": "kernel/gemm_tiled_swar", "swar_codes(halves[h])" => "swar_codes(halves[0])", Swar Tiled "u5rf" "b3g16h" F32;
+    "the high row of a float is a bit low": "multiply/f32_pairs", "(bytes.y >> 4u) & 0xff000u" => "(bytes.y >> 5u) & 0xff000u", IntegerFma Tiled "u4" "i3" I32;
+    "the low row of a float is parted too low": "multiply/f32_pairs", "both & 0xfff" => "both & 0x3ff", IntegerFma Tiled "i4rf" "u4g32hm" F32;
+    "the third code of a float is lost": "multiply/f32_singles", "vec4<i32>(bytes_unpack(bytes))" => "vec4<i32>(bytes_unpack(bytes & 0xff00ffffu))", IntegerFma Tiled "i8" "u7" I32;
+    "the last codes of a step are left out": "kernel/gemm_tiled_swar", "t < STEP_WORDS * (e + 1u)" => "t < STEP_WORDS * (e + 1u) - 1u", IntegerFma Tiled "b8rf" "i8g32h" F32;
     "ties go up": "lift/nested_weight", "+ LIFT_HALF + (kept & BYTES_ONE)" => "+ LIFT_HALF + BYTES_ONE", Dot4 Tiled "i8" "i8>rounded6" I32;
     "the largest code wraps": "lift/nested_weight", "rounded - ((rounded >> KEPT) & BYTES_ONE)" => "rounded & LIFT_KEPT_MASK", Dot4 Gemv "i8rf" "i8g32h>rounded4" F32;
     "truncation keeps the low bits": "lift/nested_weight", "(bytes >> LIFT_DROPPED) & LIFT_KEPT_MASK" => "bytes & LIFT_KEPT_MASK", Dot4 Gemv "u8rf" "i8rf>truncated2" F32;

@@ -41,6 +41,7 @@ fn residuals_are_added_by_every_kernel() {
             (Engine::Dot4, "i8rf", "u4g32hm"),
             (Engine::Bitplane, "i2rf", "i3rf"),
             (Engine::Swar, "i8rf", "u4g32hm"),
+            (Engine::IntegerFma, "i4rf", "u4g32hm"),
             (Engine::LMul, "f32", "e4m3rf"),
             (Engine::Lut, "f32", "i2rf"),
             (Engine::Lut8, "f32", "i4g32h"),

@@ -13,11 +13,11 @@ use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
 use anybit_tests::rig::{Rig, multiply, on_each_adapter, parts_of, reference_of_parts};
 
-use Engine::{Bitplane, Dot4, Fma, LMul, Swar};
+use Engine::{Bitplane, Dot4, Fma, IntegerFma, LMul, Swar};
 use OutputFormat::{F16, F32, I32};
 
 /// Each engine with what its sums need of a part alone: sums of codes, zero points, minima, signs, groups longer than a step.
-const CONTRACTS: [(Engine, &str, &str, OutputFormat); 11] = [
+const CONTRACTS: [(Engine, &str, &str, OutputFormat); 12] = [
     (Fma, "f32", "f16", F32),
     (Fma, "f32", "u4g128hm", F16),
     (LMul, "bf16", "e4m3rf", F32),
@@ -29,6 +29,7 @@ const CONTRACTS: [(Engine, &str, &str, OutputFormat); 11] = [
     (Bitplane, "i3", "u2", I32),
     (Bitplane, "u3rfz", "i2rf", F32),
     (Swar, "u4rfz", "u3rfm", F32),
+    (IntegerFma, "u4rfz", "i4rh", F32),
 ];
 
 /// The kernels of an engine that split K, the cheapest of each skeleton.

@@ -6,8 +6,8 @@ mod matrix;
 use std::collections::HashSet;
 
 use anybit::{
-    Batch, Caps, DeviceClass, Engine, KERNELS, Memories, OutputFormat, PlanOptions, Problem,
-    Reason, Skeleton, candidates, plan,
+    Batch, Candidate, Caps, DeviceClass, Engine, KERNELS, Memories, OutputFormat, PlanOptions,
+    Problem, Reason, Skeleton, candidates, plan,
 };
 use anybit_formats::{ElementFormat, FORMATS, LMul, LMulReading, MatrixFormat};
 use anybit_tests::full;
@@ -243,8 +243,8 @@ fn options_narrow_the_choice() {
     assert_eq!(plan.engine(), Engine::Fma);
 }
 
-/// Two products a multiply are for subgroups and for codes of which 16 bits hold four products; drivers that run shaders on a
-/// CPU take them unasked, GPUs do not.
+/// Two products a multiply are for codes of which 16 bits hold four products; drivers that run shaders on a CPU take them
+/// unasked, GPUs do not.
 #[test]
 fn two_products_a_multiply_are_for_narrow_codes() {
     let software = Caps {
@@ -272,8 +272,15 @@ fn two_products_a_multiply_are_for_narrow_codes() {
             let reason = Reason::Terms { terms };
             assert!(refused.iter().any(|refusal| refusal.reason == reason));
         }
+        // Without subgroups, by tiles.
         let (accepted, _) = candidates(&problem, &Caps::floor(), &asked).expect("a problem");
-        assert!(accepted.is_empty(), "it needs subgroups");
+        assert_eq!(accepted.is_empty(), terms < 4, "{a} x {w} bits");
+        let tiled = |candidate: &Candidate| candidate.skeleton == Skeleton::Tiled;
+        assert!(accepted.iter().all(tiled));
+        // Of floats every pair.
+        let floats = PlanOptions::engine(Engine::IntegerFma);
+        let (accepted, _) = candidates(&problem, &Caps::floor(), &floats).expect("a problem");
+        assert!(!accepted.is_empty() && accepted.iter().all(tiled));
     }
     let square = |x: &str, w: &str| Problem::new((1024, 1024, 1024), format(x), format(w));
     let engine = |problem: &Problem, caps: &Caps| {
@@ -281,7 +288,13 @@ fn two_products_a_multiply_are_for_narrow_codes() {
             .expect("a plan")
             .engine()
     };
-    assert_eq!(engine(&square("i4rf", "u4g32hm"), &software), Engine::Swar);
+    // Two products a multiply-add before two a 32-bit multiply before one a multiply-add.
+    let engines = [("i4rf", "u4g32hm"), ("i8rf", "u4g32hm"), ("i8rf", "i8rf")];
+    let engines = engines.map(|(x, w)| engine(&square(x, w), &software));
+    assert_eq!(
+        engines,
+        [Engine::IntegerFma, Engine::Swar, Engine::IntegerFma]
+    );
     assert_eq!(engine(&square("i4rf", "u4g32hm"), &gpu), Engine::Dot4);
     // Integers that could overflow are refused as those of the other engines are.
     let edge = anybit::max_k(format("u8").element(), format("u4").element(), false);

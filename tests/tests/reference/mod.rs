@@ -44,9 +44,10 @@ fn all_fills() -> impl Iterator<Item = (Fill, Fill)> {
 
 #[test]
 fn integer_twins_are_exact() {
-    let twins: [(&str, Twin<i32>); 6] = twins! {
+    let twins: [(&str, Twin<i32>); 8] = twins! {
         gemm_tiled_dot4 gemm_subgroup_dot4 gemv_dot4
         gemm_tiled_bitplane gemm_subgroup_bitplane gemv_bitplane
+        gemm_tiled_integer_fma gemm_subgroup_integer_fma
     };
     for (x, w) in [
         ("u4", "i3"),
@@ -79,7 +80,7 @@ fn integer_twins_are_exact() {
 /// Of the engine that takes only pairs of which 16 bits hold four products.
 #[test]
 fn narrow_twins_are_exact_and_within_the_bounds() {
-    let exact_twin: Twin<i32> = kernel::gemm_subgroup_swar;
+    let exact_twins: [(&str, Twin<i32>); 2] = twins! { gemm_tiled_swar gemm_subgroup_swar };
     for (x, w) in [("u4", "i3"), ("i8", "u4"), ("b5", "b1"), ("t", "i7rfz")] {
         for shape in SHAPES {
             for fills in all_fills() {
@@ -87,13 +88,16 @@ fn narrow_twins_are_exact_and_within_the_bounds() {
                     Problem::new(shape, format(x), format(w)).with_output(OutputFormat::I32);
                 let (x, w) = operands(&problem, fills, 1);
                 let expected = exact::gemm_i64(&x, &w).expect("a product");
-                let found = exact_twin(&x, &w, Batches::ONE, Tile::of(&x, &w));
-                let wrong = compare::exact(&found.expect("a product"), &expected);
-                assert_eq!(wrong, None, "{} {shape:?} {fills:?}", problem.contract());
+                for (name, twin) in exact_twins {
+                    let found = twin(&x, &w, Batches::ONE, Tile::of(&x, &w));
+                    let wrong = compare::exact(&found.expect("a product"), &expected);
+                    let contract = problem.contract();
+                    assert_eq!(wrong, None, "{name} {contract} {shape:?} {fills:?}");
+                }
             }
         }
     }
-    let twins: [(&str, Twin<f32>); 1] = twins! { gemm_subgroup_swar };
+    let twins: [(&str, Twin<f32>); 2] = twins! { gemm_tiled_swar gemm_subgroup_swar };
     let pairs = [
         ("i8rf", "u4g32hm"),
         ("u3g16fz", "i5g32h"),
@@ -105,9 +109,10 @@ fn narrow_twins_are_exact_and_within_the_bounds() {
 
 #[test]
 fn scaled_integer_twins_stay_within_the_bounds() {
-    let twins: [(&str, Twin<f32>); 6] = twins! {
+    let twins: [(&str, Twin<f32>); 8] = twins! {
         gemm_tiled_dot4 gemm_subgroup_dot4 gemv_dot4
         gemm_tiled_bitplane gemm_subgroup_bitplane gemv_bitplane
+        gemm_tiled_integer_fma gemm_subgroup_integer_fma
     };
     let pairs = [
         ("i8rf", "u4g32hm"),

@@ -22,6 +22,6 @@ pub fn gemm_subgroup_swar<O: Output>(
     batches: Batches,
     tile: Tile,
 ) -> Result<Vec<O>, ReferenceError> {
-    let engine = Swar::new(affine(x)?, affine(w)?, tile.span)?;
+    let engine = Swar::in_u32(affine(x)?, affine(w)?, tile.span)?;
     gemm(x, w, batches, tile.in_order(), engine)
 }
