@@ -707,7 +707,7 @@ fn splits_of(
         && problem.segment() > GEMV_ROWS as usize;
     if offered {
         let invocations = tiles(problem, tile) * f64::from(tile.workgroup);
-        let wanted = rates(caps.class).invocations;
+        let wanted = rates(caps).invocations;
         let steps = part_steps(row.skeleton, tile, problem.k);
         let mut parts = 2;
         while parts <= MOST_PARTS
@@ -1028,9 +1028,9 @@ fn consider(
                 },
                 ..problem.clone()
             };
-            cost(row, tile, &part, &parts, caps.class) + add_cost(problem, split, caps.class)
+            cost(row, tile, &part, &parts, caps) + add_cost(problem, split, caps)
         }
-        _ => cost(row, tile, problem, &parts, caps.class),
+        _ => cost(row, tile, problem, &parts, caps),
     };
     Ok(Candidate {
         cost,
@@ -1244,26 +1244,38 @@ struct Rates {
     dispatch: f64,
 }
 
-const fn rates(class: DeviceClass) -> Rates {
-    match class {
-        // Measured on lavapipe: a load costs as much as dozens of multiply-adds, wherever it goes.
-        DeviceClass::Software => Rates {
-            load: 40.0,
-            texture_load: 5.0,
-            scattered: 1.0,
-            workgroup_load: 40.0,
-            barrier: 60.0,
-            multiply_add: 1.0,
-            dot4: 4.0,
-            plane: 3.0,
-            matrix: 1.0,
-            swar: 0.55,
-            integer_fma: 0.45,
-            part: 1.0,
-            shuffle: 5.0,
-            invocations: 64.0,
-            dispatch: 40_000.0,
+/// Measured on lavapipe: a load costs as much as dozens of multiply-adds, wherever it goes.
+const LAVAPIPE: Rates = Rates {
+    load: 40.0,
+    texture_load: 5.0,
+    scattered: 1.0,
+    workgroup_load: 40.0,
+    barrier: 60.0,
+    multiply_add: 1.0,
+    dot4: 4.0,
+    plane: 3.0,
+    matrix: 1.0,
+    swar: 0.55,
+    integer_fma: 0.45,
+    part: 1.0,
+    shuffle: 5.0,
+    invocations: 64.0,
+    dispatch: 40_000.0,
+};
+
+const fn rates(caps: &Caps) -> Rates {
+    match caps.class {
+        // Measured on SwiftShader, whose vectors are of four lanes: packed dot products take ten times a multiply-add, a multiply
+        // of words of two rows a third of one, and a load a dozen.
+        DeviceClass::Software if !matches!(caps.subgroup, Some((8.., _))) => Rates {
+            load: 12.0,
+            workgroup_load: 12.0,
+            dot4: 10.0,
+            swar: 0.35,
+            integer_fma: 1.0,
+            ..LAVAPIPE
         },
+        DeviceClass::Software => LAVAPIPE,
         DeviceClass::Gpu => Rates {
             load: 8.0,
             texture_load: 12.0,
@@ -1321,7 +1333,7 @@ fn tiles(problem: &Problem, tile: &Tile) -> f64 {
 }
 
 /// The estimate: arithmetic and loads of all invocations, and the penalty of too few of them. Only its order matters.
-fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: DeviceClass) -> f64 {
+fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &Caps) -> f64 {
     let &Parts {
         reduce,
         memories,
@@ -1329,7 +1341,7 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: D
         table_lanes,
         ..
     } = parts;
-    let rates = rates(class);
+    let rates = rates(caps);
     let load = |memory| match memory {
         Memory::Buffers => rates.load,
         Memory::Textures | Memory::TextureCodes => rates.texture_load,
@@ -1454,8 +1466,8 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, class: D
 }
 
 /// What splitting K costs besides, in the units of [`cost`]: parts that are stored and loaded again, and a second dispatch.
-fn add_cost(problem: &Problem, parts: u32, class: DeviceClass) -> f64 {
-    let rates = rates(class);
+fn add_cost(problem: &Problem, parts: u32, caps: &Caps) -> f64 {
+    let rates = rates(caps);
     let vectors = problem.output_rows() as f64 * (problem.n as f64 / 4.0).ceil();
     let each = 8.0 * f64::from(parts) * rates.load;
     each * vectors.max(rates.invocations) + rates.dispatch * rates.invocations
@@ -1464,7 +1476,7 @@ fn add_cost(problem: &Problem, parts: u32, class: DeviceClass) -> f64 {
 /// The estimate for cooperative matrices, in the units of [`cost`]: fragments and what stages them, and the spills, which
 /// narrow scale groups make many of.
 fn matrix_cost(tile: &Tile, problem: &Problem, caps: &Caps) -> f64 {
-    let rates = rates(caps.class);
+    let rates = rates(caps);
     let workgroup = f64::from(tile.workgroup);
     let (m, n) = (f64::from(tile.m), f64::from(tile.n));
     let outputs = m * n / workgroup;
