@@ -147,7 +147,7 @@ fn check_integer_engine(test: &str, engine: Engine) {
         });
         // What these have of their own is little: operands, scales and sums are dot4's and bitplane's.
         let every = match engine {
-            Engine::Swar | Engine::IntegerFma if !full() => 8,
+            Engine::Swar | Engine::IntegerFma if !full() => 12,
             _ => 1,
         };
         for (turn, row) in rows.iter().enumerate().step_by(every) {

@@ -51,8 +51,9 @@ fn with_row_kernels(mut stems: BTreeSet<String>) -> BTreeSet<String> {
 fn every_kernel_has_its_row_and_every_row_its_module() {
     assert_eq!(table().len(), KERNELS.len(), "a stem is listed twice");
     for row in KERNELS {
-        // The lmul kernels are the fma kernels with other products.
-        let shader = row.stem.replace("_lmul", "_fma");
+        // The lmul kernels are the fma kernels with other products, and those of integer_fma the swar kernels.
+        let shader = row.stem.replace("integer_fma", "swar");
+        let shader = shader.replace("_lmul", "_fma");
         assert_eq!(row.module, format!("kernel/{shader}"));
         assert!(row.stem.ends_with(row.engine.name()), "{}", row.stem);
         assert!(!row.tiles.is_empty(), "{} has no tile", row.stem);
