@@ -293,22 +293,9 @@ fn scatter_planes<const WIDTH: usize>(
     lane: usize,
     words: &mut [u32],
 ) {
-    // Made side by side first, so that the compiler makes several at once.
-    const PLANES: usize = 64;
-    let mut planes = [0; PLANES];
-    for (stripes, row) in words
-        .chunks_mut(PLANES * stripe)
-        .zip(row.chunks(PLANES * WIDTH))
-    {
-        for (plane, block) in planes.iter_mut().zip(row.chunks_exact(WIDTH)) {
-            // Always of that size, which the compiler is to know.
-            if let Ok(block) = block.try_into() {
-                *plane = block::plane::<WIDTH>(block, bit);
-            }
-        }
-        for (stripe, &plane) in stripes.chunks_exact_mut(stripe).zip(&planes) {
-            stripe[lane] = plane;
-        }
+    let stripes = words.chunks_exact_mut(stripe);
+    for (stripe, words) in stripes.zip(row.chunks_exact(WIDTH)) {
+        stripe[lane] = block::plane(words, WIDTH as u32, bit);
     }
 }
 
