@@ -502,10 +502,11 @@ pub(crate) struct Parts {
     pub(crate) table_lanes: u32,
 }
 
-/// Lanes of a subgroup that hold the tables of a problem's codebooks, 8 or 16 and no more than the smallest subgroup has; 0
-/// where the kernel or the device has no subgroups, or no operand a table worth it.
+/// Lanes of a subgroup that hold the tables of a problem's codebooks, 8 or 16 and no more than the smallest subgroup or a
+/// workgroup has; 0 where the kernel or the device has no subgroups, or no operand a table worth it.
 pub(crate) fn table_lanes(
     row: &KernelRow,
+    tile: &Tile,
     reduce: Reduce,
     problem: &Problem,
     smallest_subgroup: u32,
@@ -515,10 +516,11 @@ pub(crate) fn table_lanes(
         Skeleton::Subgroup => true,
         Skeleton::Gemv => reduce == Reduce::Subgroup,
     };
-    let operands = [&problem.activation, &problem.weight];
-    let tables = operands.map(|format| is_held(format.element()));
-    match smallest_subgroup {
-        8.. if !row.engine.is_float() || !subgroups || !tables.contains(&true) => 0,
+    let tables = is_held(problem.activation.element()) || is_held(problem.weight.element());
+    if !(row.engine.is_float() && subgroups && tables) {
+        return 0;
+    }
+    match smallest_subgroup.min(tile.workgroup) {
         16.. => 16,
         8.. => 8,
         _ => 0,

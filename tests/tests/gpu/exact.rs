@@ -69,32 +69,27 @@ fn swar_terms((p, q): (u8, u8)) -> u32 {
 /// Pairs of widths that an engine takes, unless `full` every third one: every code of X with every code of W, at every place of a
 /// block, and of some mixes of encodings in ragged shapes. Unless `full`, skeletons take turns.
 fn check_all_codes(rig: &mut Rig, engine: Engine, takes: fn((u8, u8)) -> bool) {
-    let mut turns = 0;
+    let mut made = 0;
     for (turn, (p, q)) in all_pairs().into_iter().enumerate() {
         let (x, w) = (encodings(q)[turn % 3], encodings(p)[turn / 3 % 3]);
         let counts = [q, p].map(|bits| 1_usize << bits);
         let problem = problem((counts[0], counts[1], 75), x, w);
         let classes = rig.classes(&problem, engine);
-        if classes.is_empty() {
-            rig.note(match takes((p, q)) {
-                true => Err(format!("{p} x {q} bits are not taken")),
-                false => Ok(()),
-            });
-            continue;
-        }
-        rig.note(match takes((p, q)) {
-            true => Ok(()),
-            false => Err(format!("{p} x {q} bits are taken")),
+        let taken = !classes.is_empty();
+        rig.note(if taken == takes((p, q)) {
+            Ok(())
+        } else {
+            Err(format!("{p} x {q} bits: taken is {taken}"))
         });
-        if (p + q) % 3 != 0 && !full() {
+        if !taken || ((p + q) % 3 != 0 && !full()) {
             continue;
         }
         let mut kernels: Vec<Kernel> = classes.iter().map(|class| class[0]).collect();
         if full() {
             kernels = classes.into_iter().flatten().collect();
         } else {
-            kernels = vec![kernels[turns % kernels.len()]];
-            turns += 1;
+            kernels = vec![kernels[made % kernels.len()]];
+            made += 1;
         }
         for kernel in kernels {
             let result = all_codes(rig, kernel, &problem, turn as u64);

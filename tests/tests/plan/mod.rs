@@ -243,6 +243,29 @@ fn options_narrow_the_choice() {
     assert_eq!(plan.engine(), Engine::Fma);
 }
 
+/// Tiles that take turns are there to be measured, and not chosen before that.
+#[test]
+fn tiles_take_turns_where_that_was_measured() {
+    for class in [DeviceClass::Gpu, DeviceClass::Software] {
+        let caps = Caps {
+            class,
+            ..Caps::floor()
+        };
+        for (engine, x, w) in [
+            (Engine::Fma, "f32", "f32"),
+            (Engine::Dot4, "i8rf", "u4g32hm"),
+            (Engine::Bitplane, "b1", "b1"),
+        ] {
+            let problem = Problem::new((512, 512, 512), format(x), format(w));
+            let options = PlanOptions::engine(engine);
+            let (accepted, _) = candidates(&problem, &caps, &options).expect("a problem");
+            let buffers = |candidate: &Candidate| candidate.tile.buffers;
+            assert_eq!(accepted.first().map(buffers), Some(1), "{engine}");
+            assert!(accepted.iter().any(|tile| buffers(tile) == 2), "{engine}");
+        }
+    }
+}
+
 /// Two products a multiply are for codes of which 16 bits hold four products; drivers that run shaders on a CPU take them
 /// unasked, GPUs do not.
 #[test]
