@@ -158,7 +158,7 @@ fn needs(row: &KernelRow) -> String {
         needs.push("cooperative matrices, f16, subgroups; a self-check".to_owned());
     }
     if row.skeleton == Skeleton::Subgroup {
-        needs.push("subgroups of 8 lanes or more".to_owned());
+        needs.push("subgroups of 4 lanes or more".to_owned());
     }
     if invocations > 256 {
         needs.push(format!("{invocations} invocations a workgroup"));

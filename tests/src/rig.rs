@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anybit::half::f16;
 use anybit::{
-    Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
+    Caps, Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
     Problem, Skeleton, Specialization, Values, wgpu,
 };
 use anybit_formats::{DeviceLayout, LMul, MatrixFormat, Memory, PackedMatrix, SumLayout};
@@ -101,11 +101,17 @@ impl Rig {
             .clone()
     }
 
-    /// Whether the adapter lacks subgroups, so that there is nothing to test of what needs them. Says so if it does.
-    pub fn skips_subgroups(&mut self) -> bool {
-        let skips = self.best().caps().subgroup.is_none();
+    /// Whether the adapter's subgroups may have fewer lanes than that, so that there is nothing to test of what needs them.
+    /// Says so if they may.
+    pub fn skips_subgroups(&mut self, lanes: u32) -> bool {
+        let smallest = self
+            .best()
+            .caps()
+            .subgroup
+            .map_or(0, |(smallest, _)| smallest);
+        let skips = smallest < lanes;
         if skips {
-            println!("SKIP: no subgroups");
+            println!("SKIP: no subgroups of {lanes} lanes or more");
             self.note(Ok(()));
         }
         skips
@@ -163,9 +169,14 @@ impl Rig {
     /// Compares a case with the reference. A difference is noted and fails the test in the end. A kernel that cannot do
     /// the problem is no case.
     pub fn check(&mut self, case: &Case) {
-        let context = self.context(&case.kernel);
-        if case.kernel.id(&case.problem, context.caps()).is_some() {
-            let result = self.try_check(case);
+        let caps = self.context(&case.kernel).caps().clone();
+        self.check_as(case, &caps);
+    }
+
+    /// [`check`](Self::check), planned for a device that has less than the one it runs on.
+    pub fn check_as(&mut self, case: &Case, caps: &Caps) {
+        if case.kernel.id(&case.problem, caps).is_some() {
+            let result = self.try_check_as(case, caps);
             self.note(result);
         }
     }
@@ -177,7 +188,11 @@ impl Rig {
     /// What is wrong, and what reproduces it.
     pub fn try_check(&mut self, case: &Case) -> Result<(), String> {
         let caps = self.context(&case.kernel).caps().clone();
-        let Some(id) = case.kernel.id(&case.problem, &caps) else {
+        self.try_check_as(case, &caps)
+    }
+
+    fn try_check_as(&mut self, case: &Case, caps: &Caps) -> Result<(), String> {
+        let Some(id) = case.kernel.id(&case.problem, caps) else {
             return Err(format!(
                 "{} cannot do {}: {case}",
                 case.kernel,
@@ -185,7 +200,7 @@ impl Rig {
             ));
         };
         let explain = |reason: String| format!("{id}: {case}: {reason}");
-        let plan = anybit::plan(&case.problem, &caps, &PlanOptions::kernel(&id))
+        let plan = anybit::plan(&case.problem, caps, &PlanOptions::kernel(&id))
             .map_err(|error| explain(error.to_string()))?;
         self.note_pipeline(plan.specialization(), case.kernel.floor);
         let context = self.context(&case.kernel);

@@ -952,9 +952,13 @@ fn consider(
     {
         return Err(Reason::Options);
     }
-    if row.skeleton == Skeleton::Subgroup && !matches!(caps.subgroup, Some((8.., _))) {
-        return Err(Reason::Subgroup { lanes: 8 });
-    }
+    let smallest_subgroup = caps.subgroup.map_or(0, |(smallest, _)| smallest);
+    let feed_lanes = match smallest_subgroup {
+        8.. => 8,
+        4.. => 4,
+        _ if row.skeleton == Skeleton::Subgroup => return Err(Reason::Subgroup { lanes: 4 }),
+        _ => 0,
+    };
     // What the shader's text is without such matrices does not matter: the candidate is refused here.
     let fragment = match (row.engine, caps.matrix) {
         (Engine::Matrix, Err(missing)) => return Err(Reason::Matrix(missing)),
@@ -985,13 +989,8 @@ fn consider(
         l_mul,
         fragment,
         split,
-        table_lanes: table_lanes(
-            row,
-            tile,
-            reduce,
-            problem,
-            caps.subgroup.map_or(0, |(smallest, _)| smallest),
-        ),
+        table_lanes: table_lanes(row, tile, reduce, problem, smallest_subgroup),
+        feed_lanes,
     };
     let specialization = specialize(row, tile, problem, parts);
     if options
@@ -1340,6 +1339,7 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
         memories,
         nesting,
         table_lanes,
+        feed_lanes,
         ..
     } = parts;
     let rates = rates(caps);
@@ -1431,8 +1431,9 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
             global + local * rates.workgroup_load + rates.barrier * 64.0 / f64::from(tile.k)
         }
         Skeleton::Subgroup => {
-            arithmetic += decode * thread_n + activation_decode * thread_m / 8.0;
-            (thread_m / 8.0 * activation_bits * activation_load
+            let fed = thread_m / f64::from(feed_lanes);
+            arithmetic += decode * thread_n + activation_decode * fed;
+            (fed * activation_bits * activation_load
                 + thread_n * (weight_bits + scales) * weight_load)
                 * rates.scattered
         }

@@ -500,6 +500,8 @@ pub(crate) struct Parts {
     pub(crate) split: u32,
     /// Lanes of a subgroup that hold a codebook's table, 8 or 16; 0 where codes pick their values by selects.
     pub(crate) table_lanes: u32,
+    /// Lanes of a subgroup that bring rows of X for all of it, 4 or 8; of the subgroup skeleton.
+    pub(crate) feed_lanes: u32,
 }
 
 /// Lanes of a subgroup that hold the tables of a problem's codebooks, 8 or 16 and no more than the smallest subgroup or a
@@ -548,6 +550,7 @@ pub(crate) fn specialize(
         fragment,
         split,
         table_lanes,
+        feed_lanes,
     } = parts;
     let (activation_layout, weight_layout) = layouts(row, problem, memories);
     let multiply = Multiply::of(
@@ -742,13 +745,18 @@ pub(crate) fn specialize(
         Skeleton::Subgroup => {
             header = header
                 .constant_u32("TILE_N", tile.thread_n)
+                .constant_u32("FEED_LANES", feed_lanes)
                 .constant_u32("WORKGROUP", tile.workgroup);
             variant = "_subgroup";
             let rows = match tile.thread_n {
                 4 => String::new(),
                 rows => format!("_t{rows}"),
             };
-            format!("{}x{}x{span}{rows}", tile.m, tile.n)
+            let feed = match feed_lanes {
+                8 => String::new(),
+                lanes => format!("_feed{lanes}"),
+            };
+            format!("{}x{}x{span}{rows}{feed}", tile.m, tile.n)
         }
         Skeleton::Gemv => {
             header = header

@@ -1,6 +1,6 @@
 // GEMM of bit planes: sum over planes of 2^(i + j) * popcount(w_i & x_j); activations broadcast across the subgroup.
 //
-// As gemm_subgroup_dot4: lanes 0 .. 7 each bring the plane words of another row of X. An invocation owns TILE_N rows of
+// As gemm_subgroup_dot4: the FEED_LANES lanes each bring the plane words of another row of X. An invocation owns TILE_N rows of
 // W, in fours, because W's rows alternate in fours. Products of equal weight 2^(i + j) are added before they are
 // shifted, so a plane pair costs an and and a bit count, and no partial product leaves the registers.
 //#import core/gemm
@@ -12,7 +12,7 @@
 //#import slot:accumulate
 //#import slot:output
 
-const ROW_SETS: u32 = TILE_M / 8u;
+const ROW_SETS: u32 = TILE_M / FEED_LANES;
 const SETS_N: u32 = TILE_N / 4u;
 const SPANS: u32 = 32u / SPAN;
 const POWERS: u32 = A_BITS + W_BITS - 1u;
@@ -38,7 +38,7 @@ fn main(
         var x: array<u32, ROW_SETS * A_BITS>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
+            let row = gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES);
             //#unroll
             for (var q = 0u; q < A_BITS; q++) {
                 x[A_BITS * i + q] = a_fmt_plane(q, row, block);
@@ -87,14 +87,14 @@ fn main(
                 var lane_scale = a_scl_t(1.0, 0, 0.0);
                 if (A_GROUP != 0u || A_ZERO != 0u) {
                     lane_scale = a_scl_load(
-                        gemm_activation_row(tile, first_m + 8u * i + lane % 8u),
+                        gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES),
                         gemm_column(first_k) / A_GROUP_LENGTH,
                     );
                 }
                 let mine = integer_span(i32(lane_codes), 0, first_k, SPAN, 0, lane_scale.zero, lane_scale.scale);
                 sum_integers[i] += mine.integers;
                 //#unroll
-                for (var r = 0u; r < 8u; r++) {
+                for (var r = 0u; r < FEED_LANES; r++) {
                     var span = mine;
                     if (GROUPED && ACTIVATION_SUMS) {
                         span.start = subgroupBroadcast(mine.start, r);
@@ -124,13 +124,13 @@ fn main(
                                 power[p % W_BITS + q] += countOneBits(bitplane_product(word, y[q], s));
                             }
                         }
-                        var sum = acc_start(acc[(8u * i + r) * TILE_N + n], span);
+                        var sum = acc_start(acc[(FEED_LANES * i + r) * TILE_N + n], span);
                         //#unroll
                         for (var p = 0u; p < POWERS; p++) {
                             sum += i32(power[p] << p);
                         }
-                        acc[(8u * i + r) * TILE_N + n] = acc_span(
-                            acc[(8u * i + r) * TILE_N + n], sum, codes[n], span, w_scl_pick(scale[n / 4u], n % 4u),
+                        acc[(FEED_LANES * i + r) * TILE_N + n] = acc_span(
+                            acc[(FEED_LANES * i + r) * TILE_N + n], sum, codes[n], span, w_scl_pick(scale[n / 4u], n % 4u),
                         );
                     }
                 }
@@ -140,10 +140,10 @@ fn main(
 
     //#unroll
     for (var i = 0u; i < ROW_SETS; i++) {
-        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + 8u * i + lane % 8u), 0u);
+        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES), 0u);
         let offset = params.activation.offset - lane_scale.zero;
         //#unroll
-        for (var r = 0u; r < 8u; r++) {
+        for (var r = 0u; r < FEED_LANES; r++) {
             let span = integer_total(
                 tile,
                 subgroupBroadcast(sum_integers[i], r),
@@ -157,9 +157,9 @@ fn main(
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + n + c), 0u);
-                    pair[c] = acc_finish(acc[(8u * i + r) * TILE_N + n + c], weight_codes[n + c], span, scale);
+                    pair[c] = acc_finish(acc[(FEED_LANES * i + r) * TILE_N + n + c], weight_codes[n + c], span, scale);
                 }
-                gemm_store_pair(tile, first_m + 8u * i + r, first_n + n, pair[0], pair[1]);
+                gemm_store_pair(tile, first_m + FEED_LANES * i + r, first_n + n, pair[0], pair[1]);
             }
         }
     }

@@ -1,8 +1,9 @@
 // GEMM of packed codes by packed dot products; activations broadcast across the subgroup, nothing in workgroup memory.
 //
-// An invocation owns TILE_N rows of W and all TILE_M rows of X. Lanes 0 .. 7 of a subgroup each bring the same 32 codes
-// of another row of X, so one load serves eight rows, and subgroupBroadcast hands each word to all lanes. Works for
-// any subgroup of 8 lanes or more and any mapping of lanes to invocations: lanes past 7 repeat the loads of lane % 8.
+// An invocation owns TILE_N rows of W and all TILE_M rows of X. The first FEED_LANES lanes of a subgroup, 4 or 8, each bring
+// the same 32 codes of another row of X, so one load serves as many rows, and subgroupBroadcast hands each word to all lanes.
+// Works for any subgroup of so many lanes or more and any mapping of lanes to invocations: further lanes repeat the loads of
+// lane % FEED_LANES.
 //#import core/gemm
 //#import core/integer
 //#import core/bytes
@@ -15,7 +16,7 @@
 //#import slot:accumulate
 //#import slot:output
 
-const ROW_SETS: u32 = TILE_M / 8u;
+const ROW_SETS: u32 = TILE_M / FEED_LANES;
 const SPANS: u32 = 32u / SPAN;
 const SPAN_WORDS: u32 = SPAN / 4u;
 
@@ -41,7 +42,7 @@ fn main(
         var x: array<u32, ROW_SETS * 8u>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
+            let row = gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES);
             let words = a_fmt_row(row, block);
             //#unroll
             for (var t = 0u; t < 8u; t++) {
@@ -98,7 +99,7 @@ fn main(
                 var lane_scale = a_scl_t(1.0, 0, 0.0);
                 if (A_GROUP != 0u || A_ZERO != 0u) {
                     lane_scale = a_scl_load(
-                        gemm_activation_row(tile, first_m + 8u * i + lane % 8u),
+                        gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES),
                         gemm_column(first_k) / A_GROUP_LENGTH,
                     );
                 }
@@ -108,7 +109,7 @@ fn main(
                 sum_integers[i] += mine.integers;
                 sum_codes[i] += lane_codes;
                 //#unroll
-                for (var r = 0u; r < 8u; r++) {
+                for (var r = 0u; r < FEED_LANES; r++) {
                     var span = mine;
                     if (GROUPED && ACTIVATION_SUMS) {
                         span.start = subgroupBroadcast(mine.start, r);
@@ -129,13 +130,13 @@ fn main(
                     }
                     //#unroll
                     for (var j = 0u; j < TILE_N; j++) {
-                        var sum = acc_start(acc[(8u * i + r) * TILE_N + j], span);
+                        var sum = acc_start(acc[(FEED_LANES * i + r) * TILE_N + j], span);
                         //#unroll
                         for (var t = 0u; t < SPAN_WORDS; t++) {
                             sum += dot4I8Packed(y[t], w[8u * j + SPAN_WORDS * s + t]);
                         }
-                        acc[(8u * i + r) * TILE_N + j] = acc_span(
-                            acc[(8u * i + r) * TILE_N + j], sum, codes[j], span, w_scl_pick(scale[j / 4u], j % 4u),
+                        acc[(FEED_LANES * i + r) * TILE_N + j] = acc_span(
+                            acc[(FEED_LANES * i + r) * TILE_N + j], sum, codes[j], span, w_scl_pick(scale[j / 4u], j % 4u),
                         );
                     }
                 }
@@ -145,11 +146,11 @@ fn main(
 
     //#unroll
     for (var i = 0u; i < ROW_SETS; i++) {
-        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + 8u * i + lane % 8u), 0u);
+        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES), 0u);
         let offset = params.activation.multiplier * params.activation.centre + params.activation.offset
             - lane_scale.zero;
         //#unroll
-        for (var r = 0u; r < 8u; r++) {
+        for (var r = 0u; r < FEED_LANES; r++) {
             let span = integer_total(
                 tile,
                 subgroupBroadcast(sum_integers[i], r),
@@ -163,9 +164,9 @@ fn main(
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);
-                    pair[c] = acc_finish(acc[(8u * i + r) * TILE_N + j + c], weight_codes[j + c], span, scale);
+                    pair[c] = acc_finish(acc[(FEED_LANES * i + r) * TILE_N + j + c], weight_codes[j + c], span, scale);
                 }
-                gemm_store_pair(tile, first_m + 8u * i + r, first_n + j, pair[0], pair[1]);
+                gemm_store_pair(tile, first_m + FEED_LANES * i + r, first_n + j, pair[0], pair[1]);
             }
         }
     }

@@ -1,6 +1,6 @@
 // GEMM of float or decoded operands; activations broadcast across the subgroup; products by multiply-add or L-Mul.
 //
-// As gemm_subgroup_dot4, in f32: lanes 0 .. 7 each bring four values of another row of X, and every lane multiplies
+// As gemm_subgroup_dot4, in f32: the FEED_LANES lanes each bring four values of another row of X, and every lane multiplies
 // them with its own TILE_N rows of W.
 //#import core/gemm
 //#import core/fma
@@ -14,7 +14,7 @@
 //#import slot:weight_scale as w_
 //#import slot:output
 
-const ROW_SETS: u32 = TILE_M / 8u;
+const ROW_SETS: u32 = TILE_M / FEED_LANES;
 const SPANS: u32 = w_FMT_STEP / SPAN;
 const SPAN_VECTORS: u32 = SPAN / 4u;
 
@@ -49,7 +49,7 @@ fn main(
         var ahead: array<a_fmt_ahead_t, ROW_SETS>;
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
+            let row = gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES);
             ahead[i] = a_fmt_ahead(row, w_FMT_STEP * step / 32u);
         }
         //#unroll
@@ -67,7 +67,7 @@ fn main(
             //#unroll
             for (var i = 0u; i < ROW_SETS; i++) {
                 x_scale[i] = a_scl_load(
-                    gemm_activation_row(tile, first_m + 8u * i + lane % 8u),
+                    gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES),
                     gemm_column(w_FMT_STEP * step + SPAN * s) / A_GROUP_LENGTH,
                 );
             }
@@ -83,15 +83,15 @@ fn main(
                 }
                 //#unroll
                 for (var i = 0u; i < ROW_SETS; i++) {
-                    let row = gemm_activation_row(tile, first_m + 8u * i + lane % 8u);
+                    let row = gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES);
                     let scaled = a_scl_apply(a_fmt_at(ahead[i], row, at), x_scale[i]);
                     let mine = product_operand(fma_inside(scaled, at));
                     //#unroll
-                    for (var r = 0u; r < 8u; r++) {
+                    for (var r = 0u; r < FEED_LANES; r++) {
                         let x = subgroupBroadcast(mine, r);
                         //#unroll
                         for (var j = 0u; j < TILE_N; j++) {
-                            acc[(8u * i + r) * TILE_N + j] = product_add_dot(acc[(8u * i + r) * TILE_N + j], x, w[j]);
+                            acc[(FEED_LANES * i + r) * TILE_N + j] = product_add_dot(acc[(FEED_LANES * i + r) * TILE_N + j], x, w[j]);
                         }
                     }
                 }

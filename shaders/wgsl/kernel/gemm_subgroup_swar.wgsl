@@ -1,8 +1,8 @@
 // GEMM of packed integer codes by ordinary multiplies, as exact as integers are; activations broadcast across the subgroup.
 //
-// As gemm_subgroup_dot4, but lanes 0 .. 7 of a subgroup each bring WORD_ROWS rows of X, r of every 8 or r and r + 8 of every
-// 16, as words of a code of each (multiply/), and a broadcast word serves both. An invocation unpacks the codes of its TILE_N
-// rows of W once for all rows of X.
+// As gemm_subgroup_dot4, but the FEED_LANES lanes each bring WORD_ROWS rows of X that are FEED_LANES apart, as words of a code
+// of each (multiply/), and a broadcast word serves both. An invocation unpacks the codes of its TILE_N rows of W once for all
+// rows of X.
 //
 // Reads SUM_TERMS: products that are summed in a word before the sums are parted, a power of two from 4 up to SPAN. The
 // planner refuses codes of which fewer fit.
@@ -17,8 +17,8 @@
 //#import slot:accumulate
 //#import slot:output
 
-// Rows of X that eight lanes bring.
-const SET_ROWS: u32 = 8u * WORD_ROWS;
+// Rows of X that the lanes bring together.
+const SET_ROWS: u32 = FEED_LANES * WORD_ROWS;
 const ROW_SETS: u32 = TILE_M / SET_ROWS;
 const SPANS: u32 = 32u / SPAN;
 const SPAN_WORDS: u32 = SPAN / 4u;
@@ -50,7 +50,8 @@ fn main(
             var words: array<a_fmt_row_t, WORD_ROWS>;
             //#unroll
             for (var h = 0u; h < WORD_ROWS; h++) {
-                words[h] = a_fmt_row(gemm_activation_row(tile, first_m + SET_ROWS * i + 8u * h + lane % 8u), block);
+                let row = gemm_activation_row(tile, first_m + SET_ROWS * i + FEED_LANES * h + lane % FEED_LANES);
+                words[h] = a_fmt_row(row, block);
             }
             //#unroll
             for (var t = 0u; t < 8u; t++) {
@@ -105,7 +106,7 @@ fn main(
                     var lane_scale = a_scl_t(1.0, 0, 0.0);
                     if (A_GROUP != 0u || A_ZERO != 0u) {
                         lane_scale = a_scl_load(
-                            gemm_activation_row(tile, first_m + SET_ROWS * i + 8u * h + lane % 8u),
+                            gemm_activation_row(tile, first_m + SET_ROWS * i + FEED_LANES * h + lane % FEED_LANES),
                             gemm_column(first_k) / A_GROUP_LENGTH,
                         );
                     }
@@ -116,7 +117,7 @@ fn main(
                     sum_integers[WORD_ROWS * i + h] += mine[h].integers;
                 }
                 //#unroll
-                for (var r = 0u; r < 8u; r++) {
+                for (var r = 0u; r < FEED_LANES; r++) {
                     var y: array<mul_t, SPAN_WORDS>;
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
@@ -144,7 +145,8 @@ fn main(
                     for (var j = 0u; j < TILE_N; j++) {
                         //#unroll
                         for (var h = 0u; h < WORD_ROWS; h++) {
-                            sum[WORD_ROWS * j + h] = acc_start(acc[(SET_ROWS * i + 8u * h + r) * TILE_N + j], span[h]);
+                            let at = (SET_ROWS * i + FEED_LANES * h + r) * TILE_N + j;
+                            sum[WORD_ROWS * j + h] = acc_start(acc[at], span[h]);
                         }
                     }
                     //#unroll
@@ -174,7 +176,7 @@ fn main(
                     for (var j = 0u; j < TILE_N; j++) {
                         //#unroll
                         for (var h = 0u; h < WORD_ROWS; h++) {
-                            let at = (SET_ROWS * i + 8u * h + r) * TILE_N + j;
+                            let at = (SET_ROWS * i + FEED_LANES * h + r) * TILE_N + j;
                             acc[at] = acc_span(acc[at], sum[WORD_ROWS * j + h], codes[j], span[h], w_scl_pick(scale[j / 4u], j % 4u));
                         }
                     }
@@ -185,10 +187,10 @@ fn main(
 
     //#unroll
     for (var i = 0u; i < WORD_ROWS * ROW_SETS; i++) {
-        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + 8u * i + lane % 8u), 0u);
+        let lane_scale = a_scl_load(gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES), 0u);
         let offset = params.activation.offset - lane_scale.zero;
         //#unroll
-        for (var r = 0u; r < 8u; r++) {
+        for (var r = 0u; r < FEED_LANES; r++) {
             let span = integer_total(
                 tile,
                 subgroupBroadcast(sum_integers[i], r),
@@ -202,9 +204,9 @@ fn main(
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);
-                    pair[c] = acc_finish(acc[(8u * i + r) * TILE_N + j + c], weight_codes[j + c], span, scale);
+                    pair[c] = acc_finish(acc[(FEED_LANES * i + r) * TILE_N + j + c], weight_codes[j + c], span, scale);
                 }
-                gemm_store_pair(tile, first_m + 8u * i + r, first_n + j, pair[0], pair[1]);
+                gemm_store_pair(tile, first_m + FEED_LANES * i + r, first_n + j, pair[0], pair[1]);
             }
         }
     }

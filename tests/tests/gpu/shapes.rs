@@ -115,6 +115,52 @@ fn every_kind_of_operand() {
     });
 }
 
+/// Subgroups of four lanes bring half the rows at once. Larger ones can do so as well, so the kernels for them run there.
+#[test]
+fn subgroups_of_four_lanes() {
+    on_each_adapter("subgroups_of_four_lanes", |rig| {
+        if rig.skips_subgroups(4) {
+            return;
+        }
+        let mut caps = rig.best().caps().clone();
+        caps.subgroup = caps.subgroup.map(|(_, largest)| (4, largest));
+        for (turn, (x, w, output)) in CONTRACTS.into_iter().enumerate() {
+            let sample = Problem::new((8, 37, 160), format(x), format(w)).with_output(output);
+            for (place, engine) in Engine::ALL.into_iter().enumerate() {
+                // Each engine meets every third contract.
+                if !full() && (place + turn) % 3 > 0 {
+                    continue;
+                }
+                let mut kernels = Kernel::all_for(&sample, &caps, false);
+                kernels.retain(|kernel| {
+                    kernel.engine == engine && kernel.skeleton == Skeleton::Subgroup
+                });
+                kernels.sort_by_key(|kernel| kernel.tile.thread_m * kernel.tile.thread_n);
+                if kernels.is_empty() {
+                    continue;
+                }
+                let kernel = Kernel::in_turn(&kernels, turn);
+                let id = kernel.id(&sample, &caps).unwrap_or_default();
+                assert!(id.contains("_feed4"), "{id}");
+                for (m, n, k) in [(1, 1, 32), (7, 37, 160), (33, 130, 96)] {
+                    for fill in [Fill::Random, Fill::Largest] {
+                        let problem = Problem {
+                            m,
+                            n,
+                            k,
+                            ..sample.clone()
+                        };
+                        rig.check_as(
+                            &Case::new(problem, kernel, 31).with_fills(fill, fill),
+                            &caps,
+                        );
+                    }
+                }
+            }
+        }
+    });
+}
+
 type Contract = (&'static str, &'static str, OutputFormat);
 
 fn extreme_operands(rig: &mut Rig, (x, w, output): Contract) {

@@ -56,14 +56,14 @@ fn link(specialization: &Specialization) -> Result<String, String> {
     Ok(linked.wgsl)
 }
 
-/// Devices that get different shaders: without subgroups, and with small and large ones.
+/// Devices that get different shaders: without subgroups, and with tiny, small and large ones.
 pub(super) fn devices() -> Vec<Caps> {
     // Software adapters get weights in textures.
     [
         (None, DeviceClass::Gpu),
         (Some((8, 8)), DeviceClass::Gpu),
         (Some((32, 32)), DeviceClass::Gpu),
-        (None, DeviceClass::Software),
+        (Some((4, 4)), DeviceClass::Software),
         (Some((8, 8)), DeviceClass::Software),
     ]
     .into_iter()

@@ -1,4 +1,4 @@
-//! GEMM by bit counts over planes, activations broadcast across the subgroup. Needs subgroups of 8 lanes or more.
+//! GEMM by bit counts over planes, activations broadcast across the subgroup. Needs subgroups of 4 lanes or more.
 
 use super::{Engine, KernelRow, Skeleton, Tile};
 

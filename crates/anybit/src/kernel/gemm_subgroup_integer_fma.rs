@@ -1,4 +1,4 @@
-//! GEMM of integer codes by f32 multiply-add, activations broadcast across the subgroup. Needs subgroups of 8 lanes or more.
+//! GEMM of integer codes by f32 multiply-add, activations broadcast across the subgroup. Needs subgroups of 4 lanes or more.
 
 use super::{Engine, KernelRow, Skeleton, Tile};
 

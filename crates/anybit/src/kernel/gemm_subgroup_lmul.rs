@@ -1,4 +1,4 @@
-//! GEMM by L-Mul of floats and decoded codes, activations broadcast across the subgroup. Needs subgroups of 8 lanes or more.
+//! GEMM by L-Mul of floats and decoded codes, activations broadcast across the subgroup. Needs subgroups of 4 lanes or more.
 
 use super::{Engine, KernelRow, Skeleton, Tile};
 

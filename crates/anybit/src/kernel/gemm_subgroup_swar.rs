@@ -1,4 +1,4 @@
-//! GEMM by two products of codes a 32-bit multiply, activations broadcast across the subgroup. Needs subgroups of 8 lanes or more.
+//! GEMM by two products of codes a 32-bit multiply, activations broadcast across the subgroup. Needs subgroups of 4 lanes or more.
 
 use super::{Engine, KernelRow, Skeleton, Tile};
 
@@ -10,7 +10,7 @@ pub(super) const ROW: KernelRow = KernelRow {
     tiles: TILES,
 };
 
-// Pairs of rows take turns of 8 lanes, so 16 rows are the least. More outputs unroll into code that drivers compile for long.
+// Pairs of rows take turns of up to 8 lanes, so 16 rows are the least. More outputs unroll into code that drivers compile for long.
 const TILES: &[Tile] = &[
     Tile::subgroup(16, 4, 32),
     Tile::subgroup(16, 8, 32),
