@@ -90,9 +90,9 @@ impl Shader {
                         ..
                     } if access == StorageAccess::STORE => Bound::WriteTexture,
                     TypeInner::Image {
-                        class: ImageClass::Sampled { .. },
+                        class: ImageClass::Storage { access, .. },
                         ..
-                    } => Bound::Texture,
+                    } if access == StorageAccess::LOAD => Bound::Texture,
                     _ => return Err(format!("{name} is no texture that is read or written")),
                 },
                 space => return Err(format!("{name} is in the address space {space:?}")),

@@ -159,7 +159,7 @@ pub struct Caps {
     pub max_binding: u64,
     /// Bytes of one buffer.
     pub max_buffer: u64,
-    /// Texels of each dimension of a texture.
+    /// Texels of each dimension of a texture; 0 where shaders read fewer than four of them, as products of two matrices do.
     pub max_texture: u32,
     /// Bytes of workgroup memory.
     pub max_workgroup_memory: u32,
@@ -260,7 +260,10 @@ impl Caps {
                 .min(u64::from(u32::MAX))
                 & !3,
             max_buffer: limits.max_buffer_size & !3,
-            max_texture: limits.max_texture_dimension_2d,
+            max_texture: match limits.max_storage_textures_per_shader_stage {
+                ..4 => 0,
+                _ => limits.max_texture_dimension_2d,
+            },
             max_workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_invocations: limits
                 .max_compute_invocations_per_workgroup

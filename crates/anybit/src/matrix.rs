@@ -33,13 +33,11 @@ pub(crate) const TEXEL: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Uint;
 /// Bytes of such a row.
 const TEXTURE_ROW: u64 = 16 * TEXTURE_WIDTH as u64;
 
-/// What textures of matrices are used for.
-pub(crate) const TEXELS: wgpu::TextureUsages = wgpu::TextureUsages::TEXTURE_BINDING
+/// What textures of matrices are used for. They are read as storage textures, too: software drivers load those in line, and
+/// sampled ones by a call that asks each lane's mip level.
+pub(crate) const TEXELS: wgpu::TextureUsages = wgpu::TextureUsages::STORAGE_BINDING
     .union(wgpu::TextureUsages::COPY_DST)
     .union(wgpu::TextureUsages::COPY_SRC);
-
-/// The same of those that kernels write.
-const WRITTEN_TEXELS: wgpu::TextureUsages = TEXELS.union(wgpu::TextureUsages::STORAGE_BINDING);
 
 /// A packed matrix on the device. Cheap to clone: clones share the buffers.
 ///
@@ -633,7 +631,7 @@ impl Context {
                     ])),
                     Memory::TextureCodes => {
                         let words = sections.codes_words as u64;
-                        let codes = self.texture("a matrix", words, WRITTEN_TEXELS)?;
+                        let codes = self.texture("a matrix", words, TEXELS)?;
                         let buffer = self.buffer("a matrix", side.end - side.start, STORAGE)?;
                         self.write_table(format.element(), &sections, &buffer, 0)?;
                         ChunkMemory::TextureCodes(Box::new((codes, buffer)))

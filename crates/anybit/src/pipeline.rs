@@ -33,26 +33,22 @@ impl Binding {
             Self::Uniform => wgpu::BufferBindingType::Uniform,
             Self::Read => wgpu::BufferBindingType::Storage { read_only: true },
             Self::Write => wgpu::BufferBindingType::Storage { read_only: false },
-            Self::WriteTexture => {
-                return wgpu::BindingType::StorageTexture {
-                    access: wgpu::StorageTextureAccess::WriteOnly,
-                    format: TEXEL,
-                    view_dimension: wgpu::TextureViewDimension::D2,
-                };
-            }
-            Self::Texture => {
-                return wgpu::BindingType::Texture {
-                    sample_type: wgpu::TextureSampleType::Uint,
-                    view_dimension: wgpu::TextureViewDimension::D2,
-                    multisampled: false,
-                };
-            }
+            Self::Texture => return texels(wgpu::StorageTextureAccess::ReadOnly),
+            Self::WriteTexture => return texels(wgpu::StorageTextureAccess::WriteOnly),
         };
         wgpu::BindingType::Buffer {
             ty,
             has_dynamic_offset: false,
             min_binding_size: None,
         }
+    }
+}
+
+const fn texels(access: wgpu::StorageTextureAccess) -> wgpu::BindingType {
+    wgpu::BindingType::StorageTexture {
+        access,
+        format: TEXEL,
+        view_dimension: wgpu::TextureViewDimension::D2,
     }
 }
 

@@ -4,7 +4,7 @@
 
 // Four words from a multiple of four on.
 fn mem_side_quad(word: u32) -> vec4<u32> {
-    return textureLoad(side, texels_place(word / 4u), 0);
+    return textureLoad(side, texels_place(word / 4u));
 }
 
 fn mem_side(word: u32) -> u32 {
