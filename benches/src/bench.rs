@@ -16,7 +16,7 @@ use crate::probe::{self, Ceilings};
 use crate::problem::{Precision, Shape, Workload, format_name, mixture, synthetic};
 use crate::report::{self, Row};
 use crate::roofline::Roof;
-use crate::strategy::Strategy;
+use crate::strategy::{self, Strategy};
 use crate::timing::{Budget, Timer, Timing};
 use crate::{Error, adapters, chart, explain, model, roofline, tune};
 
@@ -57,6 +57,11 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
                 (false, true) => Strategy::Planned,
                 (false, false) => Strategy::EveryKind,
             },
+            kernels: arguments
+                .kernel
+                .iter()
+                .map(|glob| WildMatch::new(glob))
+                .collect(),
             explain: arguments.explain,
             budget: if arguments.quick {
                 Budget::QUICK
@@ -65,6 +70,12 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Error> {
             },
         };
         let mut measured = bench.run(&workloads)?;
+        let named = |row: &Row| bench.kernels.iter().any(|glob| glob.matches(&row.kernel));
+        if !arguments.kernel.is_empty() && !measured.iter().any(named) {
+            return Err(Error::NoKernel {
+                glob: arguments.kernel.join(","),
+            });
+        }
         report::compare(&mut measured);
         let sums = report::block_sums(&measured);
         measured.retain(|row| row.selected || row.checked.failed());
@@ -191,6 +202,8 @@ struct Bench<'a> {
     /// Whether activations are quantised within the time.
     quantize: bool,
     strategy: Strategy,
+    /// The kernels to run in place of those of the strategy, where there are any.
+    kernels: Vec<WildMatch>,
     explain: bool,
     budget: Budget,
 }
@@ -281,7 +294,21 @@ impl Bench<'_> {
         };
         // Operands are uploaded as plans name their layouts, unless activations are rounded on the device.
         let options = PlanOptions::default().with_uploaded(!self.quantize);
-        let plans = match strategy.plans(&self.context, &problem, &options) {
+        let mut plans = strategy.plans(&self.context, &problem, &options);
+        if !self.kernels.is_empty() {
+            let named = strategy::named(&self.kernels, &self.context, &problem, &options);
+            plans = match plans {
+                // Ratios need the baseline, whatever kernels are asked for.
+                Ok(mut plans) if *precision == Precision::BASELINE => named.map(|named| {
+                    plans.truncate(1);
+                    let others = named.into_iter().filter(|plan| plan.id() != plans[0].id());
+                    plans.extend(others.collect::<Vec<_>>());
+                    plans
+                }),
+                _ => named,
+            };
+        }
+        let plans = match plans {
             Ok(plans) => plans,
             Err(error) => {
                 let mut row = self.row(workload, precision, m, None);

@@ -70,6 +70,10 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     pub(crate) contract: Vec<String>,
 
+    /// Run the kernels whose id matches, such as '*__dot4_1x*', in place of the planner's choice; the f32 baseline runs as ever
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub(crate) kernel: Vec<String>,
+
     /// Count the rounding of activations: they are quantised on the device in each repetition
     #[arg(long)]
     pub(crate) quantize: bool,

@@ -37,6 +37,11 @@ pub(crate) enum Error {
         contracts: Vec<String>,
     },
     #[error(
+        "no kernel that can do these problems matches `{glob}`; docs/kernels.md lists kernels, and --explain prints the ids of \
+         all that can do a problem"
+    )]
+    NoKernel { glob: String },
+    #[error(
         "no cache folder for the choices: neither the home folder nor its substitutes are set; name a file with --file or \
          ANYBIT_TUNING"
     )]

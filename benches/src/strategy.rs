@@ -1,6 +1,7 @@
 //! Strategies: which kernels are tried on a problem.
 
-use anybit::{Context, Engine, Error, Plan, PlanOptions, Problem, candidates};
+use anybit::{Candidate, Context, Engine, Error, Plan, PlanOptions, Problem, candidates};
+use wildmatch::WildMatch;
 
 /// How many kernels a problem is run with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +33,7 @@ impl Strategy {
         let (mut others, _) = candidates(problem, context.caps(), options)?;
         others.retain(|other| other.specialization.id != first.id());
         if self == Self::EveryKind {
-            // Tables are looked up only where that is asked for.
-            for engine in [Engine::Lut, Engine::Lut8] {
-                let options = PlanOptions::engine(engine).with_uploaded(options.uploaded);
-                others.extend(candidates(problem, context.caps(), &options)?.0);
-            }
+            others.extend(tables(context, problem, options)?);
             let mut kinds = vec![(first.engine(), first.skeleton())];
             others.retain(|other| {
                 let kind = (other.engine, other.skeleton);
@@ -46,11 +43,54 @@ impl Strategy {
             });
         }
         let mut plans = vec![first];
-        for other in others {
-            let only = PlanOptions::kernel(other.specialization.id);
-            // A kernel may fit a problem and not this size of it: the planner's choice does.
-            plans.extend(context.plan_with(problem, &only));
-        }
+        plans.extend(plans_of(context, problem, others));
         Ok(plans)
     }
+}
+
+/// The plans of the kernels with such ids, the cheapest by the cost model first.
+///
+/// # Errors
+///
+/// Those of [`candidates`].
+pub(crate) fn named(
+    globs: &[WildMatch],
+    context: &Context,
+    problem: &Problem,
+    options: &PlanOptions,
+) -> Result<Vec<Plan>, Error> {
+    let (mut all, _) = candidates(problem, context.caps(), options)?;
+    all.extend(tables(context, problem, options)?);
+    all.retain(|one| {
+        globs
+            .iter()
+            .any(|glob| glob.matches(&one.specialization.id))
+    });
+    Ok(plans_of(context, problem, all).collect())
+}
+
+/// The kernels of tables, which are looked up only where that is asked for.
+fn tables(
+    context: &Context,
+    problem: &Problem,
+    options: &PlanOptions,
+) -> Result<Vec<Candidate>, Error> {
+    let mut all = Vec::new();
+    for engine in [Engine::Lut, Engine::Lut8] {
+        let options = PlanOptions::engine(engine).with_uploaded(options.uploaded);
+        all.extend(candidates(problem, context.caps(), &options)?.0);
+    }
+    Ok(all)
+}
+
+/// A kernel may fit a problem and not this size of it: the planner's choice does.
+fn plans_of<'a>(
+    context: &'a Context,
+    problem: &'a Problem,
+    kernels: Vec<Candidate>,
+) -> impl Iterator<Item = Plan> + 'a {
+    kernels.into_iter().filter_map(|kernel| {
+        let only = PlanOptions::kernel(kernel.specialization.id);
+        context.plan_with(problem, &only).ok()
+    })
 }

@@ -115,6 +115,9 @@ impl BenchArguments {
         if !self.contract.is_empty() {
             flags.extend(["--contract".into(), self.contract.join(",").into()]);
         }
+        if !self.kernel.is_empty() {
+            flags.extend(["--kernel".into(), self.kernel.join(",").into()]);
+        }
         if self.quantize {
             flags.push("--quantize".into());
         }
@@ -194,13 +197,13 @@ mod tests {
 
     #[test]
     fn every_flag_is_handed_on() {
-        let line = "xtask bench --contract gemm_*,gemv_* --quantize --shapes 1x2x3,4x5x6 --shapes 7x8x9 --experts 4 --quick \
+        let line = "xtask bench --contract gemm_*,gemv_* --kernel *_16x*,*_1x* --quantize --shapes 1x2x3,4x5x6 --shapes 7x8x9 --experts 4 --quick \
                     --explain --untuned --json a.jsonl --svg a.svg --roofline r.svg --bits b.svg --backend gl \
                     --adapter NVIDIA";
         let model = Weights::Model("/cache/a.gguf".into());
         assert_eq!(
             forwarded(&line.replace("                    ", ""), &model).join(" ".as_ref()),
-            "--model /cache/a.gguf --contract gemm_*,gemv_* --quantize --explain --untuned --experts 4 \
+            "--model /cache/a.gguf --contract gemm_*,gemv_* --kernel *_16x*,*_1x* --quantize --explain --untuned --experts 4 \
              --shapes 1x2x3,4x5x6,7x8x9 --quick --json a.jsonl --backend gl --adapter NVIDIA \
              --svg a.svg --roofline r.svg --bits b.svg"
         );
