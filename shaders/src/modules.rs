@@ -43,6 +43,7 @@ modules! {
     "core/operand",
     "core/quantize",
     "core/round",
+    "core/row_join",
     "core/sequence",
     "core/swar",
     "core/texels",

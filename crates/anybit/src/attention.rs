@@ -16,7 +16,7 @@ use crate::prepare::Prepared;
 use crate::row_kernels::WORKGROUP;
 use crate::row_source::{check_epsilon, check_f32};
 use crate::sequence::{Sequence, check_cap, check_output, join_module};
-use crate::specialize::{ShaderKey, Specialization, log2};
+use crate::specialize::{ShaderKey, Specialization};
 
 /// Positions in the table of low angles.
 const LOW_POSITIONS: usize = 256;
@@ -301,7 +301,6 @@ pub(crate) fn attention_specialization(
     let header = cache_constants(
         Header::new()
             .constant_u32("WORKGROUP", WORKGROUP)
-            .constant_u32("WORKGROUP_LOG2", log2(WORKGROUP))
             .constant_u32("ROWS", tile.rows)
             .constant_u32("HEADS", tile.heads)
             .constant_u32("TOKENS", TOKENS)

@@ -18,7 +18,7 @@ use crate::problem::OutputFormat;
 use crate::row_source::{RowSource, SourceKind};
 use crate::specialize::{
     SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, has_whole_texels, l_mul_constants,
-    log2, memory_modules, memory_name, operand, piece_constants,
+    memory_modules, memory_name, operand, piece_constants,
 };
 
 pub(crate) const WORKGROUP: u32 = 64;
@@ -378,7 +378,6 @@ pub(crate) fn quantize_plan(
     };
     let header = Header::new()
         .constant_u32("WORKGROUP", WORKGROUP)
-        .constant_u32("WORKGROUP_LOG2", log2(WORKGROUP))
         .constant_u32("BITS", element.bits())
         .constant_u32("SCALE", scale)
         .constant_u32("INTERLEAVE", layout.interleave)
@@ -428,8 +427,8 @@ pub(crate) fn quantize_plan(
                 header,
             },
             workgroup: WORKGROUP,
-            // What a row's invocations add up: of rows, two numbers each.
-            workgroup_memory: if group == 0 { 8 } else { 4 } * WORKGROUP,
+            // What a row's invocations join: two numbers each.
+            workgroup_memory: 8 * WORKGROUP,
             subgroup: false,
         },
         workgroups,

@@ -12,7 +12,7 @@ use crate::plan::fold_grid;
 use crate::prepare::Prepared;
 use crate::problem::OutputFormat;
 use crate::row_kernels::WORKGROUP;
-use crate::specialize::{ShaderKey, Specialization, log2};
+use crate::specialize::{ShaderKey, Specialization};
 
 /// `WriteParams` of kernel/write_rows.wgsl.
 #[repr(C)]
@@ -212,9 +212,7 @@ pub(crate) fn check_f32(what: &'static str, matrix: &DeviceMatrix) -> Result<()>
 /// The shader that writes a source as f32, with a residual added or not.
 pub(crate) fn write_specialization(source: SourceKind, residual: bool) -> Specialization {
     let first = 3;
-    let header = Header::new()
-        .constant_u32("WORKGROUP", WORKGROUP)
-        .constant_u32("WORKGROUP_LOG2", log2(WORKGROUP));
+    let header = Header::new().constant_u32("WORKGROUP", WORKGROUP);
     let mut header = source.constants(header, first);
     let mut addend = "addend/nothing";
     if residual {
@@ -236,7 +234,7 @@ pub(crate) fn write_specialization(source: SourceKind, residual: bool) -> Specia
             header,
         },
         workgroup: WORKGROUP,
-        workgroup_memory: 4 * WORKGROUP,
+        workgroup_memory: 8 * WORKGROUP,
         subgroup: false,
     }
 }

@@ -1,12 +1,15 @@
 // Rows of a source to packed codes of 1 to 8 bits, one scale a group of GROUP codes, or none. An invocation takes a unit: a group, or
 // the two groups of 16 that share a block. A workgroup takes WORKGROUP units or, of RMSNorm, whose sum runs along it, a row.
 //#import core/quantize
+//#import core/row_join
 
 const SPANS: u32 = 32u / SPAN;
 const SPAN_VECTORS: u32 = SPAN / 4u;
 const UNIT_BLOCKS: u32 = (GROUP + 31u) / 32u;
 
-var<workgroup> cells: array<f32, WORKGROUP>;
+fn join_two(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+    return a + b;
+}
 
 // What the values of a workgroup's row are multiplied by.
 fn row_factor(row: u32, local: u32) -> f32 {
@@ -14,13 +17,7 @@ fn row_factor(row: u32, local: u32) -> f32 {
     for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
         squares += src_square(row, i);
     }
-    //#unroll
-    for (var e = 0u; e < WORKGROUP_LOG2; e++) {
-        workgroupBarrier();
-        cells[local] = squares;
-        workgroupBarrier();
-        squares += cells[local ^ (1u << e)];
-    }
+    squares = row_join(vec2<f32>(squares, 0.0), local).x;
     return inverseSqrt(squares / f32(params.columns) + params.epsilon);
 }
 

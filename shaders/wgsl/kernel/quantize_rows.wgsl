@@ -1,8 +1,11 @@
 // Rows of a source to packed codes of 1 to 8 bits, one scale a row. A workgroup takes a row.
 //#import core/quantize
+//#import core/row_join
 
 // The statistic and, of RMSNorm, the sum of squares.
-var<workgroup> cells: array<vec2<f32>, WORKGROUP>;
+fn join_two(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(quantize_join(a.x, b.x), a.y + b.y);
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -16,21 +19,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         statistic = quantize_statistic(statistic, quantize_values(row, i));
         squares += src_square(row, i);
     }
-    //#unroll
-    for (var e = 0u; e < WORKGROUP_LOG2; e++) {
-        workgroupBarrier();
-        cells[local] = vec2<f32>(statistic, squares);
-        workgroupBarrier();
-        let other = cells[local ^ (1u << e)];
-        statistic = quantize_join(statistic, other.x);
-        squares += other.y;
-    }
+    let joined = row_join(vec2<f32>(statistic, squares), local);
     var factor = 1.0;
     if (SRC_NORM) {
         // A positive factor moves out of every statistic.
-        factor = inverseSqrt(squares / f32(params.columns) + params.epsilon);
+        factor = inverseSqrt(joined.y / f32(params.columns) + params.epsilon);
     }
-    let scale = quantize_scale(statistic * factor, params.columns);
+    let scale = quantize_scale(joined.x * factor, params.columns);
     if (local == 0u) {
         quantize_store_scale(row, 0u, scale);
     }

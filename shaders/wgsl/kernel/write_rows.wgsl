@@ -1,4 +1,5 @@
 // Rows of a source (RMSNorm, a gated product) as f32, a residual added. A workgroup takes a row.
+//#import core/row_join
 //#import slot:source
 //#import slot:addend
 
@@ -19,7 +20,9 @@ struct WriteParams {
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> output: array<vec4<f32>>;
 
-var<workgroup> cells: array<f32, WORKGROUP>;
+fn join_two(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+    return a + b;
+}
 
 fn src_load(row: u32, column: u32) -> vec4<f32> {
     return input[(row * params.input_row + column) / 4u];
@@ -41,13 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
             squares += src_square(row, i);
         }
-        //#unroll
-        for (var e = 0u; e < WORKGROUP_LOG2; e++) {
-            workgroupBarrier();
-            cells[local] = squares;
-            workgroupBarrier();
-            squares += cells[local ^ (1u << e)];
-        }
+        squares = row_join(vec2<f32>(squares, 0.0), local).x;
         factor = inverseSqrt(squares / f32(params.columns) + params.epsilon);
     }
     for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
