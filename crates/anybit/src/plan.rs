@@ -1306,6 +1306,10 @@ const LOOK_UP_OPERATIONS: f64 = 5.0;
 /// lavapipe they gain nothing, and no GPU was measured. So they come after the others, until a tuning finds them faster.
 const BUFFERED: f64 = 1.1;
 
+/// How much dearer bit counts are where few rows share what they cost to set up; W2A8 takes 1.6 times as long as by `dot4` on
+/// lavapipe, where both were estimated alike.
+const FEW_ROWS: f64 = 1.25;
+
 /// Places that a processor fetches ahead from at a time.
 const STREAMS: f64 = 16.0;
 
@@ -1375,6 +1379,9 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
         // About twelve integer operations a product, and the sum.
         Engine::LMul => 32.0 * 13.0 * rates.multiply_add,
         Engine::Dot4 => 8.0 * rates.dot4,
+        Engine::Bitplane if row.skeleton == Skeleton::Gemv => {
+            activation_bits * weight_bits * rates.plane * FEW_ROWS
+        }
         Engine::Bitplane => activation_bits * weight_bits * rates.plane,
         Engine::Swar => 16.0 * rates.swar + 32.0 / terms * rates.part,
         Engine::IntegerFma => 32.0 / word_rows * rates.integer_fma + 32.0 / terms * rates.part,
@@ -1443,7 +1450,7 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
         Skeleton::Gemv => {
             arithmetic += decode * thread_n + activation_decode * thread_m;
             thread_m * activation_bits * activation_load
-                + thread_n * (weight_bits + scales) * weight_load * spread(tile, problem, caps)
+                + thread_n * (weight_bits + scales) * weight_load * spread(row, tile, problem, caps)
         }
     };
     // A team's lanes take turns by what one load of the weights brings: a span of floats, or a block of codes.
@@ -1470,15 +1477,20 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
 
 /// How much dearer loads of weights are that come from many places at once: a processor fetches a few streams ahead. On
 /// lavapipe, f32 rows in 32 streams take twice as long as in 16, and codes in 48 a third longer than in six.
-fn spread(tile: &Tile, problem: &Problem, caps: &Caps) -> f64 {
+fn spread(row: &KernelRow, tile: &Tile, problem: &Problem, caps: &Caps) -> f64 {
     if caps.class == DeviceClass::Gpu {
         return 1.0;
     }
-    // Rows of codes alternate in fours, and so do their scales.
+    // Rows of codes alternate in fours, and so do their scales. Each plane or piece of the codes is a place of its own.
     let (alternating, sections) = if problem.weight.element().has_codes() {
+        let bits = problem.weight.element().bits();
+        let codes = match row.engine {
+            Engine::Bitplane | Engine::Lut | Engine::Lut8 => bits,
+            _ => bits.count_ones(),
+        };
         let grouped = u32::from(group_of(&problem.weight) != 0);
         let zeros = u32::from(problem.weight.zero_kind() != ZeroKind::None);
-        (WEIGHT_INTERLEAVE, 1 + grouped * (1 + zeros))
+        (WEIGHT_INTERLEAVE, codes + grouped * (1 + zeros))
     } else {
         (1, 1)
     };
