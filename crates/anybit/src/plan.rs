@@ -1306,8 +1306,8 @@ const LOOK_UP_OPERATIONS: f64 = 5.0;
 /// lavapipe they gain nothing, and no GPU was measured. So they come after the others, until a tuning finds them faster.
 const BUFFERED: f64 = 1.1;
 
-/// How much dearer bit counts are where few rows share what they cost to set up; W2A8 takes 1.6 times as long as by `dot4` on
-/// lavapipe, where both were estimated alike.
+/// How much dearer bit counts are on software adapters where few rows share what they cost to set up: on lavapipe W2A8 takes 1.6
+/// times as long as by `dot4`, and both were estimated alike.
 const FEW_ROWS: f64 = 1.25;
 
 /// Places that a processor fetches ahead from at a time.
@@ -1379,7 +1379,7 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
         // About twelve integer operations a product, and the sum.
         Engine::LMul => 32.0 * 13.0 * rates.multiply_add,
         Engine::Dot4 => 8.0 * rates.dot4,
-        Engine::Bitplane if row.skeleton == Skeleton::Gemv => {
+        Engine::Bitplane if row.skeleton == Skeleton::Gemv && caps.class != DeviceClass::Gpu => {
             activation_bits * weight_bits * rates.plane * FEW_ROWS
         }
         Engine::Bitplane => activation_bits * weight_bits * rates.plane,
