@@ -381,11 +381,11 @@ fn unrolls_with_typed_literals() {
         ),
         "fn f() {
     {
-        let k = words[0u * 4u / 8u];
+        let k = words[0u];
         v.t = k + w.t;
     }
     {
-        let k = words[1u * 4u / 8u];
+        let k = words[0u];
         v.t = k + w.t;
     }
     done(t);
@@ -415,7 +415,7 @@ fn unrolls_with_typed_literals() {
         let linked = body(&text, &header);
         let found: Vec<_> = linked
             .lines()
-            .filter_map(|line| line.strip_prefix("{ g(")?.strip_suffix("); }"))
+            .filter_map(|line| line.trim().strip_prefix("g(")?.strip_suffix(");"))
             .collect();
         assert_eq!(found.join(" "), values, "{head}");
     }
@@ -437,8 +437,8 @@ fn unrolls_under_prefixes() {
             .constant_u32("A_BITS", 8),
     )
     .expect("links");
-    assert!(linked.wgsl.contains("fn w_f() {\n{ g(3u); }\n}"));
-    assert!(linked.wgsl.contains("fn a_f() {\n{ g(7u); }\n}"));
+    assert!(linked.wgsl.contains("fn w_f() {\ng(3u);\n}"));
+    assert!(linked.wgsl.contains("fn a_f() {\ng(7u);\n}"));
 }
 
 #[test]
@@ -457,17 +457,13 @@ fn unrolls_nested_loops() {
     assert_eq!(
         linked,
         "fn f() {
-  {
-    { g(0u, 0u); }
-    { g(0u, 1u); }
+    g(0u, 0u);
+    g(0u, 1u);
     for (var k = 0u; k < 0u; k++) { if (k == 0u) { break; } else { continue; } }
     switch 0u { case 0u: { break; } default: {} }
-  }
-  {
-    { g(1u, 1u); }
+    g(1u, 1u);
     for (var k = 0u; k < 1u; k++) { if (k == 1u) { break; } else { continue; } }
     switch 1u { case 0u: { break; } default: {} }
-  }
 }
 "
     );
@@ -479,12 +475,63 @@ fn unrolled_lines_map_to_the_loop() {
     let linked = link_one(text, &Header::new()).expect("links");
     assert_eq!(
         linked.wgsl,
-        "// root\nfn f() {\n{\n  g(0u);\n}\n{\n  g(1u);\n}\nh();\n}\n"
+        "// root\nfn f() {\n  g(0u);\n  g(1u);\nh();\n}\n"
     );
-    let lines: Vec<_> = (2..=10)
+    let lines: Vec<_> = (2..=6)
         .map(|line| linked.line_map.locate(line).map(|at| at.line))
         .collect();
-    assert_eq!(lines, [1, 5, 6, 7, 5, 6, 7, 7, 8].map(Some));
+    assert_eq!(lines, [1, 6, 6, 7, 8].map(Some));
+}
+
+#[test]
+fn unrolled_loops_hold_values_for_expressions() {
+    let text = "const W = 4u;
+fn f(p: u32) {
+  //#unroll
+  for (var i = 1u; i < 2u; i++) {
+    let at = (W * i + 3u) % 4u;
+    let abstract_at = 2 * 3;
+    let other = at + p;
+    x[at + 8u][p + at * 2u] += g(at, 2u * W, h(i + W, p)) >> (8u * i);
+    {
+      let p = W - 1u;
+      y[p + 1u] = p;
+    }
+    y[p + 1u] = abstract_at;
+    let big = 4294967295u;
+    y[0u] = (big + i);
+  }
+  //#unroll
+  for (var i = 0u; i < 1u; i++) {
+    let hidden = W * 2u;
+    { let hidden = p; y[hidden] = 1u; }
+    y[1u + 1u] = v.W;
+  }
+  y[1u + W] = 0u;
+}
+";
+    assert_eq!(
+        body(text, &Header::new()),
+        "const W = 4u;
+fn f(p: u32) {
+  {
+    let other = 3u + p;
+    x[11u][p + 3u * 2u] += g(3u, 8u, h(5u, p)) >> (8u);
+    {
+      y[4u] = 3u;
+    }
+    y[p + 1u] = 6i;
+    y[0u] = (4294967295u + 1u);
+  }
+  {
+    let hidden = W * 2u;
+    { let hidden = p; y[hidden] = 1u; }
+    y[2u] = v.W;
+  }
+  y[1u + W] = 0u;
+}
+"
+    );
 }
 
 #[test]

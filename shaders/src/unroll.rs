@@ -1,5 +1,6 @@
 //! Writes out tokens, and the loops marked `//#unroll` as many times as they run.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::constant::{Constants, Integer, IntegerType, evaluate, named_type};
@@ -15,6 +16,8 @@ pub(crate) struct Output {
     text: String,
     /// For each line begun, where it came from.
     origins: Vec<Option<(usize, u32)>>,
+    /// Turns of unrolled loops so far, which may have no lines.
+    turns: usize,
     max_lines: usize,
 }
 
@@ -23,6 +26,7 @@ impl Output {
         Self {
             text: String::new(),
             origins: Vec::new(),
+            turns: 0,
             max_lines,
         }
     }
@@ -60,8 +64,12 @@ pub(crate) struct Emitter<'a> {
     module: &'a ScannedModule<'a>,
     constants: &'a Constants<'a>,
     output: &'a mut Output,
-    /// The counters of the unrolled loops around the current token.
-    counters: Vec<(String, Integer)>,
+    /// How many unrolled loops are around the current token.
+    nesting: usize,
+    /// Names that have values at the current token: counters of the unrolled loops around it, and what `let` names in them.
+    values: Vec<(String, Integer)>,
+    /// Whether the expression of these tokens is an integer with a value; its names say so, whatever the turn of a loop.
+    named: BTreeMap<(usize, usize), bool>,
     /// The next token begins a line, whatever stood before it in the file.
     fresh_line: bool,
     /// Line in the file of the last token, for blank lines between declarations.
@@ -94,7 +102,9 @@ impl<'a> Emitter<'a> {
             module,
             constants,
             output,
-            counters: Vec::new(),
+            nesting: 0,
+            values: Vec::new(),
+            named: BTreeMap::new(),
             fresh_line: true,
             last_line: 0,
         }
@@ -135,33 +145,146 @@ impl<'a> Emitter<'a> {
                 index += 1;
             } else if token.unroll {
                 index = self.unroll(index)?;
-            } else {
+            } else if self.nesting == 0 {
                 self.put(token)?;
                 index += 1;
+            } else {
+                index = self.emit_folded(index, range.end)?;
             }
         }
         Ok(())
     }
 
+    /// Writes what begins at token `index` inside an unrolled loop, with integer expressions as their values: compilers of
+    /// WGSL make an object of every literal and operator, and some take time that grows with the square of their number.
+    /// Returns the index after it.
+    fn emit_folded(&mut self, index: usize, end: usize) -> Result<usize, LinkError> {
+        let module = self.module;
+        let token = &module.tokens[index];
+        if let Some(next) = self.fold_let(index, end) {
+            return Ok(next);
+        }
+        if token.is("{") {
+            // Names of the block end with it.
+            let close = module.partners[index];
+            let outer = self.values.len();
+            self.put(token)?;
+            self.emit(index + 1..close)?;
+            self.values.truncate(outer);
+            self.put(&module.tokens[close])?;
+            return Ok(close + 1);
+        }
+        self.put(token)?;
+        if !(token.is("(") || token.is("[") || token.is(",")) {
+            return Ok(index + 1);
+        }
+        let first = index + 1;
+        let close = self.expression_end(first, end);
+        // A single token is written as its value anyway.
+        if close > first + 1
+            && let Some(value) = self.value_of(first, close)
+        {
+            let literal = Token {
+                kind: TokenKind::Number,
+                text: value.literal().into(),
+                ..module.tokens[first].clone()
+            };
+            self.put(&literal)?;
+            return Ok(close);
+        }
+        Ok(first)
+    }
+
+    /// The index after the statement `let NAME = EXPRESSION;` at token `index`, if it is one of an integer with a value. NAME
+    /// has that value then, until its block ends.
+    fn fold_let(&mut self, index: usize, end: usize) -> Option<usize> {
+        let tokens = &self.module.tokens;
+        let [keyword, name, equals, ..] = tokens.get(index..end)? else {
+            return None;
+        };
+        if !keyword.is("let") || !equals.is("=") {
+            return None;
+        }
+        let first = index + 3;
+        let close = self.expression_end(first, end);
+        if !tokens.get(close)?.is(";") {
+            return None;
+        }
+        // A block inside may give the name another meaning.
+        if declared_names(&tokens[close..end]).any(|other| other.is(&name.text)) {
+            return None;
+        }
+        let mut value = self.value_of(first, close)?;
+        if value.integer_type == IntegerType::Abstract {
+            value = value.converted(IntegerType::I32).ok()?;
+        }
+        self.values.push((name.text.to_string(), value));
+        self.fresh_line = true;
+        Some(close + 1)
+    }
+
+    /// The index of what ends the expression that begins at `first`: a separator or the bracket that closes around it.
+    fn expression_end(&self, first: usize, end: usize) -> usize {
+        let mut index = first;
+        while index < end {
+            match &*self.module.tokens[index].text {
+                "(" | "[" | "{" => index = self.module.partners[index],
+                ")" | "]" | "}" | "," | ";" => return index,
+                _ => {}
+            }
+            index += 1;
+        }
+        end
+    }
+
+    /// The integer that these tokens are, if they are one.
+    fn value_of(&mut self, first: usize, end: usize) -> Option<Integer> {
+        let tokens = &self.module.tokens[first..end];
+        let named = match self.named.get(&(first, end)) {
+            Some(named) => *named,
+            None => {
+                let named = !tokens.is_empty()
+                    && tokens.iter().all(|token| self.may_fold(token, first))
+                    && evaluate(tokens, self.constants, &self.values).is_ok();
+                self.named.insert((first, end), named);
+                named
+            }
+        };
+        match named {
+            true => evaluate(tokens, self.constants, &self.values).ok(),
+            false => None,
+        }
+    }
+
+    /// Whether a token of an expression at `index` may be part of an integer with a value.
+    fn may_fold(&self, token: &Token<'_>, index: usize) -> bool {
+        match token.kind {
+            TokenKind::Number => true,
+            TokenKind::Punctuation => {
+                matches!(&*token.text, "+" | "-" | "*" | "/" | "%" | "(" | ")")
+            }
+            TokenKind::Identifier => {
+                !token.fixed
+                    && (self.values.iter().any(|(name, _)| token.is(name))
+                        || !self.is_declared_locally(&token.text, index))
+            }
+        }
+    }
+
     fn put(&mut self, token: &Token<'_>) -> Result<(), LinkError> {
         if self.fresh_line || token.gap == Gap::Line {
-            if self.output.origins.len() >= self.output.max_lines {
-                return Err(LinkError::TooManyLines {
-                    at: self.at(token.line),
-                    limit: self.output.max_lines,
-                });
-            }
+            self.check_lines(self.output.origins.len(), token.line)?;
             self.output
                 .line(token.indent, Some((self.index, token.line)));
             self.fresh_line = false;
         } else if token.gap == Gap::Space {
             self.output.push(" ");
         }
-        let counter = self
-            .counters
+        let value = self
+            .values
             .iter()
-            .find(|(counter, _)| token.is_identifier() && !token.fixed && token.is(counter));
-        match counter {
+            .find(|(name, _)| token.is_identifier() && !token.fixed && token.is(name));
+        match value {
             Some((_, value)) => self.output.push(&value.literal()),
             None => self.output.push(&token.text),
         }
@@ -169,11 +292,22 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
+    fn check_lines(&self, lines: usize, line: u32) -> Result<(), LinkError> {
+        let limit = self.output.max_lines;
+        match lines >= limit {
+            true => Err(LinkError::TooManyLines {
+                at: self.at(line),
+                limit,
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Writes the copies of the loop whose `for` is token `start`; returns the index after the loop.
     fn unroll(&mut self, start: usize) -> Result<usize, LinkError> {
         let module = self.module;
         let keyword = &module.tokens[start];
-        if self.counters.len() >= MAX_NESTING {
+        if self.nesting >= MAX_NESTING {
             return Err(LinkError::UnrollTooDeep {
                 at: self.at(keyword.line),
                 limit: MAX_NESTING,
@@ -187,20 +321,34 @@ impl<'a> Emitter<'a> {
             indent: keyword.indent,
             ..module.tokens[head.body].clone()
         };
+        // Without declarations of its own, a turn needs no block.
+        let body = head.body + 1..end;
+        let block = self.declares(body.clone());
         let mut value = head.first.value;
+        self.nesting += 1;
         while value < head.bound.value || (head.inclusive && value == head.bound.value) {
-            self.counters.push((
+            self.check_lines(self.output.turns, keyword.line)?;
+            self.output.turns += 1;
+            let outer = self.values.len();
+            self.values.push((
                 head.counter.to_owned(),
                 Integer {
                     value,
                     ..head.first
                 },
             ));
-            self.put(&opening)?;
-            self.emit(head.body + 1..end + 1)?;
-            self.counters.pop();
+            if block {
+                self.put(&opening)?;
+                self.emit(body.clone())?;
+                self.put(&module.tokens[end])?;
+            } else {
+                self.fresh_line = true;
+                self.emit(body.clone())?;
+            }
+            self.values.truncate(outer);
             value = value.saturating_add(head.step);
         }
+        self.nesting -= 1;
         self.fresh_line = true;
         Ok(end + 1)
     }
@@ -291,6 +439,20 @@ impl<'a> Emitter<'a> {
         })
     }
 
+    /// Whether the block of these tokens declares names, other than in blocks inside it.
+    fn declares(&self, body: Range<usize>) -> bool {
+        let mut index = body.start;
+        while index < body.end {
+            match &*self.module.tokens[index].text {
+                "{" | "(" => index = self.module.partners[index],
+                "let" | "var" | "const" => return true,
+                _ => {}
+            }
+            index += 1;
+        }
+        false
+    }
+
     fn bound_error(&self, line: u32, expression: &[Token<'_>], reason: String) -> LinkError {
         let mut text = String::new();
         for (index, token) in expression.iter().enumerate() {
@@ -310,15 +472,15 @@ impl<'a> Emitter<'a> {
     fn evaluate(&self, start: usize, expression: &'a [Token<'a>]) -> Result<Integer, LinkError> {
         let error = |reason| self.bound_error(self.module.tokens[start].line, expression, reason);
         for token in expression.iter().filter(|token| token.is_identifier()) {
-            let is_counter = self.counters.iter().any(|(name, _)| token.is(name));
-            if !is_counter && self.is_declared_locally(&token.text, start) {
+            let has_value = self.values.iter().any(|(name, _)| token.is(name));
+            if !has_value && self.is_declared_locally(&token.text, start) {
                 return Err(error(format!(
                     "`{}` is declared inside the function",
                     token.text
                 )));
             }
         }
-        evaluate(expression, self.constants, &self.counters).map_err(error)
+        evaluate(expression, self.constants, &self.values).map_err(error)
     }
 
     /// Evaluates a bound of the loop whose `for` is token `start` and whose counter has this type.
