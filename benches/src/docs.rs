@@ -342,7 +342,7 @@ fn exactness(page: &mut String) {
             .collect();
         let bare = MatrixFormat::new(element, None).ok();
         let encoded = bare.is_some_and(|format| {
-            quantize_specialization(&format, &DeviceLayout::ROW_MAJOR).is_ok()
+            quantize_specialization(&Caps::floor(), &format, &DeviceLayout::ROW_MAJOR).is_ok()
         });
         let lifted = match element.lift_unit() {
             Some(unit) if element.affine().is_none() => format!("{unit}"),

@@ -69,8 +69,12 @@ fn kernels_like(id: &str) -> Option<Vec<Specialization>> {
         }
         ("quantize", ["rows" | "groups", "f32", format]) => {
             let format: MatrixFormat = format.parse().ok()?;
-            layouts()
-                .filter_map(|layout| quantize_specialization(&format, &layout).ok())
+            all_caps()
+                .iter()
+                .flat_map(|caps| {
+                    layouts()
+                        .filter_map(|layout| quantize_specialization(caps, &format, &layout).ok())
+                })
                 .collect()
         }
         ("decode", [format, "f32"]) => {
@@ -190,7 +194,9 @@ mod tests {
         for layout in layouts() {
             let decode = decode_specialization(&format, &layout);
             assert_eq!(find(&decode.id).expect("a kernel").id, decode.id);
-            if let Ok(quantize) = quantize_specialization(&format, &layout) {
+            for caps in all_caps() {
+                let quantize = quantize_specialization(&caps, &format, &layout);
+                let quantize = quantize.expect("a format of quantised rows");
                 assert_eq!(find(&quantize.id).expect("a kernel").id, quantize.id);
             }
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anybit::half::f16;
 use anybit::{
-    Caps, Context, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan, PlanOptions,
-    Problem, Skeleton, Specialization, Values, wgpu,
+    Caps, Context, DeviceClass, DeviceMatrix, Engine, Operands, OutputFormat, OutputMatrix, Plan,
+    PlanOptions, Problem, Skeleton, Specialization, Values, wgpu,
 };
 use anybit_formats::{DeviceLayout, LMul, MatrixFormat, Memory, PackedMatrix, SumLayout};
 use anybit_reference::bound::{Accumulation, Bounded, ErrorModel, f16_output};
@@ -101,6 +101,18 @@ impl Rig {
             .clone()
     }
 
+    /// Contexts within WebGPU's default limits: planned for as a GPU, and as a software adapter.
+    pub fn of_each_class(&self) -> [Context; 2] {
+        [DeviceClass::Gpu, DeviceClass::Software].map(|class| {
+            let (device, queue) = open(&self.adapter, wgpu::Features::empty(), self.floor_limits());
+            Context::from_device_as(class, device, queue)
+        })
+    }
+
+    fn floor_limits(&self) -> wgpu::Limits {
+        wgpu::Limits::default().or_worse_values_from(&self.adapter.limits())
+    }
+
     /// Whether the adapter's subgroups may have fewer lanes than that, so that there is nothing to test of what needs them.
     /// Says so if they may.
     pub fn skips_subgroups(&mut self, lanes: u32) -> bool {
@@ -119,7 +131,7 @@ impl Rig {
 
     /// A context without optional features, within WebGPU's default limits.
     pub fn floor(&mut self) -> Context {
-        let limits = wgpu::Limits::default().or_worse_values_from(&self.adapter.limits());
+        let limits = self.floor_limits();
         let make = || device(&self.adapter, wgpu::Features::empty(), limits);
         self.floor.get_or_insert_with(make).clone()
     }
@@ -327,14 +339,22 @@ impl Rig {
 ///
 /// If the adapter makes no such device.
 pub fn device(adapter: &wgpu::Adapter, features: wgpu::Features, limits: wgpu::Limits) -> Context {
-    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+    let (device, queue) = open(adapter, features, limits);
+    Context::from_device(device, queue)
+}
+
+fn open(
+    adapter: &wgpu::Adapter,
+    features: wgpu::Features,
+    limits: wgpu::Limits,
+) -> (wgpu::Device, wgpu::Queue) {
+    pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("anybit-tests"),
         required_features: features,
         required_limits: limits,
         ..Default::default()
     }))
-    .unwrap_or_else(|error| panic!("{}: {error}", adapter::describe(adapter)));
-    Context::from_device(device, queue)
+    .unwrap_or_else(|error| panic!("{}: {error}", adapter::describe(adapter)))
 }
 
 /// The reference's view of a problem's batches.

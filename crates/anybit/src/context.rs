@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use anybit_shaders::Modules;
 
 use crate::bind_groups::{BindGroups, Life};
-use crate::caps::{Caps, requested_features, wanted_limits};
+use crate::caps::{Caps, DeviceClass, requested_features, wanted_limits};
 use crate::choices::{Choices, Explanation, explain};
 use crate::error::{Error, Result};
 use crate::pipeline::{Binding, Pipeline, PipelineCache, compile_all};
@@ -175,6 +175,14 @@ impl Context {
     ) -> Self {
         let caps = Caps::of_device_of(adapter, &device);
         Self::new(device, queue, caps, pipeline_cache, None)
+    }
+
+    /// [`from_device`](Self::from_device), planned for as a device of that class: for a driver that does not tell that it runs
+    /// on a processor, or tells so wrongly.
+    pub fn from_device_as(class: DeviceClass, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let mut caps = Caps::of_device(&device);
+        caps.class = class;
+        Self::new(device, queue, caps, None, None)
     }
 
     /// [`from_device`](Self::from_device) with other shaders than the embedded ones: for tests that change a module, as

@@ -34,7 +34,7 @@ pub fn model_specializations(caps: &Caps) -> Vec<Specialization> {
         cross_entropy_specialization(caps, true),
     ];
     all.extend(add_parts_specializations());
-    all.extend(row_specializations());
+    all.extend(row_specializations(caps));
     for format in KvFormat::ALL {
         for head_dim in HEAD_DIMS {
             all.extend(attention_specializations(caps, format, head_dim));
@@ -46,7 +46,7 @@ pub fn model_specializations(caps: &Caps) -> Vec<Specialization> {
     all
 }
 
-fn row_specializations() -> Vec<Specialization> {
+fn row_specializations(caps: &Caps) -> Vec<Specialization> {
     let mut all = Vec::new();
     let sources = [
         SourceKind::RmsNorm,
@@ -59,10 +59,18 @@ fn row_specializations() -> Vec<Specialization> {
         .filter_map(|name| name.parse::<MatrixFormat>().ok());
     let formats: Vec<_> = formats.collect();
     for source in sources {
-        all.extend([false, true].map(|residual| write_specialization(source, residual)));
+        all.extend([false, true].map(|residual| write_specialization(caps, source, residual)));
         for format in &formats {
             let options = QuantizeRowsOptions::default();
-            let plan = quantize_plan(format, &DeviceLayout::ROW_MAJOR, &options, source, 1, 64);
+            let plan = quantize_plan(
+                caps,
+                format,
+                &DeviceLayout::ROW_MAJOR,
+                &options,
+                source,
+                1,
+                64,
+            );
             all.extend(plan.map(|plan| plan.specialization));
         }
     }

@@ -8,6 +8,7 @@ use anybit_formats::{
 use anybit_shaders::Header;
 use bytemuck::{Pod, Zeroable};
 
+use crate::caps::{Caps, DeviceClass};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
@@ -22,6 +23,21 @@ use crate::specialize::{
 };
 
 pub(crate) const WORKGROUP: u32 = 64;
+
+/// `ROW_STRANDS` of core/row_join.wgsl.
+const ROW_STRANDS: u32 = 64;
+
+/// Invocations of a workgroup that joins what it finds along a row. Software adapters pay for each barrier by invocations, so
+/// they get as few as the join takes.
+pub(crate) fn row_workgroup(caps: &Caps) -> u32 {
+    match caps.class {
+        DeviceClass::Software => 8,
+        DeviceClass::Gpu => ROW_STRANDS,
+    }
+}
+
+/// Bytes of workgroup memory of such a workgroup: two numbers a strand.
+pub(crate) const ROW_MEMORY: u32 = 8 * ROW_STRANDS;
 
 /// `QUANTIZE_NONE` of core/quantize.wgsl.
 const SCALE_NONE: u32 = 9;
@@ -186,7 +202,7 @@ pub(crate) struct QuantizePlan {
     workgroups: u64,
 }
 
-/// The shader that quantises rows of f32 into a format and layout.
+/// The shader that quantises rows of f32 into a format and layout, as a device gets it.
 ///
 /// # Errors
 ///
@@ -194,10 +210,11 @@ pub(crate) struct QuantizePlan {
 /// other types than f32 and E8M0, tensor scales, and zeros; [`Error::InTextures`] for memory that it does not write, which is
 /// [`Memory::Textures`] and, but for pieces of 4 or 8 bits, [`Memory::TextureCodes`].
 pub fn quantize_specialization(
+    caps: &Caps,
     format: &MatrixFormat,
     layout: &DeviceLayout,
 ) -> Result<Specialization> {
-    quantize_specialization_with(format, layout, &QuantizeRowsOptions::default())
+    quantize_specialization_with(caps, format, layout, &QuantizeRowsOptions::default())
 }
 
 /// [`quantize_specialization`] with options.
@@ -206,11 +223,12 @@ pub fn quantize_specialization(
 ///
 /// Those of [`quantize_specialization`]; [`Error::Format`] for a rounding that the element does not take.
 pub fn quantize_specialization_with(
+    caps: &Caps,
     format: &MatrixFormat,
     layout: &DeviceLayout,
     options: &QuantizeRowsOptions,
 ) -> Result<Specialization> {
-    Ok(quantize_plan(format, layout, options, SourceKind::Rows, 1, 1)?.specialization)
+    Ok(quantize_plan(caps, format, layout, options, SourceKind::Rows, 1, 1)?.specialization)
 }
 
 /// What options change in the shader: `ROUNDING`, `SCALE_RULE` and `SPECIAL`, where the format knows them, and the end of the
@@ -319,6 +337,7 @@ pub fn l_mul_specialization(l_mul: LMul) -> Specialization {
 }
 
 pub(crate) fn quantize_plan(
+    caps: &Caps,
     format: &MatrixFormat,
     layout: &DeviceLayout,
     options: &QuantizeRowsOptions,
@@ -376,8 +395,13 @@ pub(crate) fn quantize_plan(
         SCALE_NONE => 32,
         _ => group_of(format),
     };
+    let workgroup = match source {
+        SourceKind::RmsNorm => row_workgroup(caps),
+        _ if group == 0 => row_workgroup(caps),
+        _ => WORKGROUP,
+    };
     let header = Header::new()
-        .constant_u32("WORKGROUP", WORKGROUP)
+        .constant_u32("WORKGROUP", workgroup)
         .constant_u32("BITS", element.bits())
         .constant_u32("SCALE", scale)
         .constant_u32("INTERLEAVE", layout.interleave)
@@ -411,7 +435,7 @@ pub(crate) fn quantize_plan(
     Ok(QuantizePlan {
         specialization: Specialization {
             id: format!(
-                "{}_f32_{format}__{WORKGROUP}{pieces}{sums}_r{}{}{}",
+                "{}_f32_{format}__{workgroup}{pieces}{sums}_r{}{}{}",
                 source.op().unwrap_or(stem),
                 layout.interleave,
                 variant.name,
@@ -426,9 +450,8 @@ pub(crate) fn quantize_plan(
                 ],
                 header,
             },
-            workgroup: WORKGROUP,
-            // What a row's invocations join: two numbers each.
-            workgroup_memory: 8 * WORKGROUP,
+            workgroup,
+            workgroup_memory: ROW_MEMORY,
             subgroup: false,
         },
         workgroups,
@@ -502,6 +525,7 @@ impl Context {
         output.check_stored("the quantised matrix")?;
         let shape = source.check(input)?;
         let plan = quantize_plan(
+            self.caps(),
             &output.format,
             &output.layout,
             options,

@@ -4,6 +4,7 @@ use anybit_formats::MatrixFormat;
 use anybit_shaders::Header;
 use bytemuck::{Pod, Zeroable};
 
+use crate::caps::Caps;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::matrix::{DeviceMatrix, OutputMatrix};
@@ -11,7 +12,7 @@ use crate::pipeline::Binding;
 use crate::plan::fold_grid;
 use crate::prepare::Prepared;
 use crate::problem::OutputFormat;
-use crate::row_kernels::WORKGROUP;
+use crate::row_kernels::{ROW_MEMORY, row_workgroup};
 use crate::specialize::{ShaderKey, Specialization};
 
 /// `WriteParams` of kernel/write_rows.wgsl.
@@ -210,9 +211,14 @@ pub(crate) fn check_f32(what: &'static str, matrix: &DeviceMatrix) -> Result<()>
 }
 
 /// The shader that writes a source as f32, with a residual added or not.
-pub(crate) fn write_specialization(source: SourceKind, residual: bool) -> Specialization {
+pub(crate) fn write_specialization(
+    caps: &Caps,
+    source: SourceKind,
+    residual: bool,
+) -> Specialization {
     let first = 3;
-    let header = Header::new().constant_u32("WORKGROUP", WORKGROUP);
+    let workgroup = row_workgroup(caps);
+    let header = Header::new().constant_u32("WORKGROUP", workgroup);
     let mut header = source.constants(header, first);
     let mut addend = "addend/nothing";
     if residual {
@@ -224,7 +230,7 @@ pub(crate) fn write_specialization(source: SourceKind, residual: bool) -> Specia
     }
     Specialization {
         id: format!(
-            "{}_f32_f32{}__{WORKGROUP}",
+            "{}_f32_f32{}__{workgroup}",
             source.op().unwrap_or("copy_rows"),
             if residual { "_residual" } else { "" }
         ),
@@ -233,8 +239,8 @@ pub(crate) fn write_specialization(source: SourceKind, residual: bool) -> Specia
             slots: vec![("source", source.module()), ("addend", addend)],
             header,
         },
-        workgroup: WORKGROUP,
-        workgroup_memory: 8 * WORKGROUP,
+        workgroup,
+        workgroup_memory: ROW_MEMORY,
         subgroup: false,
     }
 }
@@ -257,7 +263,7 @@ impl Context {
         output: &OutputMatrix,
     ) -> Result<Prepared> {
         let shape = source.check(input)?;
-        let specialization = write_specialization(source.kind(), residual.is_some());
+        let specialization = write_specialization(self.caps(), source.kind(), residual.is_some());
         if shape != (output.rows, output.columns) {
             return Err(Error::ShapeMismatch {
                 what: "the output",

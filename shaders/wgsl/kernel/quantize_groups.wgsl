@@ -13,11 +13,14 @@ fn join_two(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
 
 // What the values of a workgroup's row are multiplied by.
 fn row_factor(row: u32, local: u32) -> f32 {
-    var squares = 0.0;
-    for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
-        squares += src_square(row, i);
+    for (var strand = local; strand < ROW_STRANDS; strand += WORKGROUP) {
+        var strand_squares = 0.0;
+        for (var i = strand; 4u * i < params.columns; i += ROW_STRANDS) {
+            strand_squares += src_square(row, i);
+        }
+        row_strands[strand] = vec2<f32>(strand_squares, 0.0);
     }
-    squares = row_join(vec2<f32>(squares, 0.0), local).x;
+    let squares = row_join(local).x;
     return inverseSqrt(squares / f32(params.columns) + params.epsilon);
 }
 

@@ -13,13 +13,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (row >= params.rows) {
         return;
     }
-    var statistic = 0.0;
-    var squares = 0.0;
-    for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
-        statistic = quantize_statistic(statistic, quantize_values(row, i));
-        squares += src_square(row, i);
+    for (var strand = local; strand < ROW_STRANDS; strand += WORKGROUP) {
+        var statistic = 0.0;
+        var squares = 0.0;
+        for (var i = strand; 4u * i < params.columns; i += ROW_STRANDS) {
+            statistic = quantize_statistic(statistic, quantize_values(row, i));
+            squares += src_square(row, i);
+        }
+        row_strands[strand] = vec2<f32>(statistic, squares);
     }
-    let joined = row_join(vec2<f32>(statistic, squares), local);
+    let joined = row_join(local);
     var factor = 1.0;
     if (SRC_NORM) {
         // A positive factor moves out of every statistic.

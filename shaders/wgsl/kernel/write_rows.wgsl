@@ -40,11 +40,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     var factor = 1.0;
     if (SRC_NORM) {
-        var squares = 0.0;
-        for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
-            squares += src_square(row, i);
+        for (var strand = local; strand < ROW_STRANDS; strand += WORKGROUP) {
+            var strand_squares = 0.0;
+            for (var i = strand; 4u * i < params.columns; i += ROW_STRANDS) {
+                strand_squares += src_square(row, i);
+            }
+            row_strands[strand] = vec2<f32>(strand_squares, 0.0);
         }
-        squares = row_join(vec2<f32>(squares, 0.0), local).x;
+        let squares = row_join(local).x;
         factor = inverseSqrt(squares / f32(params.columns) + params.epsilon);
     }
     for (var i = local; 4u * i < params.columns; i += WORKGROUP) {

@@ -165,21 +165,22 @@ fn compare(
 
 fn check(
     rig: &mut Rig,
+    context: &Context,
     format: MatrixFormat,
     layout: DeviceLayout,
     columns: usize,
     options: &QuantizeRowsOptions,
     seed: u64,
 ) {
-    let specialization = match quantize_specialization_with(&format, &layout, options) {
-        Ok(specialization) => specialization,
-        Err(error) => return rig.note(Err(format!("{format}: {error}"))),
-    };
+    let specialization =
+        match quantize_specialization_with(context.caps(), &format, &layout, options) {
+            Ok(specialization) => specialization,
+            Err(error) => return rig.note(Err(format!("{format}: {error}"))),
+        };
     rig.note_pipeline(&specialization, false);
-    let context = rig.best();
     let what = format!("{} {ROWS}x{columns}, seed {seed}", specialization.id);
     let values = values(columns, &mut Random::new(seed));
-    let result = quantize(&context, &values, columns, format, &layout, options)
+    let result = quantize(context, &values, columns, format, &layout, options)
         .map_err(|error| format!("{what}: {error}"))
         .and_then(|(matrix, inverses)| compare(&values, &matrix, &inverses, options, &what))
         .and_then(|other| {
@@ -197,6 +198,8 @@ fn check(
 #[test]
 fn codes_follow_from_the_emitted_scale() {
     on_each_adapter("codes_follow_from_the_emitted_scale", |rig| {
+        // Their workgroups differ.
+        let contexts = rig.of_each_class();
         let classes: Vec<Vec<ElementFormat>> = element_classes()
             .into_iter()
             .map(|mut class| {
@@ -250,7 +253,15 @@ fn codes_follow_from_the_emitted_scale() {
                 let layout = DeviceLayout { memory, ..layout };
                 for &columns in columns {
                     let options = QuantizeRowsOptions::default();
-                    check(rig, format, layout, columns, &options, index as u64);
+                    check(
+                        rig,
+                        &contexts[index / 2 % 2],
+                        format,
+                        layout,
+                        columns,
+                        &options,
+                        index as u64,
+                    );
                 }
             }
         }
@@ -313,7 +324,7 @@ fn check_bare(
     let format = MatrixFormat::new(element, None).expect("bare codes");
     values.resize(values.len().next_multiple_of(COLUMNS), 0.0);
     let rows = values.len() / COLUMNS;
-    match quantize_specialization_with(&format, &layout, options) {
+    match quantize_specialization_with(rig.best().caps(), &format, &layout, options) {
         Ok(specialization) => rig.note_pipeline(&specialization, false),
         Err(error) => return rig.note(Err(format!("{element} {options:?}: {error}"))),
     }
@@ -417,6 +428,7 @@ fn every_rounding_gets_its_code() {
 #[test]
 fn scaled_codes_follow_the_options() {
     on_each_adapter("scaled_codes_follow_the_options", |rig| {
+        let context = rig.best();
         let rules = [ScaleRule::Floor, ScaleRule::Ceil, ScaleRule::Nearest];
         let layout = DeviceLayout::ROW_MAJOR;
         for (index, name) in [
@@ -436,7 +448,15 @@ fn scaled_codes_follow_the_options() {
                     let options = QuantizeRowsOptions::default()
                         .with_rounding(rounding)
                         .with_scale_rule(scale_rule);
-                    check(rig, name, layout, 192, &options, (index + turn) as u64);
+                    check(
+                        rig,
+                        &context,
+                        name,
+                        layout,
+                        192,
+                        &options,
+                        (index + turn) as u64,
+                    );
                 }
             }
         }

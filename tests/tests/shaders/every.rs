@@ -355,6 +355,11 @@ fn quantize_options() -> [QuantizeRowsOptions; 4] {
 /// The shaders that quantise: every element that they take, in every layout.
 pub(super) fn quantizers() -> Vec<Text> {
     let mut texts = Texts::default();
+    let gpu = Caps::floor();
+    let software = Caps {
+        class: DeviceClass::Software,
+        ..Caps::floor()
+    };
     for row in FORMATS.iter().filter(|row| row.element.has_codes()) {
         let bare = MatrixFormat::new(row.element, None);
         let scaled = (1..GRANULARITIES.len())
@@ -366,7 +371,7 @@ pub(super) fn quantizers() -> Vec<Text> {
             let refused = codebook.is_some_and(|codebook| codebook.bits() > 4)
                 || format.to_string().ends_with("re");
             for layout in layouts(row.element) {
-                match quantize_specialization(&format, &layout) {
+                match quantize_specialization(&gpu, &format, &layout) {
                     Ok(specialization) => {
                         assert!(!refused, "{format}");
                         texts.add(specialization);
@@ -377,14 +382,15 @@ pub(super) fn quantizers() -> Vec<Text> {
                         let whole = [[4], [8]].iter().any(|widths| {
                             piece_widths(row.element, layout.pieces) == widths.as_slice()
                         });
-                        let written = quantize_specialization(&format, &in_texels);
+                        let written = quantize_specialization(&software, &format, &in_texels);
                         assert_eq!(written.is_ok(), whole, "{format} {layout:?}");
                         written.into_iter().for_each(|written| texts.add(written));
                         // The rest of the text is the same.
                         if layout == DeviceLayout::ROW_MAJOR {
                             for options in quantize_options() {
-                                let other =
-                                    quantize_specialization_with(&format, &layout, &options);
+                                let other = quantize_specialization_with(
+                                    &software, &format, &layout, &options,
+                                );
                                 other.into_iter().for_each(|other| texts.add(other));
                             }
                         }
