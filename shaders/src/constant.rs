@@ -1,4 +1,4 @@
-//! Evaluates the constant expressions that bound unrolled loops.
+//! Evaluates the constant expressions that bound unrolled loops, and those inside them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ impl Integer {
     }
 }
 
-/// The constants that bounds of loops may name.
+/// The constants that such expressions may name.
 pub(crate) struct Constants<'a> {
     header: &'a Header,
     /// Tokens of the `const` declarations at module scope, by name.
@@ -136,7 +136,7 @@ impl<'a> Constants<'a> {
         };
         let value = Evaluator {
             constants: self,
-            counters: &[],
+            values: &[],
             tokens: expression,
             depth,
         }
@@ -159,16 +159,16 @@ pub(crate) fn named_type(token: &Token<'_>) -> Option<IntegerType> {
     }
 }
 
-/// Evaluates the expression `tokens`; `counters` are names that have values besides the constants. The error says why it
+/// Evaluates the expression `tokens`; `values` are names that have values besides the constants. The error says why it
 /// has no value.
 pub(crate) fn evaluate(
     tokens: &[Token<'_>],
     constants: &Constants<'_>,
-    counters: &[(String, Integer)],
+    values: &[(String, Integer)],
 ) -> Result<Integer, String> {
     Evaluator {
         constants,
-        counters,
+        values,
         tokens,
         depth: 0,
     }
@@ -178,7 +178,7 @@ pub(crate) fn evaluate(
 /// Evaluates a constant expression by recursive descent.
 struct Evaluator<'a> {
     constants: &'a Constants<'a>,
-    counters: &'a [(String, Integer)],
+    values: &'a [(String, Integer)],
     /// What is left to read.
     tokens: &'a [Token<'a>],
     depth: usize,
@@ -255,7 +255,7 @@ impl<'a> Evaluator<'a> {
                 Integer::new(value, integer_type)?
             }
             (TokenKind::Identifier, name) => {
-                match self.counters.iter().find(|(counter, _)| counter == name) {
+                match self.values.iter().find(|(known, _)| known == name) {
                     Some((_, value)) => *value,
                     None => self.constants.value(name, self.depth)?,
                 }

@@ -44,6 +44,7 @@ modules! {
     "core/quantize",
     "core/round",
     "core/row_join",
+    "core/row_norm",
     "core/sequence",
     "core/swar",
     "core/texels",

@@ -730,6 +730,11 @@ fn sizes_are_capped() {
     );
     assert!(set.link_within(&request, 3).is_ok());
 
+    let (open, close) = ("{".repeat(100_000), "}".repeat(100_000));
+    let blocks =
+        format!("fn f() {{\n//#unroll\nfor (var i = 0u; i < 1u; i++) {{ {open}{close} }}\n}}");
+    assert!(link_one(&blocks, &Header::new()).is_ok());
+
     let mut nested = String::new();
     for level in 0..17 {
         nested += &format!("//#unroll\nfor (var i{level} = 0u; i{level} < 1u; i{level}++) {{\n");

@@ -137,6 +137,8 @@ impl<'a> Emitter<'a> {
     }
 
     fn emit(&mut self, range: Range<usize>) -> Result<(), LinkError> {
+        // Where the blocks around the token end, and how many names had values before each.
+        let mut blocks: Vec<(usize, usize)> = Vec::new();
         let mut index = range.start;
         while index < range.end {
             let token = &self.module.tokens[index];
@@ -149,7 +151,15 @@ impl<'a> Emitter<'a> {
                 self.put(token)?;
                 index += 1;
             } else {
-                index = self.emit_folded(index, range.end)?;
+                if token.is("{") {
+                    blocks.push((self.module.partners[index], self.values.len()));
+                } else if token.is("}")
+                    && let Some((_, outer)) = blocks.pop()
+                {
+                    self.values.truncate(outer);
+                }
+                let end = blocks.last().map_or(range.end, |&(end, _)| end);
+                index = self.emit_folded(index, end)?;
             }
         }
         Ok(())
@@ -157,22 +167,12 @@ impl<'a> Emitter<'a> {
 
     /// Writes what begins at token `index` inside an unrolled loop, with integer expressions as their values: compilers of
     /// WGSL make an object of every literal and operator, and some take time that grows with the square of their number.
-    /// Returns the index after it.
+    /// `end` is where the block around it ends. Returns the index after it.
     fn emit_folded(&mut self, index: usize, end: usize) -> Result<usize, LinkError> {
         let module = self.module;
         let token = &module.tokens[index];
         if let Some(next) = self.fold_let(index, end) {
             return Ok(next);
-        }
-        if token.is("{") {
-            // Names of the block end with it.
-            let close = module.partners[index];
-            let outer = self.values.len();
-            self.put(token)?;
-            self.emit(index + 1..close)?;
-            self.values.truncate(outer);
-            self.put(&module.tokens[close])?;
-            return Ok(close + 1);
         }
         self.put(token)?;
         if !(token.is("(") || token.is("[") || token.is(",")) {
