@@ -395,10 +395,11 @@ pub(crate) fn quantize_plan(
         SCALE_NONE => 32,
         _ => group_of(format),
     };
-    let workgroup = match source {
-        SourceKind::RmsNorm => row_workgroup(caps),
-        _ if group == 0 => row_workgroup(caps),
-        _ => WORKGROUP,
+    let joins = group == 0 || source == SourceKind::RmsNorm;
+    let workgroup = if joins {
+        row_workgroup(caps)
+    } else {
+        WORKGROUP
     };
     let header = Header::new()
         .constant_u32("WORKGROUP", workgroup)
@@ -422,7 +423,7 @@ pub(crate) fn quantize_plan(
             SourceKind::RmsNorm => rows as u64,
             _ => (rows as u64)
                 .saturating_mul(units as u64)
-                .div_ceil(u64::from(WORKGROUP)),
+                .div_ceil(u64::from(workgroup)),
         };
         ("kernel/quantize_groups", "quantize_groups", workgroups)
     };

@@ -1,28 +1,11 @@
 // Rows of a source to packed codes of 1 to 8 bits, one scale a group of GROUP codes, or none. An invocation takes a unit: a group, or
 // the two groups of 16 that share a block. A workgroup takes WORKGROUP units or, of RMSNorm, whose sum runs along it, a row.
 //#import core/quantize
-//#import core/row_join
+//#import core/row_norm
 
 const SPANS: u32 = 32u / SPAN;
 const SPAN_VECTORS: u32 = SPAN / 4u;
 const UNIT_BLOCKS: u32 = (GROUP + 31u) / 32u;
-
-fn join_two(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
-    return a + b;
-}
-
-// What the values of a workgroup's row are multiplied by.
-fn row_factor(row: u32, local: u32) -> f32 {
-    for (var strand = local; strand < ROW_STRANDS; strand += WORKGROUP) {
-        var strand_squares = 0.0;
-        for (var i = strand; 4u * i < params.columns; i += ROW_STRANDS) {
-            strand_squares += src_square(row, i);
-        }
-        row_strands[strand] = vec2<f32>(strand_squares, 0.0);
-    }
-    let squares = row_join(local).x;
-    return inverseSqrt(squares / f32(params.columns) + params.epsilon);
-}
 
 fn quantize_unit(row: u32, first_block: u32, factor: f32) {
     var statistic: array<f32, SPANS>;
@@ -67,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (workgroup >= params.rows) {
             return;
         }
-        let factor = row_factor(workgroup, local);
+        let factor = row_norm_factor(workgroup, local);
         for (var unit = local; unit < units; unit += WORKGROUP) {
             quantize_unit(workgroup, unit * UNIT_BLOCKS, factor);
         }

@@ -1,5 +1,5 @@
 // Rows of a source (RMSNorm, a gated product) as f32, a residual added. A workgroup takes a row.
-//#import core/row_join
+//#import core/row_norm
 //#import slot:source
 //#import slot:addend
 
@@ -20,10 +20,6 @@ struct WriteParams {
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> output: array<vec4<f32>>;
 
-fn join_two(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
-    return a + b;
-}
-
 fn src_load(row: u32, column: u32) -> vec4<f32> {
     return input[(row * params.input_row + column) / 4u];
 }
@@ -40,15 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     var factor = 1.0;
     if (SRC_NORM) {
-        for (var strand = local; strand < ROW_STRANDS; strand += WORKGROUP) {
-            var strand_squares = 0.0;
-            for (var i = strand; 4u * i < params.columns; i += ROW_STRANDS) {
-                strand_squares += src_square(row, i);
-            }
-            row_strands[strand] = vec2<f32>(strand_squares, 0.0);
-        }
-        let squares = row_join(local).x;
-        factor = inverseSqrt(squares / f32(params.columns) + params.epsilon);
+        factor = row_norm_factor(row, local);
     }
     for (var i = local; 4u * i < params.columns; i += WORKGROUP) {
         let values = add_values(row, i, src_values(row, i) * factor);
