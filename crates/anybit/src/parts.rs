@@ -64,11 +64,11 @@ impl fmt::Display for NoSplit {
     }
 }
 
-/// Columns that parts are multiples of: what the kernel takes at a time, or a block.
+/// Columns that parts are multiples of: whole blocks of 32, and whole steps of the kernel, which are powers of two.
 pub(crate) const fn part_step(skeleton: Skeleton, tile: &Tile) -> u32 {
     match skeleton {
-        Skeleton::Tiled => tile.k,
-        Skeleton::Subgroup | Skeleton::Gemv => 32,
+        Skeleton::Tiled if tile.k > 32 => tile.k,
+        Skeleton::Tiled | Skeleton::Subgroup | Skeleton::Gemv => 32,
     }
 }
 

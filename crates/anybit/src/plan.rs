@@ -1238,6 +1238,10 @@ struct Rates {
     /// Parting a word's sum, for each of its rows.
     part: f64,
     shuffle: f64,
+    /// A word that a lane of a subgroup hands to all.
+    broadcast: f64,
+    /// Accumulators that an invocation's registers hold beside all else.
+    accumulators: f64,
     /// Invocations that the device wants in flight.
     invocations: f64,
     /// What a dispatch that waits for another costs, of each of those.
@@ -1259,6 +1263,10 @@ const LAVAPIPE: Rates = Rates {
     integer_fma: 0.45,
     part: 1.0,
     shuffle: 5.0,
+    // Part of what loads cost there.
+    broadcast: 0.0,
+    // Vectors are kept in memory that caches hold, as all else is.
+    accumulators: f64::INFINITY,
     invocations: 64.0,
     dispatch: 40_000.0,
 };
@@ -1292,6 +1300,10 @@ const fn rates(caps: &Caps) -> Rates {
             integer_fma: 1.0,
             part: 3.0,
             shuffle: 4.0,
+            broadcast: 4.0,
+            // Of 255 registers that NVIDIA's invocations have; on an H200 128 accumulators run well, and 256 or more, which spill,
+            // tens of times as slow.
+            accumulators: 128.0,
             invocations: 16384.0,
             // Two or three microseconds.
             dispatch: 4000.0,
@@ -1305,6 +1317,9 @@ const LOOK_UP_OPERATIONS: f64 = 5.0;
 /// What tiles that take turns are taken to cost in place of one. They save barriers and leave room for fewer workgroups; on
 /// lavapipe they gain nothing, and no GPU was measured. So they come after the others, until a tuning finds them faster.
 const BUFFERED: f64 = 1.1;
+
+/// How much dearer products are whose sums do not fit in registers: each is loaded and stored again.
+const SPILLED: f64 = 16.0;
 
 /// How much dearer bit counts are on software adapters where few rows share what they cost to set up: on lavapipe W2A8 takes 1.6
 /// times as long as by `dot4`, and both were estimated alike.
@@ -1443,6 +1458,13 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
         Skeleton::Subgroup => {
             let fed = thread_m / f64::from(feed_lanes);
             arithmetic += decode * thread_n + activation_decode * fed;
+            let words = match row.engine {
+                Engine::Dot4 => 8.0,
+                Engine::Bitplane => activation_bits,
+                Engine::Swar | Engine::IntegerFma => 32.0 / word_rows,
+                Engine::Fma | Engine::LMul | Engine::Lut | Engine::Lut8 | Engine::Matrix => 32.0,
+            };
+            arithmetic += thread_m * words * rates.broadcast;
             (fed * activation_bits * activation_load
                 + thread_n * (weight_bits + scales) * weight_load)
                 * rates.scattered
@@ -1462,6 +1484,9 @@ fn cost(row: &KernelRow, tile: &Tile, problem: &Problem, parts: &Parts, caps: &C
     let mut each = (arithmetic + loads) * steps;
     if tile.buffers > 1 {
         each *= BUFFERED;
+    }
+    if thread_m * thread_n > rates.accumulators {
+        each *= SPILLED;
     }
     if row.skeleton == Skeleton::Gemv {
         let joins = thread_m * thread_n * f64::from(tile.lanes).log2();
@@ -1555,6 +1580,15 @@ mod tests {
         Problem::new((m, n, k), format(activation), format(weight))
     }
 
+    /// A GPU as most are.
+    fn gpu() -> Caps {
+        Caps {
+            class: DeviceClass::Gpu,
+            subgroup: Some((32, 32)),
+            ..Caps::floor()
+        }
+    }
+
     #[test]
     fn grids_fold_within_the_limit() {
         for limit in [1, 4, 7, 65_535] {
@@ -1607,6 +1641,31 @@ mod tests {
             "{}",
             plan.id()
         );
+    }
+
+    /// On an H200 the kernels that are best on lavapipe ran at a fiftieth of the tiled ones' speed.
+    #[test]
+    fn sums_fit_in_the_registers_of_a_gpu() {
+        let formats = [
+            ("f32", "f32"),
+            ("f16", "f16"),
+            ("f32", "u4g32hm"),
+            ("i8rf", "i8g32h"),
+            ("i4rf", "u4g32hm"),
+            ("b1rf", "b1g32h"),
+            ("e4m3rf", "e4m3g32h"),
+        ];
+        for (x, w) in formats {
+            for (m, n, k) in [(64, 576, 576), (1024, 1024, 1024), (4096, 4096, 4096)] {
+                let plan = plan(&problem(m, n, k, x, w), &gpu(), &PlanOptions::default())
+                    .expect("every pair has kernels");
+                let tile = plan.tile();
+                assert!(tile.thread_m * tile.thread_n <= 128, "{}", plan.id());
+            }
+        }
+        let floats = problem(1024, 1024, 1024, "f32", "f32");
+        let plan = plan(&floats, &gpu(), &PlanOptions::default()).expect("a kernel");
+        assert_eq!(plan.skeleton(), Skeleton::Tiled, "{}", plan.id());
     }
 
     #[test]

@@ -32,11 +32,17 @@ const CONTRACTS: [(Engine, &str, &str, OutputFormat); 12] = [
     (IntegerFma, "u4rfz", "i4rh", F32),
 ];
 
-/// The kernels of an engine that split K, the cheapest of each skeleton.
+/// The kernels of an engine that split K: the cheapest of each skeleton, and those of steps shorter than a block.
 fn kernels(rig: &mut Rig, problem: &Problem, engine: Engine) -> Vec<Kernel> {
     rig.classes(problem, engine)
         .into_iter()
-        .map(|class| class[0])
+        .flat_map(|class| {
+            let cheapest = class[0];
+            let short = |kernel: &Kernel| (1..32).contains(&kernel.tile.k);
+            class
+                .into_iter()
+                .filter(move |kernel| *kernel == cheapest || short(kernel))
+        })
         .filter(|kernel| kernel.skeleton != Skeleton::Gemv)
         .collect()
 }
@@ -49,7 +55,7 @@ fn split_products_are_right() {
             let grouped = w.contains("g128");
             for kernel in kernels(rig, &sample, engine) {
                 let step = match kernel.skeleton {
-                    Skeleton::Tiled => kernel.tile.k as usize,
+                    Skeleton::Tiled => kernel.tile.k.max(32) as usize,
                     _ => 32,
                 };
                 for parts in [2, 3] {
