@@ -16,7 +16,9 @@ pub fn selected(test: &str) -> Vec<wgpu::Adapter> {
     let (backend, name) = (variable("ANYBIT_BACKEND"), variable("ANYBIT_ADAPTER"));
     let mut options = ContextOptions::default();
     if let Some(backend) = &backend {
-        options = options.with_backends(parse_backend(backend));
+        let backends =
+            parse_backend(backend).unwrap_or_else(|error| panic!("ANYBIT_BACKEND: {error}"));
+        options = options.with_backends(backends);
     }
     if let Some(name) = &name {
         options = options.with_adapter(name);
@@ -62,11 +64,17 @@ fn names(adapters: &[wgpu::Adapter]) -> Vec<String> {
     adapters.iter().map(describe).collect()
 }
 
-fn parse_backend(name: &str) -> wgpu::Backends {
+/// The graphics APIs of a list such as `vulkan` or `gl,metal`.
+///
+/// # Errors
+///
+/// If there is none of these names.
+pub fn parse_backend(name: &str) -> Result<wgpu::Backends, String> {
     let backends = wgpu::Backends::from_comma_list(name);
-    assert!(
-        !backends.is_empty(),
-        "ANYBIT_BACKEND={name}: no such backend"
-    );
-    backends
+    match backends.is_empty() {
+        true => Err(format!(
+            "`{name}` is no backend; there are vulkan, metal, dx12 and gl"
+        )),
+        false => Ok(backends),
+    }
 }

@@ -15,12 +15,14 @@ pub mod compare;
 pub mod cover;
 pub mod kv;
 pub mod lint;
+pub mod matrix;
 pub mod model;
 pub mod operand;
 pub mod random;
 pub mod raw;
 pub mod rig;
 pub mod shader;
+pub mod translation;
 pub mod uniform;
 
 /// Whether every combination is to be tested (`ANYBIT_TESTS=full`), not just covering ones.

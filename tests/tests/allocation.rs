@@ -5,10 +5,12 @@
 
 use std::alloc::System;
 use std::future::Future;
+use std::sync::Mutex;
 use std::task::{self, Poll, Waker};
 
 use anybit::formats::Memory;
 use anybit::{Context, Operands, OutputFormat, PlanOptions, Prepared, Problem, wgpu};
+use anybit_tests::adapter;
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
 use cap::Cap;
@@ -160,8 +162,61 @@ fn product(context: &Context) -> Prepared {
     context.prepare(&plan, operands).expect("a product")
 }
 
+/// One test at a time, since the allocator counts for all.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Resident memory of this process, in bytes; `None` where the system does not tell.
+fn resident() -> Option<usize> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    // Pages are of 4 KiB or more, so the figure is no more than the truth, and grows with it.
+    pages
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+        .map(|pages: usize| 4096 * pages)
+}
+
+/// Contexts that come and go, each with a pipeline and a product, leave nothing: neither in our allocations nor in the process.
+#[test]
+fn fifty_contexts_leave_nothing() {
+    let _alone = ALONE.lock();
+    for adapter in adapter::selected("fifty_contexts_leave_nothing") {
+        let mut once = || {
+            let context = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+            let x = context.upload_f32(&[1.0; 64], 8, 8).expect("an upload");
+            let y = context.output(OutputFormat::F32, 8, 8).expect("an output");
+            let decoding = context.prepare_decode(&x, &y).expect("decoding");
+            let values = context.run(&decoding, &y).expect("values").into_f32();
+            assert_eq!(values, Some(vec![1.0; 64]));
+        };
+        for _ in 0..10 {
+            once();
+        }
+        let before = (ALLOCATOR.allocated(), resident());
+        for _ in 0..40 {
+            once();
+        }
+        let after = (ALLOCATOR.allocated(), resident());
+        println!("after 10 contexts {before:?}, after 50 {after:?}");
+        assert!(
+            after.0 <= before.0 + (256 << 10),
+            "{} bytes after 10 contexts, {} after 50",
+            before.0,
+            after.0
+        );
+        if let (Some(before), Some(after)) = (before.1, after.1) {
+            assert!(
+                after <= before + (32 << 20),
+                "{before} resident bytes after 10 contexts, {after} after 50"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_call_allocates_what_wgpu_does() {
+    let _alone = ALONE.lock();
     let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
     let context = Context::from_device(device, queue);
     let prepared = product(&context);

@@ -33,6 +33,14 @@ pub(crate) enum Task {
     /// ANYBIT_REQUIRE_ADAPTER=1 to make a missing adapter a failure instead of a skip.
     Test(TestArguments),
 
+    /// Compare every contract with the reference on one adapter after the other, each used in several ways
+    ///
+    /// The legs are lavapipe, with vectors of eight lanes and of four, without optional features, and under WebGPU's strict
+    /// rules; llvmpipe through OpenGL; SwiftShader, out of Debian's chromium-common (ANYBIT_SWIFTSHADER=FILE.json names
+    /// another); and the machine's GPU. A leg whose adapter is not there is skipped. Integers are compared between all of
+    /// them, and with those that docs/adapters.json keeps of other machines' adapters.
+    Matrix(MatrixArguments),
+
     /// Measure every kernel on this machine's adapter, and keep which were fastest
     ///
     /// For each contract and class of shapes, all kernels that can do it take turns; the medians count. Without --shapes and
@@ -74,11 +82,18 @@ pub(crate) enum Task {
         no_install: bool,
     },
 
-    /// Print the linked WGSL of a kernel
+    /// Translate every kernel to what drivers are fed, or print the linked WGSL of one
+    ///
+    /// SPIR-V with packed dot products and without, Metal's language, Direct3D's and OpenGL's are compared with the hashes in
+    /// tests/golden/translations.json. Where they are installed, spirv-val, dxc and Apple's metal compile them as well.
     Shaders {
-        /// The kernel's id, as in docs/kernels.md
-        #[arg(long, value_name = "ID")]
-        print: String,
+        /// Only print the linked WGSL of the kernel with this id, as in docs/kernels.md
+        #[arg(long, value_name = "ID", conflicts_with = "update")]
+        print: Option<String>,
+
+        /// Keep the hashes of today's translations
+        #[arg(long)]
+        update: bool,
     },
 }
 
@@ -258,6 +273,24 @@ pub(crate) struct TestArguments {
     pub(crate) all_adapters: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct MatrixArguments {
+    /// Run only these legs
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(crate::matrix::leg_names()), conflicts_with_all = ["backend", "adapter"])]
+    pub(crate) leg: Vec<String>,
+
+    /// Run every tile of every kernel, not one or two kernels a contract
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Write docs/adapters.json and the tables of docs/adapters.md anew
+    #[arg(long)]
+    pub(crate) update: bool,
+
+    #[command(flatten)]
+    pub(crate) choice: AdapterChoice,
+}
+
 /// Which adapters a task may use.
 #[derive(Debug, Default, Args)]
 pub(crate) struct AdapterChoice {
@@ -358,7 +391,7 @@ mod tests {
 
     #[test]
     fn contradicting_flags_are_refused() {
-        use ErrorKind::{ArgumentConflict, InvalidValue, MissingRequiredArgument};
+        use ErrorKind::{ArgumentConflict, InvalidValue};
         assert_eq!(
             rejection(&["bench", "--model", "a.gguf", "--synthetic"]),
             ArgumentConflict
@@ -373,7 +406,10 @@ mod tests {
             assert_eq!(rejection(&["bench", "--peers", flag]), ArgumentConflict);
         }
         assert_eq!(rejection(&["adapters", "--backend", "cuda"]), InvalidValue);
-        assert_eq!(rejection(&["shaders"]), MissingRequiredArgument);
+        assert_eq!(
+            rejection(&["shaders", "--print", "a", "--update"]),
+            ArgumentConflict
+        );
         assert_eq!(
             rejection(&["tune", "--seconds", "0"]),
             ErrorKind::ValueValidation

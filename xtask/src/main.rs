@@ -6,9 +6,11 @@
 mod bench;
 mod cli;
 mod isa;
+mod matrix;
 mod process;
 mod setup;
 mod test;
+mod translations;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Task::Bench(arguments) => bench::run(arguments),
         Task::Tune(arguments) => bench::tune(arguments),
         Task::Test(arguments) => test::run(arguments),
+        Task::Matrix(arguments) => matrix::run(arguments),
         Task::Isa(arguments) => isa::run(arguments),
         Task::Setup { no_install } => setup::run(!no_install),
         Task::Adapters(choice) => {
@@ -39,8 +42,12 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             bench::forward("adapters", choice.forwarded())
         }
         Task::Docs { check } => bench::forward("docs", check.then(|| "--check".into())),
-        Task::Shaders { print } => {
-            bench::forward("shaders", ["--print".into(), print.clone().into()])
-        }
+        Task::Shaders {
+            print: Some(id), ..
+        } => bench::forward("shaders", ["--print".into(), id.into()]),
+        Task::Shaders {
+            print: None,
+            update,
+        } => translations::run(*update),
     }
 }

@@ -21,6 +21,14 @@ impl Failure {
         }
     }
 
+    /// A failure that the caller tells from others by its exit code.
+    pub(crate) fn with_code(message: impl Into<String>, code: u8) -> Self {
+        Self {
+            message: message.into(),
+            code,
+        }
+    }
+
     /// A program that ended with `status`; its exit code is handed on.
     fn of_status(command: &Command, status: ExitStatus) -> Self {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
@@ -58,6 +66,14 @@ pub(crate) fn repository_root() -> PathBuf {
 /// The cargo that started this process, or the one on the path.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program in the folder of the profile, next to the folder that this program is in.
+pub(crate) fn built_program(name: &str, profile: &str) -> Option<PathBuf> {
+    let own = env::current_exe().ok()?;
+    let folder = own.parent()?.with_file_name(profile);
+    let program = folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    program.is_file().then_some(program)
 }
 
 /// Prints the command line, then runs it with this process's input and output.

@@ -13,12 +13,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::bench;
-use crate::cli::TestArguments;
+use crate::cli::{AdapterChoice, MatrixArguments, TestArguments};
 use crate::isa;
+use crate::matrix;
 use crate::process::{self, Failure, cargo, repository_root};
 use crate::setup;
+use crate::translations;
 
-const PROFILE: &str = "release-checked";
+/// The profile of all tests.
+pub(crate) const PROFILE: &str = "release-checked";
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// The crates that are published, with their folders.
@@ -102,22 +105,12 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
         Ok(Outcome::Passed)
     })?;
     steps.run("WebAssembly", || check_wasm(root))?;
-    // Programs, tests and examples in one go: built apart, they would be built with different features.
-    steps.cargo(
-        "build",
-        root,
-        &[
-            "build",
-            "--workspace",
-            "--bins",
-            "--tests",
-            "--examples",
-            "--profile",
-            PROFILE,
-        ],
-    )?;
+    steps.run("build", || build(root).map(|()| Outcome::Passed))?;
     steps.run("generated docs", || {
         process::run(&mut check_docs(root)).map(|()| Outcome::Passed)
+    })?;
+    steps.run("translations", || {
+        translations::run_built(root, false).map(|()| Outcome::Passed)
     })?;
     steps.run("machine code", || check_machine_code(root))?;
     steps.run("examples", || examples::run(root, arguments))?;
@@ -131,11 +124,51 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
             command.env(setup::MODEL_VARIABLE, model);
         }
         process::run(&mut command).map(|()| Outcome::Passed)
-    })
+    })?;
+    steps.run("adapters", || check_adapters(root, arguments))
+}
+
+/// Programs, tests and examples in one go: built apart, they would be built with different features.
+pub(crate) fn build(root: &Path) -> Result<(), Failure> {
+    let mut command = cargo();
+    command
+        .args(["build", "--workspace", "--bins", "--tests", "--examples"])
+        .args(["--profile", PROFILE])
+        .current_dir(root);
+    process::run(&mut command)
 }
 
 fn adapter_required() -> bool {
     env::var_os("ANYBIT_REQUIRE_ADAPTER").is_some_and(|value| value == "1")
+}
+
+/// The matrix on every adapter that is there, or on the one asked for.
+fn check_adapters(root: &Path, arguments: &TestArguments) -> Result<Outcome, Failure> {
+    let choice = AdapterChoice {
+        backend: arguments.choice.backend,
+        adapter: arguments.choice.adapter.clone(),
+    };
+    let skipped = matrix::run_built(
+        root,
+        &MatrixArguments {
+            leg: Vec::new(),
+            full: arguments.full,
+            update: false,
+            choice,
+        },
+    );
+    match skipped {
+        Ok(skipped) => {
+            if !skipped.is_empty() {
+                println!("not there: {}", skipped.join("; "));
+            }
+            Ok(Outcome::Passed)
+        }
+        Err(failure) if failure.code() == matrix::SKIPPED && !adapter_required() => {
+            Ok(Outcome::Skipped(failure.to_string()))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Hands the choices to the GPU tests. What the command line leaves open, the caller's environment
@@ -201,7 +234,7 @@ fn check_machine_code(root: &Path) -> Result<Outcome, Failure> {
 
 /// `anybit-benches`, as the step before has built it.
 fn benches(root: &Path) -> Command {
-    let mut command = match built_program(bench::PACKAGE) {
+    let mut command = match process::built_program(bench::PACKAGE, PROFILE) {
         Some(program) => {
             let mut command = Command::new(program);
             // As under `cargo run`; otherwise the variable would name xtask's own folder.
@@ -217,14 +250,6 @@ fn benches(root: &Path) -> Command {
     };
     command.current_dir(root);
     command
-}
-
-/// A program in the folder of the profile, next to the folder that this program is in.
-fn built_program(name: &str) -> Option<PathBuf> {
-    let own = env::current_exe().ok()?;
-    let folder = own.parent()?.with_file_name(PROFILE);
-    let program = folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
-    program.is_file().then_some(program)
 }
 
 /// Checks that the published crate would contain all its Rust and WGSL sources.

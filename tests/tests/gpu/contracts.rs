@@ -148,9 +148,12 @@ fn check_integer_engine(test: &str, engine: Engine) {
         // What these have of their own is little: operands, scales and sums are dot4's and bitplane's.
         let every = match engine {
             Engine::Swar | Engine::IntegerFma if !full() => 12,
+            // A pair of levels of two factors may be met on one of the two engines alone.
+            Engine::Dot4 | Engine::Bitplane if !full() => 2,
             _ => 1,
         };
-        for (turn, row) in rows.iter().enumerate().step_by(every) {
+        let first = usize::from(engine == Engine::Bitplane) % every;
+        for (turn, row) in rows.iter().enumerate().skip(first).step_by(every) {
             let (activation, weight) = (coded(&row[1..6], turn), coded(&row[6..11], turn / 2));
             let problem = Problem::new((1, 64, 384), activation, weight);
             let able = |kernel: &Kernel| kernel.id(&problem, &caps).is_some();
@@ -331,7 +334,7 @@ fn fma_of_every_family_stays_within_the_bounds() {
             .into_iter()
             .filter(|class| full() || class[0].affine().is_none() || class[0].bits() % 3 == 2)
             .collect();
-        let some = ["e4m3", "e2m1", "e3m2", "nf4", "power5", "bitmod3", "int8"];
+        let some = ["e4m3", "e2m1", "nf4", "int8"];
         let activations = match full() {
             true => coded.clone(),
             false => some
@@ -381,7 +384,7 @@ fn dot4_of_lifted_values_stays_within_the_bounds() {
             .collect();
         let integers = ["i8", "u4", "b8", "t"].map(|name| vec![format(name).element()]);
         let all: Vec<_> = lifted.iter().cloned().chain(integers).collect();
-        let some = ["e2m1", "e2m3", "e3m0", "shift3", "power4", "int8", "uint8"];
+        let some = ["e2m1", "e3m0", "power4", "int8"];
         let activations = match full() {
             true => all.clone(),
             false => some

@@ -5,6 +5,7 @@ use anybit_formats::{MatrixFormat, Memory, Nesting, PackedMatrix};
 use anybit_reference::exact;
 use anybit_shaders::Modules;
 use anybit_tests::compare::{self, Wrong};
+use anybit_tests::full;
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
 use anybit_tests::raw;
@@ -172,7 +173,7 @@ fn run(
 #[test]
 fn wrong_shaders_are_caught() {
     on_each_adapter("wrong_shaders_are_caught", |rig| {
-        for mutation in MUTATIONS {
+        for (turn, mutation) in MUTATIONS.iter().enumerate() {
             let grouped = mutation.weight.contains('g');
             // Two-level scales have more than one second level.
             // Swar's words hold rows that are eight apart.
@@ -208,10 +209,12 @@ fn wrong_shaders_are_caught() {
                 mutation.from
             );
             let what = format!("{}: {}", plan.id(), mutation.what);
-            // The unchanged shader is right, also without anybit's host code.
-            match run(&context, &plan, &stored, &modules) {
-                Ok(wrong) => rig.note_wrong(plan.id(), wrong),
-                Err(error) => rig.note(Err(format!("{}: {error}", plan.id()))),
+            // The unchanged shader is right, also without anybit's host code. Other tests say so of all kernels.
+            if full() || turn % 3 == 0 {
+                match run(&context, &plan, &stored, &modules) {
+                    Ok(wrong) => rig.note_wrong(plan.id(), wrong),
+                    Err(error) => rig.note(Err(format!("{}: {error}", plan.id()))),
+                }
             }
             let mutated = modules.with(mutation.module, text.replace(mutation.from, mutation.to));
             rig.note(match run(&context, &plan, &stored, &mutated) {

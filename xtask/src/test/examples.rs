@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Outcome, PROFILE, adapter_required, benches, built_program};
+use super::{Outcome, PROFILE, adapter_required, benches};
 use crate::cli::TestArguments;
 use crate::process::{self, Failure, cargo};
 
@@ -36,7 +36,7 @@ pub(super) fn run(root: &Path, arguments: &TestArguments) -> Result<Outcome, Fai
 
 /// An example of anybit, as a step before has built it.
 fn example(name: &str) -> Command {
-    built_program(&format!("examples/{name}")).map_or_else(
+    process::built_program(&format!("examples/{name}"), PROFILE).map_or_else(
         || {
             let mut command = cargo();
             command.args(["run", "--profile", PROFILE, "--package", "anybit"]);

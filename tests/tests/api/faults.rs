@@ -1,0 +1,236 @@
+//! What goes wrong outside ends in an error, leaves nothing behind, and harms no other work.
+
+use std::thread;
+
+use anybit::formats::MatrixFormat;
+use anybit::{Context, Error, Operands, OutputFormat, Problem, Values, wgpu};
+use anybit_reference::exact;
+use anybit_tests::adapter::{self, describe, skip};
+use anybit_tests::compare;
+use anybit_tests::operand::{Fill, format, operand};
+use anybit_tests::random::Random;
+use anybit_tests::rig;
+
+/// A product of new matrices, compared with the reference.
+fn product(context: &Context, (m, n, k): (usize, usize, usize), seed: u64) -> Result<(), String> {
+    let problem =
+        Problem::new((m, n, k), format("i8"), format("u4")).with_output(OutputFormat::I32);
+    let mut random = Random::new(seed);
+    let x = operand(&problem.activation, (m, k), Fill::Random, &mut random);
+    let w = operand(&problem.weight, (n, k), Fill::Random, &mut random);
+    let plan = context.plan(&problem).map_err(|error| error.to_string())?;
+    let found =
+        rig::multiply(context, &plan, &x, &w, &mut random).map_err(|error| error.to_string())?;
+    let Values::I32(found) = found else {
+        return Err("no integers".to_owned());
+    };
+    let expected = exact::gemm_i64(&x, &w).map_err(|error| error.to_string())?;
+    compare::exact(&found, &expected).map_or(Ok(()), |wrong| Err(wrong.to_string()))
+}
+
+/// Bytes that wgpu's allocator holds for a device, in all its blocks; `None` where the backend does not tell.
+fn held(context: &Context) -> Option<u64> {
+    // What was dropped is given back when the device is polled.
+    let _ = context.device().poll(wgpu::PollType::wait_indefinitely());
+    let report = context.device().generate_allocator_report()?;
+    Some(report.total_allocated_bytes)
+}
+
+#[test]
+fn a_thousand_matrices_leave_nothing() {
+    for adapter in adapter::selected("a_thousand_matrices_leave_nothing") {
+        let context = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+        let each = |from: u64, to: u64| {
+            for seed in from..to {
+                // Of many sizes, so that what is kept by size would be seen to grow.
+                let size = 8 + seed as usize % 61;
+                product(&context, (size % 7 + 1, size, 3 * size), seed)
+                    .unwrap_or_else(|wrong| panic!("{}: {wrong}", describe(&adapter)));
+            }
+        };
+        // Two matrices and an output in each.
+        each(0, 100);
+        let (before, bind_groups) = (held(&context), context.kept_bind_groups());
+        each(100, 500);
+        let after = held(&context);
+        match (before, after) {
+            (Some(before), Some(after)) => assert!(
+                after <= before + (64 << 10),
+                "{}: {before} bytes after 200 matrices, {after} after 1000",
+                describe(&adapter)
+            ),
+            _ => skip(
+                "a_thousand_matrices_leave_nothing",
+                "the backend tells nothing of its memory",
+            ),
+        }
+        assert!(
+            context.kept_bind_groups() <= bind_groups.max(1),
+            "bind groups outlive their matrices: {} of {bind_groups}",
+            context.kept_bind_groups()
+        );
+    }
+}
+
+#[test]
+fn threads_share_a_context() {
+    for adapter in adapter::selected("threads_share_a_context") {
+        let context = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+        let wrong: Vec<String> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..4_u64)
+                .map(|worker| {
+                    let context = context.clone();
+                    scope.spawn(move || {
+                        (0..25)
+                            .filter_map(|turn| {
+                                let seed = 100 * worker + turn;
+                                let shape = (1 + seed as usize % 11, 37, 32 + seed as usize);
+                                product(&context, shape, seed).err()
+                            })
+                            .collect::<Vec<String>>()
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .flat_map(|worker| worker.join().unwrap_or_else(|_| vec!["a panic".to_owned()]))
+                .collect()
+        });
+        assert_eq!(wrong, [""; 0], "{}", describe(&adapter));
+    }
+}
+
+#[test]
+fn reads_that_are_dropped_do_no_harm() {
+    for adapter in adapter::selected("reads_that_are_dropped_do_no_harm") {
+        let context = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+        let values: Vec<f32> = (0..4096).map(|value| value as f32).collect();
+        let x = context.upload_f32(&values, 64, 64).expect("an upload");
+        let y = context
+            .output(OutputFormat::F32, 64, 64)
+            .expect("an output");
+        let decoding = context.prepare_decode(&x, &y).expect("decoding");
+        let read = || context.submit_and_read(&[&decoding], &y).expect("a submit");
+        let first = read().read_blocking().expect("the values").into_f32();
+        assert_eq!(first.as_ref(), Some(&values));
+        let before = held(&context);
+        for turn in 0..200 {
+            let pending = read();
+            if turn % 2 == 0 {
+                // Some are well under way.
+                let _ = context.device().poll(wgpu::PollType::Poll);
+            }
+            drop(pending);
+        }
+        let last = read().read_blocking().expect("the values").into_f32();
+        assert_eq!(last.as_ref(), Some(&values));
+        if let (Some(before), Some(after)) = (before, held(&context)) {
+            assert!(
+                after <= before + (1 << 20),
+                "{}: {before} bytes before, {after} after 200 reads that were dropped",
+                describe(&adapter)
+            );
+        }
+    }
+}
+
+/// wgpu refuses allocations past a share of the device's memory, where the driver tells how much that is: with a share of
+/// nothing, the first.
+#[test]
+fn memory_that_is_not_there_is_an_error() {
+    let test = "memory_that_is_not_there_is_an_error";
+    for adapter in adapter::selected(test) {
+        let info = adapter.get_info();
+        let found = pollster::block_on(async {
+            let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+                backends: wgpu::Backends::from(info.backend),
+                memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
+                    for_resource_creation: Some(0),
+                    for_device_loss: None,
+                },
+                ..wgpu::InstanceDescriptor::new_without_display_handle()
+            });
+            let adapters = instance
+                .enumerate_adapters(wgpu::Backends::from(info.backend))
+                .await;
+            let adapter = adapters
+                .into_iter()
+                .find(|other| other.get_info().name == info.name)?;
+            let opened = adapter.request_device(&wgpu::DeviceDescriptor::default());
+            opened.await.ok()
+        });
+        let Some((device, queue)) = found else {
+            skip(test, "the adapter makes no second device");
+            continue;
+        };
+        let context = Context::from_device(device, queue);
+        let results = [
+            (
+                "an upload",
+                context
+                    .upload_f32(&vec![1.0; 1 << 20], 1 << 10, 1 << 10)
+                    .map(|_| ()),
+            ),
+            (
+                "an output",
+                context.output(OutputFormat::F32, 1024, 1024).map(|_| ()),
+            ),
+        ];
+        if results.iter().all(|(_, result)| result.is_ok()) {
+            skip(test, "the driver tells nothing of its memory");
+            continue;
+        }
+        for (what, result) in results {
+            assert!(
+                matches!(result, Err(Error::OutOfMemory { .. })),
+                "{}: {what}: {result:?}",
+                describe(&adapter)
+            );
+        }
+        // Nothing is lost: the context still refuses and plans as before.
+        let problem = Problem::new((8, 8, 8), MatrixFormat::F32, MatrixFormat::F32);
+        assert!(context.plan(&problem).is_ok());
+    }
+}
+
+/// After a device is gone, matrices on the host serve a new one.
+#[test]
+fn a_new_context_works_after_a_lost_one() {
+    for adapter in adapter::selected("a_new_context_works_after_a_lost_one") {
+        let (m, n, k) = (3, 17, 96);
+        let problem =
+            Problem::new((m, n, k), format("i4"), format("b2")).with_output(OutputFormat::I32);
+        let mut random = Random::new(5);
+        let x = operand(&problem.activation, (m, k), Fill::Random, &mut random);
+        let w = operand(&problem.weight, (n, k), Fill::Random, &mut random);
+        let multiplied = |context: &Context| -> Result<Values, Error> {
+            let plan = context.plan(&problem)?;
+            let activation = context.upload(&x, &plan.activation_layout())?;
+            let weight = context.upload(&w, &plan.weight_layout())?;
+            let output = context.output(OutputFormat::I32, m, n)?;
+            let operands = Operands {
+                activation: &activation,
+                weight: &weight,
+                output: &output,
+            };
+            let prepared = context.prepare(&plan, operands)?;
+            context.run(&prepared, &output)
+        };
+        let lost = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+        let before = multiplied(&lost).expect("a product");
+        lost.device().destroy();
+        let after = multiplied(&lost);
+        assert!(
+            matches!(after, Err(Error::DeviceLost { .. })),
+            "{}: {after:?}",
+            describe(&adapter)
+        );
+        // An adapter makes one device in some APIs, so it is looked for again.
+        let name = adapter.get_info().name;
+        let options = anybit::ContextOptions::default()
+            .with_backends(wgpu::Backends::from(adapter.get_info().backend))
+            .with_adapter(name);
+        let context = Context::request_blocking(&options).expect("the adapter is still there");
+        assert_eq!(multiplied(&context).expect("a product"), before);
+    }
+}
