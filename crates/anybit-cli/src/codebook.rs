@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anybit::formats::CodebookFormat;
+use anybit_import::npy::NpyArray;
 
 use crate::error::Error;
-use crate::npy;
 
 /// 256 values, a line each, with room for comments.
 const TEXT_LIMIT: u64 = 1 << 16;
@@ -55,7 +55,9 @@ fn read(path: &Path) -> Result<Vec<f32>, Error> {
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("npy"))
     {
-        return Ok(npy::read(path)?.values);
+        return NpyArray::open(path)
+            .map(|array| array.values)
+            .map_err(|source| Error::npy(path, source));
     }
     let wrong = |problem: String| Error::Codebook {
         path: path.to_owned(),

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anybit::formats::FormatError;
 use anybit::{Engine, KERNELS, Reason, Refusal};
+use anybit_import::npy::NpyError;
 use anybit_import::{ImportError, SaveError};
-
-use crate::npy::NpyError;
 
 /// An error that ends the command with the exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +111,14 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    pub(crate) fn npy(path: &Path, source: NpyError) -> Self {
+        let path = path.to_owned();
+        match source {
+            NpyError::Open { source, .. } => Self::Read { path, source },
+            source => Self::Npy { path, source },
+        }
+    }
+
     pub(crate) fn import(path: &Path, source: ImportError) -> Self {
         Self::Import {
             path: path.to_owned(),

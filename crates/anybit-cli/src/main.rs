@@ -13,7 +13,6 @@ mod info;
 mod interrupt;
 mod language;
 mod matmul;
-mod npy;
 mod options;
 mod output;
 mod pack;

@@ -2,6 +2,7 @@
 
 use anybit::formats::{FloatFormat, MatrixFormat, PackedMatrix, quantize_with};
 use anybit::{Operands, OutputFormat, Problem};
+use anybit_import::npy::{self, NpyArray};
 use anybit_reference::exact;
 use serde::Serialize;
 
@@ -9,7 +10,7 @@ use crate::cli::MatmulArguments;
 use crate::error::Error;
 use crate::options::{FormatChoice, Role, quantize_options};
 use crate::report::Deviation;
-use crate::{codebook, gpu, npy, output};
+use crate::{codebook, gpu, output};
 
 pub(crate) fn run(arguments: &MatmulArguments) -> Result<(), Error> {
     output::check_folder(&arguments.output)?;
@@ -26,14 +27,10 @@ pub(crate) fn run(arguments: &MatmulArguments) -> Result<(), Error> {
     )?;
 
     let matrix = |path: &std::path::Path| {
-        let array = npy::read(path)?;
-        match array.matrix_shape() {
-            Ok(shape) => Ok((array.values, shape)),
-            Err(source) => Err(Error::Npy {
-                path: path.to_owned(),
-                source,
-            }),
-        }
+        let failed = |source| Error::npy(path, source);
+        let array = NpyArray::open(path).map_err(failed)?;
+        let shape = array.matrix_shape().map_err(failed)?;
+        Ok((array.values, shape))
     };
     let (activations, (m, k)) = matrix(&arguments.activations)?;
     let (weights, (n, weight_k)) = matrix(&arguments.weights)?;

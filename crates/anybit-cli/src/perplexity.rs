@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use anybit_import::npy;
 use anybit_llm::{LoadOptions, Perplexity, Session, Specials};
 use serde::Serialize;
 
@@ -14,7 +15,7 @@ use crate::cli::{ExtentArguments, PerplexityArguments};
 use crate::error::Error;
 use crate::language::{Formats, LanguageModel, bar, read_text};
 use crate::report::number;
-use crate::{gpu, interrupt, npy, output};
+use crate::{gpu, interrupt, output};
 
 pub(crate) fn run(arguments: &PerplexityArguments) -> Result<(), Error> {
     if let Some(path) = &arguments.logits {

@@ -1,23 +1,22 @@
 //! `anybit quantize`.
 
 use anybit::formats::quantize_with;
+use anybit_import::npy::{self, NpyArray};
 use serde::Serialize;
 
 use crate::cli::QuantizeArguments;
 use crate::error::Error;
 use crate::options::{FormatChoice, Role, quantize_options};
 use crate::report::Deviation;
-use crate::{codebook, npy, output};
+use crate::{codebook, output};
 
 pub(crate) fn run(arguments: &QuantizeArguments) -> Result<(), Error> {
     output::check_folder(&arguments.output)?;
     codebook::register(&arguments.codebooks.codebook)?;
     let choice = FormatChoice::new(&arguments.format, Role::Values, (&arguments.scales).into())?;
-    let array = npy::read(&arguments.input)?;
-    let (rows, columns) = array.rows_shape().map_err(|source| Error::Npy {
-        path: arguments.input.clone(),
-        source,
-    })?;
+    let failed = |source| Error::npy(&arguments.input, source);
+    let array = NpyArray::open(&arguments.input).map_err(failed)?;
+    let (rows, columns) = array.rows_shape().map_err(failed)?;
     let format = choice.for_columns(columns);
     let [options] = quantize_options(&arguments.rounding, [(&choice, format)])?;
     let matrix = quantize_with(&array.values, rows, columns, format, &options)

@@ -49,6 +49,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`npy`] reads and writes NumPy's arrays.
 
 #![warn(missing_docs)]
 
@@ -57,6 +59,7 @@ mod error;
 pub mod gguf;
 #[cfg(not(target_arch = "wasm32"))]
 mod model;
+pub mod npy;
 mod parallel;
 pub mod safetensors;
 

@@ -1,18 +1,35 @@
-//! Arrays in NumPy's file format, .npy (versions 1 to 3): f32, f64 or f16, C order.
+//! Arrays in NumPy's file format, .npy: f32, f64 or f16 in C order.
 //!
-//! Files are untrusted: the header is read only as far as the file goes, and nothing is reserved
-//! for the values before their number is compared with the length of the file. The header is a
-//! Python dict, of which only what NumPy writes for a plain array is understood. The crates for
-//! the format hand it to a parser of all Python literals, whose time doubles with every nested
-//! bracket of a hostile file.
+//! [`NpyArray`] reads versions 1 to 3 of the format, values of either byte order, and gives f32: f16 exactly, f64 rounded.
+//! [`write`] writes version 1, as NumPy does.
+//!
+//! # Files from strangers
+//!
+//! As of model files ([`gguf`](crate::gguf)): the header is read only as far as the file goes, and nothing is reserved for
+//! the values before their number is compared with the length of the file. The header is a Python dict, of which only what
+//! NumPy writes for a plain array is understood. The crates for the format hand it to a parser of all Python literals, whose
+//! time doubles with every nested bracket of a hostile file.
+//!
+//! ```
+//! use anybit_import::npy::{self, NpyArray};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut file = Vec::new();
+//! npy::write(&mut file, &[2, 3], &[0.0, 0.5, 1.0, 1.5, 2.0, 2.5])?;
+//! let array = NpyArray::from_bytes(&file)?;
+//! assert_eq!(array.matrix_shape()?, (2, 3));
+//! assert_eq!(array.values[5], 2.5);
+//! # Ok(())
+//! # }
+//! ```
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::{Path, PathBuf};
 
 use half::f16;
 
-use crate::error::Error;
+use crate::gguf::shorten;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
@@ -24,16 +41,49 @@ const CHUNK: usize = 16_384;
 
 /// An array of f32 in C order: the last axis runs fastest.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Array {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) values: Vec<f32>,
+pub struct NpyArray {
+    /// The lengths of the axes; none of a single value.
+    pub shape: Vec<usize>,
+    /// The values, as many as the product of the lengths.
+    pub values: Vec<f32>,
 }
 
-impl Array {
+impl NpyArray {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`NpyError::Open`], and whatever is wrong with the file.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, NpyError> {
+        let path = path.as_ref();
+        let opened = std::fs::File::open(path).and_then(|file| {
+            let length = file.metadata()?.len();
+            Ok((file, length))
+        });
+        let (file, length) = opened.map_err(|source| NpyError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::from_reader(file, length)
+    }
+
+    /// Reads a file that is in memory.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NpyError> {
+        Self::from_reader(bytes, bytes.len() as u64)
+    }
+
     /// Rows and columns of an array of two axes that is not empty.
-    pub(crate) fn matrix_shape(&self) -> Result<(usize, usize), NpyError> {
+    ///
+    /// # Errors
+    /// [`NpyError::Empty`], and [`NpyError::Shape`] for another number of axes.
+    pub fn matrix_shape(&self) -> Result<(usize, usize), NpyError> {
         match self.shape[..] {
-            [0, _] | [_, 0] => Err(NpyError::Empty(self.shape.clone())),
+            [0, _] | [_, 0] => Err(NpyError::Empty {
+                shape: self.shape.clone(),
+            }),
             [rows, columns] => Ok((rows, columns)),
             _ => Err(NpyError::Shape {
                 expected: "a matrix, an array of two axes",
@@ -43,61 +93,141 @@ impl Array {
     }
 
     /// Rows and columns of an array of any axes that is not empty: the last axis makes the rows.
-    pub(crate) fn rows_shape(&self) -> Result<(usize, usize), NpyError> {
+    ///
+    /// # Errors
+    /// [`NpyError::Empty`], and [`NpyError::Shape`] for an array without axes.
+    pub fn rows_shape(&self) -> Result<(usize, usize), NpyError> {
         match self.shape.split_last() {
             None => Err(NpyError::Shape {
                 expected: "an array of one axis or more",
                 found: self.shape.clone(),
             }),
-            Some(_) if self.values.is_empty() => Err(NpyError::Empty(self.shape.clone())),
+            Some(_) if self.values.is_empty() => Err(NpyError::Empty {
+                shape: self.shape.clone(),
+            }),
             Some((&columns, _)) => Ok((self.values.len() / columns, columns)),
         }
     }
 }
 
-/// What is wrong with a file.
+/// Why an array could not be read.
+///
+/// Texts that come from the file are escaped in the messages and bounded in length.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NpyError {
+#[non_exhaustive]
+pub enum NpyError {
+    /// The file could not be opened.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[error("cannot open {path:?}; check that it exists, is a file and may be read")]
+    Open {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file does not begin as .npy files do.
     #[error("expected a .npy file, found one that does not begin with \\x93NUMPY")]
     Magic,
-    #[error("expected version 1, 2 or 3 of .npy, found {0}.{1}")]
-    Version(u8, u8),
+    /// The file has a version that is not read.
+    #[error("expected version 1, 2 or 3 of .npy, found {major}.{minor}")]
+    Version {
+        /// The version's first number.
+        major: u8,
+        /// Its second number.
+        minor: u8,
+    },
+    /// The file ends before its header does.
     #[error("expected a header of {expected} bytes, found the end of the file after {found}")]
-    HeaderLength { expected: u64, found: u64 },
-    #[error("expected a header of at most {HEADER_LIMIT} bytes, found one of {0}")]
-    HeaderSize(u64),
+    HeaderLength {
+        /// The length announced, in bytes.
+        expected: u64,
+        /// Bytes that there are.
+        found: u64,
+    },
+    /// The header is longer than that of any plain array.
+    #[error("expected a header of at most {HEADER_LIMIT} bytes, found one of {length}")]
+    HeaderSize {
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// The header is not what NumPy writes.
     #[error("expected {expected} in the header, found {found}")]
     Header {
+        /// What should stand there.
         expected: &'static str,
+        /// What does.
         found: String,
     },
-    #[error("the header has no entry '{0}'")]
-    Missing(&'static str),
+    /// The header lacks an entry.
+    #[error("the header has no entry '{key}'")]
+    Missing {
+        /// The entry's key.
+        key: &'static str,
+    },
+    /// The values have a type that is not read.
     #[error(
-        "expected values of the type f32 ('<f4'; f64 and f16 are converted), found '{0}'; convert with .astype(numpy.float32)"
+        "expected values of the type f32 ('<f4'; f64 and f16 are converted), found '{found}'; convert with .astype(numpy.float32)"
     )]
-    Type(String),
+    Type {
+        /// NumPy's name of the type, or the beginning of a list of fields.
+        found: String,
+    },
+    /// The first axis runs fastest.
     #[error(
         "expected an array in C order, found Fortran order; convert with numpy.ascontiguousarray"
     )]
     FortranOrder,
-    #[error("the shape {0:?} has more elements than can be addressed")]
-    Overflow(Vec<u64>),
+    /// The shape has more elements than an index can count.
+    #[error("the shape {shape:?} has more elements than can be addressed")]
+    Overflow {
+        /// The shape.
+        shape: Vec<u64>,
+    },
+    /// The file does not end where the values should.
     #[error("expected {expected} bytes of values for the shape {shape:?}, found {found}")]
     Length {
+        /// The shape.
         shape: Vec<u64>,
+        /// Bytes that it takes.
         expected: u64,
+        /// Bytes that there are.
         found: u64,
     },
+    /// Memory for the values could not be had.
+    #[error("no memory for the {elements} values of the array")]
+    OutOfMemory {
+        /// How many there are.
+        elements: u64,
+    },
+    /// The array has another number of axes than is wanted.
     #[error("expected {expected}, found the shape {found:?}")]
     Shape {
+        /// What is wanted.
         expected: &'static str,
+        /// The array's shape.
         found: Vec<usize>,
     },
-    #[error("the array is empty: its shape is {0:?}")]
-    Empty(Vec<usize>),
+    /// The array has no elements.
+    #[error("the array is empty: its shape is {shape:?}")]
+    Empty {
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The system failed to read.
     #[error(transparent)]
     Read(#[from] io::Error),
+}
+
+/// Text of a file for a message: bounded, without characters that a terminal would act on.
+fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for character in shorten(text).chars() {
+        match character.is_control() {
+            true => printable.extend(character.escape_default()),
+            false => printable.push(character),
+        }
+    }
+    printable
 }
 
 /// How a value is stored.
@@ -135,98 +265,94 @@ impl Stored {
     }
 }
 
-/// Reads a file.
-pub(crate) fn read(path: &Path) -> Result<Array, Error> {
-    let opened = File::open(path).and_then(|file| {
-        let length = file.metadata()?.len();
-        Ok((file, length))
-    });
-    let (file, length) = opened.map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(file, length).map_err(|source| Error::Npy {
-        path: path.to_owned(),
-        source,
-    })
-}
+impl NpyArray {
+    /// Reads a file of `length` bytes in all.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file.
+    pub fn from_reader(mut reader: impl Read, length: u64) -> Result<Self, NpyError> {
+        let mut left = length;
+        let preamble: [u8; 8] = take(&mut reader, &mut left).map_err(|error| match error {
+            NpyError::HeaderLength { .. } => NpyError::Magic,
+            other => other,
+        })?;
+        let [magic @ .., major, minor] = preamble;
+        if magic != *MAGIC {
+            return Err(NpyError::Magic);
+        }
+        let header_length = match (major, minor) {
+            (1, 0) => u64::from(u16::from_le_bytes(take(&mut reader, &mut left)?)),
+            (2 | 3, 0) => u64::from(u32::from_le_bytes(take(&mut reader, &mut left)?)),
+            _ => return Err(NpyError::Version { major, minor }),
+        };
+        if header_length > left {
+            return Err(NpyError::HeaderLength {
+                expected: header_length,
+                found: left,
+            });
+        }
+        if header_length > HEADER_LIMIT {
+            return Err(NpyError::HeaderSize {
+                length: header_length,
+            });
+        }
+        let mut header = vec![0; header_length as usize];
+        reader.read_exact(&mut header)?;
+        left -= header_length;
+        let header = Header::parse(&header)?;
+        let (stored, big_endian) = stored_type(&header.descr)?;
+        if header.fortran_order {
+            return Err(NpyError::FortranOrder);
+        }
 
-/// Reads an array of `length` bytes in all.
-fn parse(mut reader: impl Read, length: u64) -> Result<Array, NpyError> {
-    let mut left = length;
-    let preamble: [u8; 8] = take(&mut reader, &mut left).map_err(|error| match error {
-        NpyError::HeaderLength { .. } => NpyError::Magic,
-        other => other,
-    })?;
-    let [magic @ .., major, minor] = preamble;
-    if magic != *MAGIC {
-        return Err(NpyError::Magic);
-    }
-    let header_length = match (major, minor) {
-        (1, 0) => u64::from(u16::from_le_bytes(take(&mut reader, &mut left)?)),
-        (2 | 3, 0) => u64::from(u32::from_le_bytes(take(&mut reader, &mut left)?)),
-        _ => return Err(NpyError::Version(major, minor)),
-    };
-    if header_length > left {
-        return Err(NpyError::HeaderLength {
-            expected: header_length,
-            found: left,
-        });
-    }
-    if header_length > HEADER_LIMIT {
-        return Err(NpyError::HeaderSize(header_length));
-    }
-    let mut header = vec![0; header_length as usize];
-    reader.read_exact(&mut header)?;
-    left -= header_length;
-    let header = Header::parse(&header)?;
-    let (stored, big_endian) = stored_type(&header.descr)?;
-    if header.fortran_order {
-        return Err(NpyError::FortranOrder);
-    }
-
-    let overflow = || NpyError::Overflow(header.shape.clone());
-    // With a zero there are no elements, whatever the other axes have.
-    let elements = if header.shape.contains(&0) {
-        0
-    } else {
-        header
+        let overflow = || NpyError::Overflow {
+            shape: header.shape.clone(),
+        };
+        // With a zero there are no elements, whatever the other axes have.
+        let elements = if header.shape.contains(&0) {
+            0
+        } else {
+            header
+                .shape
+                .iter()
+                .try_fold(1_u64, |product, &axis| product.checked_mul(axis))
+                .ok_or_else(overflow)?
+        };
+        let expected = elements
+            .checked_mul(stored.bytes() as u64)
+            .ok_or_else(overflow)?;
+        if expected != left {
+            return Err(NpyError::Length {
+                shape: header.shape,
+                expected,
+                found: left,
+            });
+        }
+        let shape = header
             .shape
             .iter()
-            .try_fold(1_u64, |product, &axis| product.checked_mul(axis))
-            .ok_or_else(overflow)?
-    };
-    let expected = elements
-        .checked_mul(stored.bytes() as u64)
-        .ok_or_else(overflow)?;
-    if expected != left {
-        return Err(NpyError::Length {
-            shape: header.shape,
-            expected,
-            found: left,
-        });
+            .map(|&axis| usize::try_from(axis))
+            .collect::<Result<_, _>>()
+            .map_err(|_| overflow())?;
+        let mut remaining = usize::try_from(elements).map_err(|_| overflow())?;
+        let mut values = Vec::new();
+        values
+            .try_reserve_exact(remaining)
+            .map_err(|_| NpyError::OutOfMemory { elements })?;
+        let mut buffer = vec![0; stored.bytes() * CHUNK.min(remaining)];
+        while remaining > 0 {
+            let count = CHUNK.min(remaining);
+            let chunk = &mut buffer[..stored.bytes() * count];
+            reader.read_exact(chunk)?;
+            values.extend(
+                chunk
+                    .chunks_exact(stored.bytes())
+                    .map(|bytes| stored.decode(bytes, big_endian)),
+            );
+            remaining -= count;
+        }
+        Ok(Self { shape, values })
     }
-    let shape = header
-        .shape
-        .iter()
-        .map(|&axis| usize::try_from(axis))
-        .collect::<Result<_, _>>()
-        .map_err(|_| overflow())?;
-    let mut remaining = usize::try_from(elements).map_err(|_| overflow())?;
-    let mut values = Vec::with_capacity(remaining);
-    let mut buffer = vec![0; stored.bytes() * CHUNK.min(remaining)];
-    while remaining > 0 {
-        let count = CHUNK.min(remaining);
-        let chunk = &mut buffer[..stored.bytes() * count];
-        reader.read_exact(chunk)?;
-        values.extend(
-            chunk
-                .chunks_exact(stored.bytes())
-                .map(|bytes| stored.decode(bytes, big_endian)),
-        );
-        remaining -= count;
-    }
-    Ok(Array { shape, values })
 }
 
 fn take<const N: usize>(reader: &mut impl Read, left: &mut u64) -> Result<[u8; N], NpyError> {
@@ -244,7 +370,9 @@ fn take<const N: usize>(reader: &mut impl Read, left: &mut u64) -> Result<[u8; N
 
 /// The type behind a NumPy type string, and whether its bytes are in big-endian order.
 fn stored_type(descr: &str) -> Result<(Stored, bool), NpyError> {
-    let unknown = || NpyError::Type(descr.to_owned());
+    let unknown = || NpyError::Type {
+        found: printable(descr),
+    };
     let (order, kind) = descr.split_at_checked(1).ok_or_else(unknown)?;
     let big_endian = match order {
         "<" => false,
@@ -282,7 +410,7 @@ impl Header {
                 _ => {
                     return Err(NpyError::Header {
                         expected: "descr, fortran_order and shape",
-                        found: format!("the key {key:?}"),
+                        found: format!("the key {:?}", shorten(key)),
                     });
                 }
             }
@@ -293,9 +421,11 @@ impl Header {
         }
         cursor.end()?;
         Ok(Self {
-            descr: descr.ok_or(NpyError::Missing("descr"))?,
-            fortran_order: fortran_order.ok_or(NpyError::Missing("fortran_order"))?,
-            shape: shape.ok_or(NpyError::Missing("shape"))?,
+            descr: descr.ok_or(NpyError::Missing { key: "descr" })?,
+            fortran_order: fortran_order.ok_or(NpyError::Missing {
+                key: "fortran_order",
+            })?,
+            shape: shape.ok_or(NpyError::Missing { key: "shape" })?,
         })
     }
 }
@@ -364,7 +494,9 @@ impl<'a> Cursor<'a> {
         self.skip_space();
         if self.text.first() == Some(&b'[') {
             let start = &self.text[..self.text.len().min(40)];
-            return Err(NpyError::Type(String::from_utf8_lossy(start).into_owned()));
+            return Err(NpyError::Type {
+                found: printable(&String::from_utf8_lossy(start)),
+            });
         }
         Ok(self.string("a type")?.to_owned())
     }
@@ -417,13 +549,19 @@ impl<'a> Cursor<'a> {
 }
 
 /// Writes an array of f32 as NumPy does: version 1, little-endian, C order.
-pub(crate) fn write(writer: &mut dyn Write, shape: &[usize], values: &[f32]) -> io::Result<()> {
+///
+/// # Errors
+/// Those of the writer, and one for more axes than a header of version 1 can list.
+pub fn write(writer: &mut dyn Write, shape: &[usize], values: &[f32]) -> io::Result<()> {
     write_header(writer, shape)?;
     write_values(writer, values)
 }
 
 /// Writes what stands before the values of such an array.
-pub(crate) fn write_header(writer: &mut dyn Write, shape: &[usize]) -> io::Result<()> {
+///
+/// # Errors
+/// As [`write`].
+pub fn write_header(writer: &mut dyn Write, shape: &[usize]) -> io::Result<()> {
     let axes: Vec<String> = shape.iter().map(ToString::to_string).collect();
     let axes = match &axes[..] {
         [axis] => format!("{axis},"),
@@ -443,7 +581,10 @@ pub(crate) fn write_header(writer: &mut dyn Write, shape: &[usize]) -> io::Resul
 }
 
 /// Writes values of such an array, in any number of parts.
-pub(crate) fn write_values(writer: &mut dyn Write, values: &[f32]) -> io::Result<()> {
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_values(writer: &mut dyn Write, values: &[f32]) -> io::Result<()> {
     for chunk in values.chunks(CHUNK) {
         let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
         writer.write_all(&bytes)?;
@@ -467,8 +608,8 @@ mod tests {
         bytes
     }
 
-    fn read_bytes(bytes: &[u8]) -> Result<Array, NpyError> {
-        parse(bytes, bytes.len() as u64)
+    fn read_bytes(bytes: &[u8]) -> Result<NpyArray, NpyError> {
+        NpyArray::from_bytes(bytes)
     }
 
     #[test]
@@ -480,7 +621,7 @@ mod tests {
             let mut bytes = Vec::new();
             write(&mut bytes, &shape, &values).unwrap();
             assert_eq!((bytes.len() - 4 * values.len()) % 64, 0);
-            assert_eq!(read_bytes(&bytes).unwrap(), Array { shape, values });
+            assert_eq!(read_bytes(&bytes).unwrap(), NpyArray { shape, values });
         }
     }
 
@@ -506,9 +647,26 @@ mod tests {
         for descr in ["<i4", "|u1", "<c8", "f4", "", "<f16", "|O", "é"] {
             let error = value(descr, &[0; 8]).unwrap_err();
             assert!(
-                matches!(&error, NpyError::Type(found) if found == descr),
+                matches!(&error, NpyError::Type { found } if found == descr),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn texts_of_the_file_are_bounded_and_escaped_in_messages() {
+        let long = "x".repeat(9_000);
+        for text in ["\u{1b}[31m\u{7}", &long] {
+            for header in [
+                format!("{{'descr': '{text}', 'fortran_order': False, 'shape': ()}}"),
+                format!("{{'descr': [('{text}', '<f4')], 'shape': ()}}"),
+                format!("{{'{text}': 1}}"),
+                text.to_owned(),
+            ] {
+                let message = read_bytes(&file(1, &header, &[])).unwrap_err().to_string();
+                assert!(!message.chars().any(char::is_control), "{message:?}");
+                assert!(message.len() < 1000, "{message}");
+            }
         }
     }
 
@@ -599,7 +757,7 @@ mod tests {
         ));
         assert!(matches!(
             read_bytes(&file(4, "{}", &[])),
-            Err(NpyError::Version(4, 0))
+            Err(NpyError::Version { major: 4, minor: 0 })
         ));
         let fortran = "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3)}";
         assert!(matches!(
