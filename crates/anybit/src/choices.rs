@@ -29,6 +29,9 @@ const VERSION: u64 = 1;
 /// Bytes of the largest file that is read. A file of all contracts and classes of a device is far smaller.
 const LARGEST_FILE: u64 = 8 << 20;
 
+/// Characters of the longest message about a file's syntax, which names what the file has in place of what it should.
+const LONGEST_MESSAGE: usize = 400;
+
 /// Warnings that are kept of one file.
 const MOST_WARNINGS: usize = 16;
 
@@ -391,7 +394,7 @@ impl Choices {
             Ok(head) => head,
             Err(error) => {
                 choices.warn(ChoicesWarning::Syntax {
-                    message: error.to_string(),
+                    message: bounded(&error.to_string(), LONGEST_MESSAGE),
                 });
                 return choices;
             }
@@ -412,7 +415,7 @@ impl Choices {
         match serde_json::from_str(text) {
             Ok(file) => choices.take(file),
             Err(error) => choices.warn(ChoicesWarning::Syntax {
-                message: error.to_string(),
+                message: bounded(&error.to_string(), LONGEST_MESSAGE),
             }),
         }
         choices.count_warnings();
@@ -727,13 +730,17 @@ fn is_known(id: &str, contract: &str) -> bool {
 
 /// A text of a file, safe to be shown and not too long.
 fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 96;
+    bounded(text, 96)
+}
+
+/// A text of so many characters at most, safe to be shown.
+fn bounded(text: &str, longest: usize) -> String {
     let mut shown: String = text
         .chars()
-        .take(LONGEST)
+        .take(longest)
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect();
-    if text.chars().nth(LONGEST).is_some() {
+    if text.chars().nth(longest).is_some() {
         shown.push('…');
     }
     shown

@@ -318,6 +318,16 @@ fn what_is_wrong_is_ignored_with_a_warning() {
             "{choices:?}"
         );
     }
+    // What the parser quotes is bounded, and nothing that a terminal would act on.
+    for key in ["k".repeat(100_000), "\\u001b[31m\\u0007".to_owned()] {
+        let choices = Choices::parse(&with(&format!(r#"{{"{key}": 7}}"#)));
+        let [warning] = choices.warnings() else {
+            panic!("{choices:?}");
+        };
+        let message = warning.to_string();
+        assert!(syntax(warning) && message.len() < 1000, "{message:.2000}");
+        assert!(!message.chars().any(char::is_control), "{message:?}");
+    }
     let huge = Choices::parse(&" ".repeat((8 << 20) + 1));
     assert!(matches!(huge.warnings(), [ChoicesWarning::TooLarge { .. }]));
 
