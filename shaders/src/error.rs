@@ -244,6 +244,30 @@ pub enum LinkError {
         /// The most lines allowed.
         limit: usize,
     },
+    /// The linked text has too many bytes.
+    #[error("{at}: the linked text passes {limit} bytes here: unroll less")]
+    TooManyBytes {
+        /// What was being emitted.
+        at: Location,
+        /// The most bytes allowed.
+        limit: usize,
+    },
+    /// Loops to unroll are so long and many that writing them out would take too long.
+    #[error("{at}: unrolling up to here looks at too many tokens: unroll less")]
+    TooMuchUnrolling {
+        /// What was being unrolled.
+        at: Location,
+    },
+    /// Modules import each other in a chain that is too long.
+    #[error("{at}: imports `{name}` at the end of a chain of {limit} modules")]
+    ImportTooDeep {
+        /// The directive.
+        at: Location,
+        /// The module that it names.
+        name: String,
+        /// The longest chain allowed.
+        limit: usize,
+    },
     /// A header line has a name that is no identifier.
     #[error("header line `{name}`: the name is no WGSL identifier")]
     HeaderName {

@@ -16,6 +16,9 @@ use crate::unroll::{Emitter, Output};
 /// The most lines a linked text may have; only unrolling gets there.
 pub const MAX_LINES: usize = 20_000;
 
+/// The longest chain of modules that import each other: bounds the recursion.
+const MAX_IMPORTS: usize = 128;
+
 /// What to link.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkRequest<'a> {
@@ -254,6 +257,13 @@ impl<'a> Resolver<'a> {
                     },
                 });
             };
+            if self.open.len() >= MAX_IMPORTS {
+                return Err(LinkError::ImportTooDeep {
+                    at: at(),
+                    name: target.to_owned(),
+                    limit: MAX_IMPORTS,
+                });
+            }
             let fills_slot = matches!(import.target, ImportTarget::Slot { .. });
             self.visit(target, text, target_prefix, fills_slot)?;
         }

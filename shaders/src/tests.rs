@@ -705,6 +705,58 @@ fn bodies_that_cannot_be_unrolled() {
 }
 
 #[test]
+fn unrolling_a_short_text_takes_neither_much_memory_nor_long() {
+    // One long line many times.
+    let long = format!(
+        "fn f() {{\n//#unroll\nfor (var i = 0u; i < 19000u; i++) {{ f({}); }}\n}}",
+        "i, ".repeat(5000)
+    );
+    assert!(matches!(
+        error(&long),
+        LinkError::TooManyBytes { at: found, .. } if found == at(3)
+    ));
+    // Names that become values leave no text, a loop that does not run neither, and brackets are read again and again.
+    let names: String = (0..4000).map(|i| format!("let a{i} = i + 1u;")).collect();
+    let nothing = format!(
+        "//#unroll\nfor (var j = 0u; j < 0u; j++) {{ {} }}",
+        "x;".repeat(15_000)
+    );
+    let brackets = format!("g({}1u{});", "(".repeat(20_000), ")".repeat(20_000));
+    for body in [names, nothing, brackets] {
+        let text =
+            format!("fn f() {{\n//#unroll\nfor (var i = 0u; i < 19000u; i++) {{\n{body}\n}}\n}}");
+        assert!(matches!(
+            error(&text),
+            LinkError::TooMuchUnrolling { .. } | LinkError::TooManyBytes { .. }
+        ));
+    }
+}
+
+#[test]
+fn chains_of_imports_are_bounded() {
+    let chain = |length: usize| {
+        let mut modules = Modules::new();
+        for index in 0..length {
+            let text = format!("//#import m{}\n", index + 1);
+            modules = modules.with(format!("m{index}"), text);
+        }
+        let modules = modules.with(format!("m{length}"), "fn f() {}");
+        let header = Header::new();
+        let request = LinkRequest {
+            root: "m0",
+            slots: &[],
+            header: &header,
+        };
+        modules.link(&request).map(|_| ())
+    };
+    assert_eq!(chain(100), Ok(()));
+    assert!(matches!(
+        chain(100_000),
+        Err(LinkError::ImportTooDeep { limit: 128, .. })
+    ));
+}
+
+#[test]
 fn sizes_are_capped() {
     let endless = "fn f() {\n//#unroll\nfor (var i = 0u; i <= 4294967295u; i++) {}\n}";
     assert_eq!(

@@ -1,5 +1,6 @@
 //! Writes out tokens, and the loops marked `//#unroll` as many times as they run.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -11,6 +12,12 @@ use crate::tokens::{Gap, Token, TokenKind};
 /// How many unrolled loops may be nested.
 const MAX_NESTING: usize = 16;
 
+/// The most bytes of a linked text with unrolled loops: of a few lines many, or of many long ones.
+const MAX_BYTES: usize = 8 << 20;
+
+/// The most that unrolling may look at, in tokens: loops may run often and write nothing. Kernels take three million at most.
+const MAX_WORK: usize = 1 << 28;
+
 /// The linked text as it grows.
 pub(crate) struct Output {
     text: String,
@@ -18,6 +25,8 @@ pub(crate) struct Output {
     origins: Vec<Option<(usize, u32)>>,
     /// Turns of unrolled loops so far, which may have no lines.
     turns: usize,
+    /// Tokens that were looked at in unrolled loops so far.
+    work: Cell<usize>,
     max_lines: usize,
 }
 
@@ -27,6 +36,7 @@ impl Output {
             text: String::new(),
             origins: Vec::new(),
             turns: 0,
+            work: Cell::new(0),
             max_lines,
         }
     }
@@ -159,6 +169,8 @@ impl<'a> Emitter<'a> {
                     self.values.truncate(outer);
                 }
                 let end = blocks.last().map_or(range.end, |&(end, _)| end);
+                // Each name with a value is compared with the token.
+                self.work(1 + self.values.len(), token.line)?;
                 index = self.emit_folded(index, end)?;
             }
         }
@@ -171,7 +183,7 @@ impl<'a> Emitter<'a> {
     fn emit_folded(&mut self, index: usize, end: usize) -> Result<usize, LinkError> {
         let module = self.module;
         let token = &module.tokens[index];
-        if let Some(next) = self.fold_let(index, end) {
+        if let Some(next) = self.fold_let(index, end)? {
             return Ok(next);
         }
         self.put(token)?;
@@ -182,7 +194,7 @@ impl<'a> Emitter<'a> {
         let close = self.expression_end(first, end);
         // A single token is written as its value anyway.
         if close > first + 1
-            && let Some(value) = self.value_of(first, close)
+            && let Some(value) = self.value_of(first, close)?
         {
             let literal = Token {
                 kind: TokenKind::Number,
@@ -197,30 +209,36 @@ impl<'a> Emitter<'a> {
 
     /// The index after the statement `let NAME = EXPRESSION;` at token `index`, if it is one of an integer with a value. NAME
     /// has that value then, until its block ends.
-    fn fold_let(&mut self, index: usize, end: usize) -> Option<usize> {
+    fn fold_let(&mut self, index: usize, end: usize) -> Result<Option<usize>, LinkError> {
         let tokens = &self.module.tokens;
-        let [keyword, name, equals, ..] = tokens.get(index..end)? else {
-            return None;
+        let Some([keyword, name, equals, ..]) = tokens.get(index..end) else {
+            return Ok(None);
         };
         if !keyword.is("let") || !equals.is("=") {
-            return None;
+            return Ok(None);
         }
         let first = index + 3;
         let close = self.expression_end(first, end);
-        if !tokens.get(close)?.is(";") {
-            return None;
+        if !tokens.get(close).is_some_and(|token| token.is(";")) {
+            return Ok(None);
         }
         // A block inside may give the name another meaning.
+        self.work(end - close, keyword.line)?;
         if declared_names(&tokens[close..end]).any(|other| other.is(&name.text)) {
-            return None;
+            return Ok(None);
         }
-        let mut value = self.value_of(first, close)?;
+        let Some(mut value) = self.value_of(first, close)? else {
+            return Ok(None);
+        };
         if value.integer_type == IntegerType::Abstract {
-            value = value.converted(IntegerType::I32).ok()?;
+            match value.converted(IntegerType::I32) {
+                Ok(converted) => value = converted,
+                Err(_) => return Ok(None),
+            }
         }
         self.values.push((name.text.to_string(), value));
         self.fresh_line = true;
-        Some(close + 1)
+        Ok(Some(close + 1))
     }
 
     /// The index of what ends the expression that begins at `first`: a separator or the bracket that closes around it.
@@ -238,22 +256,30 @@ impl<'a> Emitter<'a> {
     }
 
     /// The integer that these tokens are, if they are one.
-    fn value_of(&mut self, first: usize, end: usize) -> Option<Integer> {
-        let tokens = &self.module.tokens[first..end];
+    fn value_of(&mut self, first: usize, end: usize) -> Result<Option<Integer>, LinkError> {
+        let Some(tokens) = self.module.tokens.get(first..end) else {
+            return Ok(None);
+        };
+        let Some(token) = tokens.first() else {
+            return Ok(None);
+        };
         let named = match self.named.get(&(first, end)) {
             Some(named) => *named,
             None => {
-                let named = !tokens.is_empty()
-                    && tokens.iter().all(|token| self.may_fold(token, first))
+                // Each name is looked for in the function so far.
+                let names = tokens.iter().filter(|token| token.is_identifier()).count();
+                self.work(tokens.len() + names.saturating_mul(first), token.line)?;
+                let named = tokens.iter().all(|token| self.may_fold(token, first))
                     && evaluate(tokens, self.constants, &self.values).is_ok();
                 self.named.insert((first, end), named);
                 named
             }
         };
-        match named {
-            true => evaluate(tokens, self.constants, &self.values).ok(),
-            false => None,
+        if !named {
+            return Ok(None);
         }
+        self.work(tokens.len(), token.line)?;
+        Ok(evaluate(tokens, self.constants, &self.values).ok())
     }
 
     /// Whether a token of an expression at `index` may be part of an integer with a value.
@@ -272,6 +298,12 @@ impl<'a> Emitter<'a> {
     }
 
     fn put(&mut self, token: &Token<'_>) -> Result<(), LinkError> {
+        if self.nesting > 0 && self.output.text.len() > MAX_BYTES {
+            return Err(LinkError::TooManyBytes {
+                at: self.at(token.line),
+                limit: MAX_BYTES,
+            });
+        }
         if self.fresh_line || token.gap == Gap::Line {
             self.check_lines(self.output.origins.len(), token.line)?;
             self.output
@@ -290,6 +322,16 @@ impl<'a> Emitter<'a> {
         }
         self.last_line = token.line;
         Ok(())
+    }
+
+    /// Counts tokens that unrolling looks at for what begins at `line`.
+    fn work(&self, tokens: usize, line: u32) -> Result<(), LinkError> {
+        let work = self.output.work.get().saturating_add(tokens);
+        self.output.work.set(work);
+        match work > MAX_WORK {
+            true => Err(LinkError::TooMuchUnrolling { at: self.at(line) }),
+            false => Ok(()),
+        }
     }
 
     fn check_lines(&self, lines: usize, line: u32) -> Result<(), LinkError> {
@@ -313,8 +355,11 @@ impl<'a> Emitter<'a> {
                 limit: MAX_NESTING,
             });
         }
+        // The names of the head are looked for in the function so far, and the body is read through.
+        self.work(start, keyword.line)?;
         let head = self.read_head(start)?;
         let end = module.partners[head.body];
+        self.work(end - start, keyword.line)?;
         self.check_body(head.counter, head.body + 1..end)?;
         let opening = Token {
             gap: Gap::Line,
