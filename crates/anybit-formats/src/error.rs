@@ -73,6 +73,14 @@ pub enum FormatError {
     /// A codebook has at least one value other than 0.
     #[error("every value of the codebook is 0; it takes at least one that is not")]
     CodebookZeros,
+    /// The process has as many codebooks of users as it can have.
+    #[error(
+        "there are {limit} codebooks of users, and no more can be made; start the program anew"
+    )]
+    TooManyCodebooks {
+        /// How many there can be.
+        limit: usize,
+    },
     /// No power codebook has these bits and this power.
     #[error(
         "a power codebook has 2 to 8 bits and a finite power above 0, not {bits} bits and the power {power}"

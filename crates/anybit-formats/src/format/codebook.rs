@@ -247,7 +247,8 @@ impl CodebookFormat {
     /// format has the name, or where one of the two is the other followed by what may begin the
     /// scales in the name of a matrix format (`nf4g`, `i4rh`); [`FormatError::CodebookLength`]
     /// unless there are 2 to 256 values; [`FormatError::CodebookValue`] for one that is NaN,
-    /// infinite or subnormal; [`FormatError::CodebookZeros`] where all are 0.
+    /// infinite or subnormal; [`FormatError::CodebookZeros`] where all are 0;
+    /// [`FormatError::TooManyCodebooks`] for a new one where there are 4096.
     pub fn user(name: &str, values: &[f32]) -> Result<Self, FormatError> {
         check_user_values(values)?;
         let mut characters = name.chars();
@@ -277,6 +278,9 @@ impl CodebookFormat {
                     by: name.to_owned(),
                 })
             };
+        }
+        if users.len() >= USER_LIMIT {
+            return Err(FormatError::TooManyCodebooks { limit: USER_LIMIT });
         }
         let user_names = users.iter().map(|user| user.name());
         if let Some(by) = built_in_names()
@@ -357,6 +361,9 @@ impl Hash for CodebookFormat {
         self.name().hash(state);
     }
 }
+
+/// Most formats of users: files may bring some, and each is kept for the life of the process.
+const USER_LIMIT: usize = 4096;
 
 /// The users' formats so far.
 fn users() -> MutexGuard<'static, Vec<CodebookFormat>> {
