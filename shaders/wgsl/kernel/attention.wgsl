@@ -99,9 +99,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
     }
 
     for (var block = begin / BLOCK * BLOCK; block < end; block += BLOCK) {
-        var score: array<vec4<f32>, TOKENS * TILE_VECTORS>;
+        var score = array<vec4<f32>, TOKENS * TILE_VECTORS>();
         for (var c = 0u; c < CHUNKS; c++) {
-            var key: array<kv_t, TOKENS>;
+            var key = array<kv_t, TOKENS>();
             //#unroll
             for (var t = 0u; t < TOKENS; t++) {
                 // Past the end, the last token's keys, for nothing.
@@ -121,8 +121,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
             }
         }
 
-        var weight: array<ext_t, TOKENS * TILE_VECTORS>;
-        var scales: array<vec4<f32>, TILE_VECTORS>;
+        var weight = array<ext_t, TOKENS * TILE_VECTORS>();
+        var scales = array<vec4<f32>, TILE_VECTORS>();
         //#unroll
         for (var v = 0u; v < TILE_VECTORS; v++) {
             var largest = vec4<f32>(EXT_NOTHING);
@@ -166,7 +166,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
 
         let tokens = min(end - block, BLOCK);
         for (var first_token = 0u; first_token < tokens; first_token += TEAMS * FEED_TOKENS) {
-            var own: array<vec4<f32>, TILE_VECTORS>;
+            var own = array<vec4<f32>, TILE_VECTORS>();
             let own_token = min(first_token + TEAMS * (local % FEED_TOKENS) + team, BLOCK - 1u);
             //#unroll
             for (var v = 0u; v < TILE_VECTORS; v++) {
@@ -174,7 +174,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: join_input) {
             }
             //#unroll
             for (var j = 0u; j < FEED_TOKENS; j++) {
-                var four: array<vec4<f32>, TILE_VECTORS>;
+                var four = array<vec4<f32>, TILE_VECTORS>();
                 //#unroll
                 for (var v = 0u; v < TILE_VECTORS; v++) {
                     four[v] = feed_share(own[v], j, input);

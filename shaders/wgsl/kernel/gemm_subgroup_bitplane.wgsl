@@ -35,7 +35,7 @@ fn main(
     var sum_integers: array<i32, ROW_SETS>;
 
     for (var block = tile.first_k / 32u; block < tile.end_block; block++) {
-        var x: array<u32, ROW_SETS * A_BITS>;
+        var x = array<u32, ROW_SETS * A_BITS>();
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
             let row = gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES);
@@ -44,7 +44,7 @@ fn main(
                 x[A_BITS * i + q] = a_fmt_plane(q, row, block);
             }
         }
-        var w: array<vec4<u32>, SETS_N * W_PLANES>;
+        var w = array<vec4<u32>, SETS_N * W_PLANES>();
         //#unroll
         for (var j = 0u; j < SETS_N; j++) {
             let quad = gemm_weight_quad(tile, first_n + 4u * j) / 4u;
@@ -56,8 +56,8 @@ fn main(
         //#unroll
         for (var s = 0u; s < SPANS; s++) {
             let first_k = 32u * block + SPAN * s;
-            var codes: array<i32, TILE_N>;
-            var scale: array<w_scl_quad_t, SETS_N>;
+            var codes = array<i32, TILE_N>();
+            var scale = array<w_scl_quad_t, SETS_N>();
             if (GROUPED) {
                 //#unroll
                 for (var j = 0u; j < SETS_N; j++) {
@@ -108,14 +108,14 @@ fn main(
                     if (A_GROUP != 0u) {
                         span.scale = subgroupBroadcast(mine.scale, r);
                     }
-                    var y: array<u32, A_BITS>;
+                    var y = array<u32, A_BITS>();
                     //#unroll
                     for (var q = 0u; q < A_BITS; q++) {
                         y[q] = subgroupBroadcast(x[A_BITS * i + q], r) & bitplane_mask(s);
                     }
                     //#unroll
                     for (var n = 0u; n < TILE_N; n++) {
-                        var power: array<u32, POWERS>;
+                        var power = array<u32, POWERS>();
                         //#unroll
                         for (var p = 0u; p < W_PLANES; p++) {
                             let word = w[W_PLANES * (n / 4u) + p][n % 4u];
@@ -153,7 +153,7 @@ fn main(
             );
             //#unroll
             for (var n = 0u; n < TILE_N; n += 2u) {
-                var pair: array<out_t, 2>;
+                var pair = array<out_t, 2>();
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + n + c), 0u);

@@ -39,7 +39,7 @@ fn main(
     var sum_codes: array<i32, ROW_SETS>;
 
     for (var block = tile.first_k / 32u; block < tile.end_block; block++) {
-        var x: array<u32, ROW_SETS * 8u>;
+        var x = array<u32, ROW_SETS * 8u>();
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
             let row = gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES);
@@ -49,7 +49,7 @@ fn main(
                 x[8u * i + t] = a_lift_bytes(a_fmt_bytes(words, t), 0);
             }
         }
-        var w: array<u32, TILE_N * 8u>;
+        var w = array<u32, TILE_N * 8u>();
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
             let row = gemm_weight_row(tile, first_n + j);
@@ -69,8 +69,8 @@ fn main(
         //#unroll
         for (var s = 0u; s < SPANS; s++) {
             let first_k = 32u * block + SPAN * s;
-            var codes: array<i32, TILE_N>;
-            var scale: array<w_scl_quad_t, TILE_N / 4u>;
+            var codes = array<i32, TILE_N>();
+            var scale = array<w_scl_quad_t, TILE_N / 4u>();
             if (GROUPED) {
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
@@ -123,7 +123,7 @@ fn main(
                     if (A_GROUP != 0u) {
                         span.scale = subgroupBroadcast(mine.scale, r);
                     }
-                    var y: array<u32, SPAN_WORDS>;
+                    var y = array<u32, SPAN_WORDS>();
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
                         y[t] = subgroupBroadcast(x[8u * i + SPAN_WORDS * s + t], r);
@@ -160,7 +160,7 @@ fn main(
             );
             //#unroll
             for (var j = 0u; j < TILE_N; j += 2u) {
-                var pair: array<out_t, 2>;
+                var pair = array<out_t, 2>();
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);

@@ -41,12 +41,12 @@ fn main(
     }
     let steps = (tile.end_k + w_FMT_STEP - 1u) / w_FMT_STEP;
     for (var step = tile.first_k / w_FMT_STEP; step < steps; step++) {
-        var words: array<w_fmt_row_t, TILE_N>;
+        var words = array<w_fmt_row_t, TILE_N>();
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
             words[j] = w_fmt_row(gemm_weight_row(tile, first_n + j), step);
         }
-        var ahead: array<a_fmt_ahead_t, ROW_SETS>;
+        var ahead = array<a_fmt_ahead_t, ROW_SETS>();
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
             let row = gemm_activation_row(tile, first_m + FEED_LANES * i + lane % FEED_LANES);
@@ -63,7 +63,7 @@ fn main(
                     );
                 }
             }
-            var x_scale: array<a_scl_t, ROW_SETS>;
+            var x_scale = array<a_scl_t, ROW_SETS>();
             //#unroll
             for (var i = 0u; i < ROW_SETS; i++) {
                 x_scale[i] = a_scl_load(
@@ -74,7 +74,7 @@ fn main(
             // Not unrolled: the body is large enough.
             for (var t = 0u; t < SPAN_VECTORS; t++) {
                 let at = (w_FMT_STEP * step + SPAN * s) / 4u + t;
-                var w: array<vec4<f32>, TILE_N>;
+                var w = array<vec4<f32>, TILE_N>();
                 //#unroll
                 for (var j = 0u; j < TILE_N; j++) {
                     let values = w_fmt_values(words[j], SPAN_VECTORS * s + t);

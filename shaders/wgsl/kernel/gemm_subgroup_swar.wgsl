@@ -43,11 +43,11 @@ fn main(
     var sum_integers: array<i32, ROW_SETS * WORD_ROWS>;
 
     for (var block = tile.first_k / 32u; block < tile.end_block; block++) {
-        var x: array<mul_t, ROW_SETS * 8u>;
-        var row_halves: array<u32, ROW_SETS * WORD_ROWS * SPANS>;
+        var x = array<mul_t, ROW_SETS * 8u>();
+        var row_halves = array<u32, ROW_SETS * WORD_ROWS * SPANS>();
         //#unroll
         for (var i = 0u; i < ROW_SETS; i++) {
-            var words: array<a_fmt_row_t, WORD_ROWS>;
+            var words = array<a_fmt_row_t, WORD_ROWS>();
             //#unroll
             for (var h = 0u; h < WORD_ROWS; h++) {
                 let row = gemm_activation_row(tile, first_m + SET_ROWS * i + FEED_LANES * h + lane % FEED_LANES);
@@ -55,7 +55,7 @@ fn main(
             }
             //#unroll
             for (var t = 0u; t < 8u; t++) {
-                var bytes: vec2<u32>;
+                var bytes = vec2<u32>();
                 //#unroll
                 for (var h = 0u; h < WORD_ROWS; h++) {
                     bytes[h] = a_fmt_bytes(words[h], t);
@@ -64,8 +64,8 @@ fn main(
                 x[8u * i + t] = mul_activation(bytes);
             }
         }
-        var w: array<mul_t, TILE_N * 8u>;
-        var halves: array<u32, TILE_N * SPANS>;
+        var w = array<mul_t, TILE_N * 8u>();
+        var halves = array<u32, TILE_N * SPANS>();
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
             let words = w_fmt_row_of(gemm_weight_quad(tile, first_n + 4u * (j / 4u)), j % 4u, block);
@@ -81,8 +81,8 @@ fn main(
         //#unroll
         for (var s = 0u; s < SPANS; s++) {
             let first_k = 32u * block + SPAN * s;
-            var codes: array<i32, TILE_N>;
-            var scale: array<w_scl_quad_t, TILE_N / 4u>;
+            var codes = array<i32, TILE_N>();
+            var scale = array<w_scl_quad_t, TILE_N / 4u>();
             if (GROUPED) {
                 //#unroll
                 for (var j = 0u; j < TILE_N / 4u; j++) {
@@ -100,7 +100,7 @@ fn main(
             }
             //#unroll
             for (var i = 0u; i < ROW_SETS; i++) {
-                var mine: array<Span, WORD_ROWS>;
+                var mine = array<Span, WORD_ROWS>();
                 //#unroll
                 for (var h = 0u; h < WORD_ROWS; h++) {
                     var lane_scale = a_scl_t(1.0, 0, 0.0);
@@ -118,12 +118,12 @@ fn main(
                 }
                 //#unroll
                 for (var r = 0u; r < FEED_LANES; r++) {
-                    var y: array<mul_t, SPAN_WORDS>;
+                    var y = array<mul_t, SPAN_WORDS>();
                     //#unroll
                     for (var t = 0u; t < SPAN_WORDS; t++) {
                         y[t] = subgroupBroadcast(x[8u * i + SPAN_WORDS * s + t], r);
                     }
-                    var span: array<Span, WORD_ROWS>;
+                    var span = array<Span, WORD_ROWS>();
                     //#unroll
                     for (var h = 0u; h < WORD_ROWS; h++) {
                         span[h] = mine[h];
@@ -140,7 +140,7 @@ fn main(
                             span[h].scale = subgroupBroadcast(mine[h].scale, r);
                         }
                     }
-                    var sum: array<i32, WORD_ROWS * TILE_N>;
+                    var sum = array<i32, WORD_ROWS * TILE_N>();
                     //#unroll
                     for (var j = 0u; j < TILE_N; j++) {
                         //#unroll
@@ -152,7 +152,7 @@ fn main(
                     //#unroll
                     for (var e = 0u; e < STEPS; e++) {
                         // Words of X stay where they are while all rows of W go by.
-                        var products: array<mul_sum_t, TILE_N>;
+                        var products = array<mul_sum_t, TILE_N>();
                         //#unroll
                         for (var t = 0u; t < STEP_WORDS; t++) {
                             //#unroll
@@ -200,7 +200,7 @@ fn main(
             );
             //#unroll
             for (var j = 0u; j < TILE_N; j += 2u) {
-                var pair: array<out_t, 2>;
+                var pair = array<out_t, 2>();
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);

@@ -69,7 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 // Where the tile goes on past the last block, nothing is made of it.
                 let block = min(first_block + b, blocks - 1u);
                 let quad = gemm_activation_row(tile, first_row) / 4u;
-                var word: array<vec4<u32>, A_BITS>;
+                var word = array<vec4<u32>, A_BITS>();
                 //#unroll
                 for (var q = 0u; q < A_BITS; q++) {
                     word[q] = bitplane_activation(q, quad, block);
@@ -85,10 +85,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         for (var q = 0u; q < A_BITS; q++) {
                             codes += countOneBits(word[q] & vec4<u32>(bitplane_mask(s))) << vec4<u32>(q);
                         }
-                        var start: vec4<i32>;
-                        var integers: vec4<i32>;
-                        var offset: vec4<i32>;
-                        var row_scale: vec4<f32>;
+                        var start = vec4<i32>();
+                        var integers = vec4<i32>();
+                        var offset = vec4<i32>();
+                        var row_scale = vec4<f32>();
                         //#unroll
                         for (var r = 0u; r < 4u; r++) {
                             var scale = a_scl_t(1.0, 0, 0.0);
@@ -127,7 +127,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let cell = (buffer + b) * THREADS_N + vector % THREADS_N;
                 let block = min(first_block + b, blocks - 1u);
                 let quad = gemm_weight_row(tile, first_n + 4u * vector) / 4u;
-                var word: array<vec4<u32>, W_PLANES>;
+                var word = array<vec4<u32>, W_PLANES>();
                 //#unroll
                 for (var p = 0u; p < W_PLANES; p++) {
                     word[p] = bitplane_weight(p, quad, block);
@@ -138,9 +138,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     let at = four * SPANS + s;
                     if (GROUPED) {
                         let scale = w_scl_load_quad(4u * quad, gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH);
-                        var scales: vec4<f32>;
-                        var zeros: vec4<i32>;
-                        var minima: vec4<f32>;
+                        var scales = vec4<f32>();
+                        var zeros = vec4<i32>();
+                        var minima = vec4<f32>();
                         //#unroll
                         for (var r = 0u; r < 4u; r++) {
                             let one = w_scl_pick(scale, r);
@@ -175,24 +175,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var b = 0u; b < min(TILE_BLOCKS, blocks - first_block); b++) {
             let cell_m = (buffer + b) * THREADS_M + thread_m;
             let cell_n = (buffer + b) * THREADS_N + thread_n;
-            var w: array<vec4<u32>, SETS_N * W_PLANES>;
+            var w = array<vec4<u32>, SETS_N * W_PLANES>();
             //#unroll
             for (var p = 0u; p < SETS_N * W_PLANES; p++) {
                 w[p] = tile_w[p][cell_n];
             }
             //#unroll
             for (var i = 0u; i < SETS_M; i++) {
-                var x: array<vec4<u32>, A_BITS>;
+                var x = array<vec4<u32>, A_BITS>();
                 //#unroll
                 for (var q = 0u; q < A_BITS; q++) {
                     x[q] = tile_x[i * A_BITS + q][cell_m];
                 }
                 //#unroll
                 for (var s = 0u; s < SPANS; s++) {
-                    var start: vec4<i32>;
-                    var integers: vec4<i32>;
+                    var start = vec4<i32>();
+                    var integers = vec4<i32>();
                     var offset = vec4<i32>(params.activation.offset);
-                    var x_scale: vec4<f32>;
+                    var x_scale = vec4<f32>();
                     if (GROUPED && BIPOLAR) {
                         start = vec4<i32>(integer_signs(32u * (first_block + b) + SPAN * s, SPAN));
                     }
@@ -210,10 +210,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     }
                     //#unroll
                     for (var j = 0u; j < SETS_N; j++) {
-                        var codes: vec4<i32>;
-                        var scales: vec4<f32>;
-                        var zeros: vec4<i32>;
-                        var minima: vec4<f32>;
+                        var codes = vec4<i32>();
+                        var scales = vec4<f32>();
+                        var zeros = vec4<i32>();
+                        var minima = vec4<f32>();
                         if (GROUPED) {
                             scales = tile_w_scale[j * SPANS + s][cell_n];
                         }
@@ -231,7 +231,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                             let span = Span(integers[r], offset[r], x_scale[r], start[r]);
                             //#unroll
                             for (var c = 0u; c < 4u; c++) {
-                                var power: array<u32, POWERS>;
+                                var power = array<u32, POWERS>();
                                 //#unroll
                                 for (var p = 0u; p < W_PLANES; p++) {
                                     let word = w[j * W_PLANES + p][c] & bitplane_mask(s);
@@ -292,7 +292,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //#unroll
         for (var n = 0u; n < THREAD_N; n += 2u) {
             let column = first_n + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;
-            var pair: array<out_t, 2>;
+            var pair = array<out_t, 2>();
             //#unroll
             for (var c = 0u; c < 2u; c++) {
                 let scale = w_scl_load(gemm_weight_row(tile, column + c), 0u);

@@ -85,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         var codes = 0;
                         //#unroll
                         for (var h = 0u; h < SPAN_VECTORS; h++) {
-                            var bytes: vec4<u32>;
+                            var bytes = vec4<u32>();
                             //#unroll
                             for (var t = 0u; t < 4u; t++) {
                                 bytes[t] = a_lift_bytes(a_fmt_bytes(words, SPAN_WORDS * s + 4u * h + t), 0);
@@ -137,7 +137,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         var codes = 0;
                         //#unroll
                         for (var h = 0u; h < SPAN_VECTORS; h++) {
-                            var bytes: vec4<u32>;
+                            var bytes = vec4<u32>();
                             //#unroll
                             for (var t = 0u; t < 4u; t++) {
                                 bytes[t] = w_lift_bytes(w_fmt_bytes(words, SPAN_WORDS * s + 4u * h + t), scale.zero);
@@ -170,9 +170,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var s = 0u; s < min(TILE_SPANS, (blocks - first_block) * SPANS); s++) {
             let cell_m = (buffer + s) * THREADS_M + thread_m;
             let cell_n = (buffer + s) * THREADS_N + thread_n;
-            var w: array<vec4<u32>, THREAD_N * SPAN_VECTORS>;
-            var codes: array<i32, THREAD_N>;
-            var scale: array<w_scl_t, THREAD_N>;
+            var w = array<vec4<u32>, THREAD_N * SPAN_VECTORS>();
+            var codes = array<i32, THREAD_N>();
+            var scale = array<w_scl_t, THREAD_N>();
             //#unroll
             for (var n = 0u; n < THREAD_N; n++) {
                 //#unroll
@@ -207,7 +207,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 if (A_GROUP != 0u) {
                     span.scale = tile_x_scale[m / 4u][cell_m][m % 4u];
                 }
-                var sum: array<i32, THREAD_N>;
+                var sum = array<i32, THREAD_N>();
                 //#unroll
                 for (var n = 0u; n < THREAD_N; n++) {
                     sum[n] = acc_start(acc[m * THREAD_N + n], span);
@@ -265,7 +265,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //#unroll
         for (var n = 0u; n < THREAD_N; n += 2u) {
             let column = first_n + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;
-            var pair: array<out_t, 2>;
+            var pair = array<out_t, 2>();
             //#unroll
             for (var c = 0u; c < 2u; c++) {
                 let scale = w_scl_load(gemm_weight_row(tile, column + c), 0u);

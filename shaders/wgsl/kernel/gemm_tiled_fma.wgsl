@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let i = item % TILE_VECTORS;
             let vector = item / TILE_VECTORS;
             let at = first_k / 4u + i;
-            var x: array<vec4<f32>, 4>;
+            var x = array<vec4<f32>, 4>();
             //#unroll
             for (var r = 0u; r < 4u; r++) {
                 let row = gemm_activation_row(tile, first_m + 4u * vector + r);
@@ -66,7 +66,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let i = item % TILE_VECTORS;
             let vector = item / TILE_VECTORS;
             let at = first_k / 4u + i;
-            var w: array<vec4<f32>, 4>;
+            var w = array<vec4<f32>, 4>();
             //#unroll
             for (var r = 0u; r < 4u; r++) {
                 let row = gemm_weight_row(tile, first_n + 4u * vector + r);
@@ -82,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
         for (var k = 0u; k < TILE_K; k++) {
-            var w: array<vec4<f32>, SETS_N>;
+            var w = array<vec4<f32>, SETS_N>();
             //#unroll
             for (var j = 0u; j < SETS_N; j++) {
                 w[j] = tile_w[(buffer + k) * VECTORS_N + thread_n + THREADS_N * j];

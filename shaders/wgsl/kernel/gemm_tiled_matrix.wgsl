@@ -90,9 +90,9 @@ fn main(
         let block_n = (block / BLOCKS_M) * THREAD_N;
         let end_block = first_block + subgroups;
 
-        var acc: array<frag_sum_t, FRAGMENTS>;
-        var sum: array<spl_t, 2u * PAIRS * FRAGMENTS / SPILLED>;
-        var row_sum: spl_t;
+        var acc = array<frag_sum_t, FRAGMENTS>();
+        var sum = array<spl_t, 2u * PAIRS * FRAGMENTS / SPILLED>();
+        var row_sum = spl_t();
         // Once also where K is 0: outputs become 0.
         for (var first_k = 0u; first_k < max(params.k, 1u); first_k += TILE_K) {
             for (var item = local; item < TILE_M * VECTORS; item += WORKGROUP) {
@@ -133,7 +133,7 @@ fn main(
                 //#unroll
                 for (var k = 0u; k < STEP; k += FRAGMENT) {
                     let column = step * STEP + k;
-                    var x: array<frag_x_t, FRAGMENTS_M>;
+                    var x = array<frag_x_t, FRAGMENTS_M>();
                     //#unroll
                     for (var i = 0u; i < FRAGMENTS_M; i++) {
                         x[i] = coopLoadT<frag_x_t>(&tile_x[(block_m + FRAGMENT * i) * ROW + column], ROW);
@@ -218,7 +218,7 @@ fn main(
                 let place = matrix_place(2u * (local + WORKGROUP * p), f);
                 if (place.x >= first_block && place.x < end_block) {
                     let row_scale = a_scl_load(gemm_activation_row(tile, first_m + place.y), 0u).scale;
-                    var pair: array<out_t, 2>;
+                    var pair = array<out_t, 2>();
                     //#unroll
                     for (var c = 0u; c < 2u; c++) {
                         let scale = w_scl_load(gemm_weight_row(tile, first_n + place.z + c), 0u);

@@ -78,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let four = first_row / (4u * THREADS_M);
                 let thread = (first_row / 4u) % THREADS_M;
                 let word = FOUR_WORDS * four + item % FOUR_WORDS;
-                var row: array<u32, WORD_ROWS>;
+                var row = array<u32, WORD_ROWS>();
                 //#unroll
                 for (var h = 0u; h < WORD_ROWS; h++) {
                     row[h] = gemm_activation_row(tile, first_m + first_row + h);
@@ -87,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 for (var b = 0u; b < TILE_BLOCKS; b++) {
                     // Where the tile goes on past the last block, nothing is made of it.
                     let block = min(first_block + b, blocks - 1u);
-                    var words: array<a_fmt_row_t, WORD_ROWS>;
+                    var words = array<a_fmt_row_t, WORD_ROWS>();
                     //#unroll
                     for (var h = 0u; h < WORD_ROWS; h++) {
                         words[h] = a_fmt_row(row[h], block);
@@ -95,10 +95,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     //#unroll
                     for (var s = 0u; s < SPANS; s++) {
                         let cell = (SPANS * b + s) * THREADS_M + thread;
-                        var halves: array<u32, WORD_ROWS>;
+                        var halves = array<u32, WORD_ROWS>();
                         //#unroll
                         for (var t = 0u; t < SPAN_WORDS; t++) {
-                            var bytes: vec2<u32>;
+                            var bytes = vec2<u32>();
                             //#unroll
                             for (var h = 0u; h < WORD_ROWS; h++) {
                                 bytes[h] = a_fmt_bytes(words[h], SPAN_WORDS * s + t);
@@ -149,7 +149,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         var halves = 0u;
                         //#unroll
                         for (var h = 0u; h < SPAN_VECTORS; h++) {
-                            var bytes: vec4<u32>;
+                            var bytes = vec4<u32>();
                             //#unroll
                             for (var t = 0u; t < 4u; t++) {
                                 bytes[t] = w_fmt_bytes(words, SPAN_WORDS * s + 4u * h + t);
@@ -184,9 +184,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var s = 0u; s < min(TILE_SPANS, (blocks - first_block) * SPANS); s++) {
             let cell_m = s * THREADS_M + thread_m;
             let cell_n = s * THREADS_N + thread_n;
-            var w: array<vec4<u32>, THREAD_N * SPAN_VECTORS>;
-            var codes: array<i32, THREAD_N>;
-            var scale: array<w_scl_t, THREAD_N>;
+            var w = array<vec4<u32>, THREAD_N * SPAN_VECTORS>();
+            var codes = array<i32, THREAD_N>();
+            var scale = array<w_scl_t, THREAD_N>();
             //#unroll
             for (var n = 0u; n < THREAD_N; n++) {
                 //#unroll
@@ -206,8 +206,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     codes[n] = tile_codes[n / 4u][cell_n][n % 4u];
                 }
             }
-            var span: array<Span, THREAD_M>;
-            var sum: array<i32, THREAD_M * THREAD_N>;
+            var span = array<Span, THREAD_M>();
+            var sum = array<i32, THREAD_M * THREAD_N>();
             //#unroll
             for (var m = 0u; m < THREAD_M; m++) {
                 span[m] = Span(0, params.activation.offset, 1.0, 0);
@@ -230,10 +230,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             //#unroll
             for (var e = 0u; e < STEPS; e++) {
-                var products: array<mul_sum_t, THREAD_WORDS * THREAD_N>;
+                var products = array<mul_sum_t, THREAD_WORDS * THREAD_N>();
                 //#unroll
                 for (var t = STEP_WORDS * e; t < STEP_WORDS * (e + 1u); t++) {
-                    var y: array<mul_t, THREAD_N>;
+                    var y = array<mul_t, THREAD_N>();
                     //#unroll
                     for (var n = 0u; n < THREAD_N; n++) {
                         y[n] = mul_weight(w[SPAN_VECTORS * n + t / 4u][t % 4u]);
@@ -305,7 +305,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //#unroll
         for (var n = 0u; n < THREAD_N; n += 2u) {
             let column = first_n + 4u * (thread_n + THREADS_N * (n / 4u)) + n % 4u;
-            var pair: array<out_t, 2>;
+            var pair = array<out_t, 2>();
             //#unroll
             for (var c = 0u; c < 2u; c++) {
                 let scale = w_scl_load(gemm_weight_row(tile, column + c), 0u);

@@ -30,8 +30,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     var sum_integers: array<i32, TILE_M>;
 
     for (var block = lane; block < params.weight.blocks; block += LANES) {
-        var x: array<u32, TILE_M * A_BITS>;
-        var span: array<Span, TILE_M * SPANS>;
+        var x = array<u32, TILE_M * A_BITS>();
+        var span = array<Span, TILE_M * SPANS>();
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
             let row = gemm_activation_row(tile, first_m + m);
@@ -58,14 +58,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         //#unroll
         for (var set = 0u; set < SETS_N; set++) {
             let quad = gemm_weight_quad(tile, first_n + 4u * set) / 4u;
-            var w: array<vec4<u32>, W_PLANES>;
+            var w = array<vec4<u32>, W_PLANES>();
             //#unroll
             for (var plane = 0u; plane < W_PLANES; plane++) {
                 w[plane] = bitplane_weight(plane, quad, block);
             }
             //#unroll
             for (var s = 0u; s < SPANS; s++) {
-                var scale: w_scl_quad_t;
+                var scale = w_scl_quad_t();
                 if (GROUPED) {
                     scale = w_scl_load_quad(4u * quad, gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH);
                 }
@@ -81,7 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                     }
                     //#unroll
                     for (var m = 0u; m < TILE_M; m++) {
-                        var power: array<u32, POWERS>;
+                        var power = array<u32, POWERS>();
                         //#unroll
                         for (var p = 0u; p < W_PLANES; p++) {
                             let word = w[p][r] & bitplane_mask(s);
@@ -122,13 +122,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         let total = integer_total(tile, sum_integers[m], 0, params.activation.offset - row_scale.zero, row_scale.scale);
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
-            var sum: array<acc_t, 2>;
+            var sum = array<acc_t, 2>();
             //#unroll
             for (var c = 0u; c < 2u; c++) {
                 sum[c] = team_sum(acc[m * TILE_N + j + c], input);
             }
             if (lane == (m * TILE_N + j) / 2u % LANES) {
-                var pair: array<out_t, 2>;
+                var pair = array<out_t, 2>();
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);

@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     var sum_codes: array<i32, TILE_M>;
 
     for (var block = lane; block < params.weight.blocks; block += LANES) {
-        var x: array<u32, TILE_M * 8u>;
+        var x = array<u32, TILE_M * 8u>();
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
             let words = a_fmt_row(gemm_activation_row(tile, first_m + m), block);
@@ -42,8 +42,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
                 x[8u * m + t] = a_lift_bytes(a_fmt_bytes(words, t), 0);
             }
         }
-        var span: array<Span, TILE_M * SPANS>;
-        var scale: array<w_scl_quad_t, TILE_N / 4u * SPANS>;
+        var span = array<Span, TILE_M * SPANS>();
+        var scale = array<w_scl_quad_t, TILE_N / 4u * SPANS>();
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
             //#unroll
@@ -80,7 +80,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
             let words = w_fmt_row_of(gemm_weight_quad(tile, first_n + 4u * (j / 4u)), j % 4u, block);
-            var w: array<u32, 8>;
+            var w = array<u32, 8>();
             //#unroll
             for (var t = 0u; t < 8u; t++) {
                 var choice = 0;
@@ -138,13 +138,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
         let total = integer_total(tile, sum_integers[m], w_lift_start(sum_codes[m]), offset, row_scale.scale);
         //#unroll
         for (var j = 0u; j < TILE_N; j += 2u) {
-            var sum: array<acc_t, 2>;
+            var sum = array<acc_t, 2>();
             //#unroll
             for (var c = 0u; c < 2u; c++) {
                 sum[c] = team_sum(acc[m * TILE_N + j + c], input);
             }
             if (lane == (m * TILE_N + j) / 2u % LANES) {
-                var pair: array<out_t, 2>;
+                var pair = array<out_t, 2>();
                 //#unroll
                 for (var c = 0u; c < 2u; c++) {
                     let scale = w_scl_load(gemm_weight_row(tile, first_n + j + c), 0u);

@@ -48,12 +48,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
     for (var turn = 0u; turn < turns; turn++) {
         let own_step = LANES * turn + lane;
         let step = turns_step(own_step, steps);
-        var words: array<w_fmt_row_t, TILE_N>;
+        var words = array<w_fmt_row_t, TILE_N>();
         //#unroll
         for (var j = 0u; j < TILE_N; j++) {
             words[j] = w_fmt_row(gemm_weight_row(tile, first_n + j), step);
         }
-        var ahead: array<a_fmt_ahead_t, TILE_M>;
+        var ahead = array<a_fmt_ahead_t, TILE_M>();
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
             ahead[m] = a_fmt_ahead(gemm_activation_row(tile, first_m + m), w_FMT_STEP * step / 32u);
@@ -81,7 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: red_input) {
             //#unroll
             for (var t = 0u; t < SPAN_VECTORS; t++) {
                 let at = (w_FMT_STEP * step + SPAN * s) / 4u + t;
-                var x: array<vec4<f32>, TILE_M>;
+                var x = array<vec4<f32>, TILE_M>();
                 //#unroll
                 for (var m = 0u; m < TILE_M; m++) {
                     let values = a_fmt_at(ahead[m], gemm_activation_row(tile, first_m + m), at);

@@ -32,15 +32,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
     for (var first = 0u; first < params.weight.blocks; first += LANES) {
         let block = first + lut_lane(place);
         let inside = min(block, params.weight.blocks - 1u);
-        var table: array<vec4<f32>, 2u * TILE_M>;
-        var half_sum: array<f32, 2u * TILE_M>;
+        var table = array<vec4<f32>, 2u * TILE_M>();
+        var half_sum = array<f32, 2u * TILE_M>();
         //#unroll
         for (var m = 0u; m < TILE_M; m++) {
             let row = gemm_activation_row(tile, first_m + m);
             let ahead = a_fmt_ahead(row, inside);
             //#unroll
             for (var h = 0u; h < 2u; h++) {
-                var x: array<vec4<f32>, 4>;
+                var x = array<vec4<f32>, 4>();
                 //#unroll
                 for (var i = 0u; i < 4u; i++) {
                     let at = 4u * h + i;
@@ -60,10 +60,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
         }
         tab_wait();
 
-        var looked_up: array<f32, TILE_M * TILE_N * SPANS>;
+        var looked_up = array<f32, TILE_M * TILE_N * SPANS>();
         // Neither planes nor halves are unrolled: the body is large enough.
         for (var plane = 0u; plane < W_BITS; plane++) {
-            var words: array<vec4<u32>, SETS_N>;
+            var words = array<vec4<u32>, SETS_N>();
             //#unroll
             for (var set = 0u; set < SETS_N; set++) {
                 words[set] = bitplane_weight(plane, quad[set], inside);
@@ -106,7 +106,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, input: tab_input) {
         for (var s = 0u; s < SPANS; s++) {
             //#unroll
             for (var set = 0u; set < SETS_N; set++) {
-                var scale: w_scl_quad_t;
+                var scale = w_scl_quad_t();
                 if (GROUPED) {
                     scale = w_scl_load_quad(4u * quad[set], gemm_column(32u * block + SPAN * s) / W_GROUP_LENGTH);
                 }

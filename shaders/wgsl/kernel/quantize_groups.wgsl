@@ -30,7 +30,7 @@ fn quantize_unit(row: u32, first_block: u32, factor: f32) {
     }
     for (var b = 0u; b < UNIT_BLOCKS; b++) {
         let block = first_block + b;
-        var bytes: array<u32, 8>;
+        var bytes = array<u32, 8>();
         //#unroll
         for (var t = 0u; t < 8u; t++) {
             let i = 8u * block + t;

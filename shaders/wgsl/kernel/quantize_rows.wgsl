@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         quantize_store_scale(row, 0u, scale);
     }
     for (var block = local; block < params.output.blocks; block += WORKGROUP) {
-        var bytes: array<u32, 8>;
+        var bytes = array<u32, 8>();
         //#unroll
         for (var t = 0u; t < 8u; t++) {
             let i = 8u * block + t;

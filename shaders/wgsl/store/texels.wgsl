@@ -14,7 +14,7 @@ const STORE_MASK: u32 = ((1u << P0) - 1u) * 0x01010101u;
 fn store_block(row: u32, block: u32, bytes: array<u32, 8>) {
     //#unroll
     for (var unit = 0u; unit < STORE_TEXELS; unit++) {
-        var words: vec4<u32>;
+        var words = vec4<u32>();
         //#unroll
         for (var w = 0u; w < 4u; w++) {
             //#unroll
