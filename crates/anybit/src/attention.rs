@@ -9,7 +9,7 @@ use crate::cache::{CacheParams, KvCache, KvFormat, cache_constants};
 use crate::caps::Caps;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::matrix::{DeviceMatrix, OutputMatrix};
+use crate::matrix::{DeviceMatrix, OutputMatrix, STORAGE};
 use crate::pipeline::Binding;
 use crate::plan::fold_grid;
 use crate::prepare::Prepared;
@@ -402,8 +402,7 @@ impl Context {
                 })
             })
             .collect();
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.buffer("a rotary table", bytes, usage)?;
+        let buffer = self.buffer("a rotary table", bytes, STORAGE)?;
         self.write(&buffer, 0, &words)?;
         Ok(RotaryTable {
             buffer,

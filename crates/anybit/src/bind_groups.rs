@@ -66,9 +66,62 @@ impl Key {
     }
 }
 
+/// What a dispatch binds at a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BoundResource {
+    /// Bytes of a buffer.
+    Buffer {
+        /// The buffer.
+        buffer: wgpu::Buffer,
+        /// The first byte.
+        offset: u64,
+        /// How many bytes.
+        size: u64,
+    },
+    /// A texture, all of it, as a storage texture.
+    Texture(wgpu::Texture),
+}
+
+impl BoundResource {
+    /// `None` for what no kernel binds.
+    fn new(resource: &wgpu::BindingResource<'_>) -> Option<Self> {
+        match resource {
+            wgpu::BindingResource::Buffer(binding) => Some(Self::Buffer {
+                buffer: binding.buffer.clone(),
+                offset: binding.offset,
+                size: match binding.size {
+                    Some(size) => size.get(),
+                    None => binding.buffer.size() - binding.offset,
+                },
+            }),
+            wgpu::BindingResource::TextureView(view) => Some(Self::Texture(view.texture().clone())),
+            _ => None,
+        }
+    }
+}
+
+/// A bind group, with what it binds by number. Both hold the buffers.
+#[derive(Clone, Debug)]
+pub(crate) struct BoundGroup {
+    pub(crate) bind_group: wgpu::BindGroup,
+    pub(crate) resources: Arc<[BoundResource]>,
+}
+
+impl BoundGroup {
+    pub(crate) fn new(bind_group: wgpu::BindGroup, entries: &[wgpu::BindGroupEntry<'_>]) -> Self {
+        let resources = entries.iter();
+        let resources = resources.filter_map(|entry| BoundResource::new(&entry.resource));
+        Self {
+            bind_group,
+            resources: resources.collect(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Kept {
-    bind_group: wgpu::BindGroup,
+    group: BoundGroup,
     last_use: u64,
 }
 
@@ -89,20 +142,20 @@ impl BindGroups {
         self.lock().kept.len()
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<wgpu::BindGroup> {
+    pub(crate) fn get(&self, key: &Key) -> Option<BoundGroup> {
         let mut state = self.lock();
         state.uses += 1;
         let now = state.uses;
         let kept = state.kept.get_mut(key)?;
         kept.last_use = now;
-        Some(kept.bind_group.clone())
+        Some(kept.group.clone())
     }
 
     /// Keeps a bind group as long as the matrices are there that it is of.
     pub(crate) fn keep<'a>(
         self: &Arc<Self>,
         key: Key,
-        bind_group: &wgpu::BindGroup,
+        group: &BoundGroup,
         mut lives: impl Iterator<Item = &'a Arc<Life>>,
     ) {
         // A matrix that two contexts use ends for the first alone.
@@ -120,14 +173,14 @@ impl BindGroups {
             state.kept.retain(|_, kept| {
                 let stays = Some(kept.last_use) != oldest;
                 if !stays {
-                    gone = Some(kept.bind_group.clone());
+                    gone = Some(kept.group.clone());
                 }
                 stays
             });
         }
         state.uses += 1;
         let kept = Kept {
-            bind_group: bind_group.clone(),
+            group: group.clone(),
             last_use: state.uses,
         };
         state.kept.insert(key, kept);
@@ -142,7 +195,7 @@ impl BindGroups {
         state.kept.retain(|key, kept| {
             let stays = key.operands.iter().all(|&(operand, ..)| operand != id);
             if !stays {
-                gone.push(kept.bind_group.clone());
+                gone.push(kept.group.clone());
             }
             stays
         });

@@ -93,6 +93,7 @@ mod tune;
 
 pub use anybit_formats as formats;
 pub use attention::{Attention, HeadNorm, Pairing, Rotary, RotaryTable};
+pub use bind_groups::BoundResource;
 pub use cache::{KvCache, KvFormat, KvShape};
 pub use caps::{
     Caps, DeviceClass, Fragment, NoMatrix, wanted_experimental_features, wanted_features,
@@ -113,7 +114,7 @@ pub use parts::NoSplit;
 pub use plan::{
     Candidate, Memories, Plan, PlanOptions, Reason, Refusal, candidates, max_k, plan, plan_with,
 };
-pub use prepare::{Epilogue, GEMM_PARAMS_BYTES, Operands, Prepared};
+pub use prepare::{Epilogue, GEMM_PARAMS_BYTES, Operands, Prepared, Recorded};
 pub use problem::{Batch, OutputFormat, Problem};
 pub use row_kernels::{
     PreparedQuantize, decode_specialization, l_mul_specialization, quantize_specialization,

@@ -20,7 +20,8 @@ use crate::readback::PendingWords;
 
 const BLOCK: usize = anybit_formats::layout::BLOCK;
 
-const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
+/// What holds more than scratch can be written and read by copies, too.
+pub(crate) const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
     .union(wgpu::BufferUsages::COPY_SRC)
     .union(wgpu::BufferUsages::COPY_DST);
 

@@ -150,6 +150,11 @@ impl Pipeline {
         Ok(self.compiled.get_or_init(|| compiled))
     }
 
+    /// What its shader is linked from.
+    pub(crate) fn specialization(&self) -> &Specialization {
+        &self.specialization
+    }
+
     pub(crate) fn is_compiled(&self) -> bool {
         self.compiled.get().is_some()
     }

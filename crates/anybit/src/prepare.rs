@@ -7,14 +7,14 @@ use anybit_formats::{
 };
 use bytemuck::{Pod, Zeroable};
 
-use crate::bind_groups::{BoundOperand, Key, Life};
+use crate::bind_groups::{BoundGroup, BoundOperand, BoundResource, Key, Life};
 use crate::context::{Context, resolve_now};
 use crate::error::{Error, Result};
 use crate::experts::ExpertOffsets;
 use crate::kernel::Engine;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Values;
-use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix, OutputMatrix, PendingRead, TEXELS};
+use crate::matrix::{Chunk, ChunkMemory, DeviceMatrix, OutputMatrix, PendingRead, STORAGE, TEXELS};
 use crate::parts::{self, AddPartsParams, part_bytes};
 use crate::pipeline::{Binding, Pipeline};
 use crate::plan::{Plan, fold_grid};
@@ -175,6 +175,11 @@ impl OperandParams {
 /// `SCL_CHOSEN` of scale/affine.wgsl.
 const CHOSEN: f32 = 3.0e38;
 
+/// Parameters can be copied out, too: by who takes prepared work apart.
+const PARAMETERS: wgpu::BufferUsages = wgpu::BufferUsages::UNIFORM
+    .union(wgpu::BufferUsages::COPY_DST)
+    .union(wgpu::BufferUsages::COPY_SRC);
+
 /// What a plan's sums of lifted products are multiplied by.
 fn fold(plan: &Plan) -> f32 {
     if plan.engine() != Engine::Dot4 {
@@ -217,8 +222,20 @@ impl<'a> Epilogue<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatch {
     pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) bind_group: wgpu::BindGroup,
+    pub(crate) group: BoundGroup,
     pub(crate) grid: [u32; 3],
+}
+
+/// A dispatch of prepared work, taken apart: all that it takes to record it without wgpu, on the same words.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Recorded<'a> {
+    /// The shader. Its bindings are those of group 0.
+    pub specialization: &'a Specialization,
+    /// What is bound, by number. Parameters are binding 0.
+    pub bindings: &'a [BoundResource],
+    /// Workgroups in each dimension.
+    pub workgroups: [u32; 3],
 }
 
 /// Work that is ready to be recorded. It owns its parameters and bind groups; recording only sets and dispatches.
@@ -248,7 +265,18 @@ impl Prepared {
 
     /// The bind group of each dispatch. Where those of two are equal, they are one and the same.
     pub fn bind_groups(&self) -> impl ExactSizeIterator<Item = &wgpu::BindGroup> {
-        self.dispatches.iter().map(|dispatch| &dispatch.bind_group)
+        let dispatches = self.dispatches.iter();
+        dispatches.map(|dispatch| &dispatch.group.bind_group)
+    }
+
+    /// What it records, dispatch by dispatch, each after the one before: for who runs or looks at the same work by other means.
+    /// Buffers with [`wgpu::BufferUsages::COPY_SRC`] hold what the dispatches read; others are scratch, which they write first.
+    pub fn recorded(&self) -> impl ExactSizeIterator<Item = Recorded<'_>> {
+        self.dispatches.iter().map(|dispatch| Recorded {
+            specialization: dispatch.pipeline.specialization(),
+            bindings: &dispatch.group.resources,
+            workgroups: dispatch.grid,
+        })
     }
 
     /// Records the work in a pass of the caller. Nothing is submitted.
@@ -259,7 +287,7 @@ impl Prepared {
                 continue;
             };
             pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            pass.set_bind_group(0, &dispatch.group.bind_group, &[]);
             let [x, y, z] = dispatch.grid;
             pass.dispatch_workgroups(x, y, z);
         }
@@ -530,7 +558,7 @@ impl Context {
             }));
             dispatches.push(Dispatch {
                 pipeline: Arc::clone(&pipeline),
-                bind_group: self.kept_bind_group(
+                group: self.kept_bind_group(
                     &pipeline,
                     plan.specialization(),
                     bytemuck::bytes_of(&params),
@@ -570,7 +598,7 @@ impl Context {
         };
         let params = bytemuck::bytes_of(&params);
         Ok(Dispatch {
-            bind_group: self.kept_bind_group(&pipeline, &specialization, params, operands)?,
+            group: self.kept_bind_group(&pipeline, &specialization, params, operands)?,
             pipeline,
             grid: [x, y, problem.batch.count as u32],
         })
@@ -578,7 +606,7 @@ impl Context {
 
     /// Zeros to bind where a matrix without columns has no buffer.
     fn empty_chunk(&self, rows: usize, memory: Memory) -> Result<Chunk> {
-        let buffer = || self.buffer("an empty matrix", 512, wgpu::BufferUsages::STORAGE);
+        let buffer = || self.buffer("an empty matrix", 512, STORAGE);
         let texture = || self.texture("an empty matrix", 64, TEXELS);
         Ok(Chunk {
             rows: 0..rows,
@@ -632,7 +660,7 @@ impl Context {
         debug_assert_eq!(layout.len(), bindings.len() + 1);
         Ok(Dispatch {
             pipeline: Arc::clone(pipeline),
-            bind_group: self.bind_group(pipeline, specialization, params, bindings)?,
+            group: self.bind_group(pipeline, specialization, params, bindings)?,
             grid,
         })
     }
@@ -645,19 +673,19 @@ impl Context {
         specialization: &Specialization,
         params: &[u8],
         operands: &[BoundOperand<'_>],
-    ) -> Result<wgpu::BindGroup> {
+    ) -> Result<BoundGroup> {
         let kept = &self.inner.bind_groups;
         let key = Key::new(&pipeline.layout.bind_group, params, operands);
-        if let Some(bind_group) = kept.get(&key) {
-            return Ok(bind_group);
+        if let Some(group) = kept.get(&key) {
+            return Ok(group);
         }
         let bindings: Vec<_> = operands
             .iter()
             .map(|(resource, ..)| resource.clone())
             .collect();
-        let bind_group = self.bind_group(pipeline, specialization, params, &bindings)?;
-        kept.keep(key, &bind_group, operands.iter().map(|(.., life)| *life));
-        Ok(bind_group)
+        let group = self.bind_group(pipeline, specialization, params, &bindings)?;
+        kept.keep(key, &group, operands.iter().map(|(.., life)| *life));
+        Ok(group)
     }
 
     /// A bind group with its parameters in a uniform buffer of its own.
@@ -667,7 +695,7 @@ impl Context {
         specialization: &Specialization,
         params: &[u8],
         bindings: &[wgpu::BindingResource<'_>],
-    ) -> Result<wgpu::BindGroup> {
+    ) -> Result<BoundGroup> {
         let limit = self.inner.caps.max_binding;
         let sizes = bindings.iter().filter_map(|binding| match binding {
             wgpu::BindingResource::Buffer(binding) => binding.size.map(wgpu::BufferSize::get),
@@ -680,11 +708,7 @@ impl Context {
                 limit,
             });
         }
-        let buffer = self.buffer(
-            "parameters",
-            params.len() as u64,
-            wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-        )?;
+        let buffer = self.buffer("parameters", params.len() as u64, PARAMETERS)?;
         self.guard(|_| self.inner.queue.write_buffer(&buffer, 0, params))?;
         let entries: Vec<_> = std::iter::once(buffer.as_entire_binding())
             .chain(bindings.iter().cloned())
@@ -704,7 +728,7 @@ impl Context {
                 message: error.to_string(),
             });
         }
-        Ok(bind_group)
+        Ok(BoundGroup::new(bind_group, &entries))
     }
 
     /// Records the work, submits it, and reads the output back.

@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::caps::{Caps, DeviceClass};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix};
+use crate::matrix::{Chunk, DeviceMatrix, OutputMatrix, STORAGE};
 use crate::pipeline::{Binding, ELEMENTWISE_BINDINGS, decode_bindings, quantize_bindings};
 use crate::plan::{Reason, Refusal, fold_grid};
 use crate::prepare::{OperandParams, Prepared};
@@ -601,11 +601,7 @@ impl Context {
             output: OperandParams::new(&output.format, output.columns, target, 0, |_| 0),
         };
         let scales = output.format.scale_count(output.rows, output.columns) as u64;
-        let inverses = self.buffer(
-            "inverse scales",
-            4 * scales.max(1),
-            wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-        )?;
+        let inverses = self.buffer("inverse scales", 4 * scales.max(1), STORAGE)?;
         let mut bindings = vec![
             wgpu::BindingResource::Buffer(values),
             codes,
