@@ -182,7 +182,7 @@ fn resident() -> Option<usize> {
 fn fifty_contexts_leave_nothing() {
     let _alone = ALONE.lock();
     for adapter in adapter::selected("fifty_contexts_leave_nothing") {
-        let mut once = || {
+        let once = || {
             let context = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
             let x = context.upload_f32(&[1.0; 64], 8, 8).expect("an upload");
             let y = context.output(OutputFormat::F32, 8, 8).expect("an output");

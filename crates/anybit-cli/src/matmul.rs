@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &MatmulArguments) -> Result<(), Error> {
         (&arguments.activation_scales).into(),
     )?;
 
-    let matrix = |path: &std::path::Path| {
+    let matrix = |path: &std::path::Path| -> Result<_, Error> {
         let failed = |source| Error::npy(path, source);
         let array = NpyArray::open(path).map_err(failed)?;
         let shape = array.matrix_shape().map_err(failed)?;
