@@ -48,7 +48,7 @@ struct Contexts<'a> {
 impl Contexts<'_> {
     fn next(&mut self) -> Result<Context, anybit::Error> {
         self.used += 1;
-        if self.used % CASES == 0 {
+        if self.used.is_multiple_of(CASES) {
             self.current = None;
         }
         let context = match self.current.take() {
