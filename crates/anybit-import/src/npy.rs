@@ -1,7 +1,7 @@
 //! Arrays in NumPy's file format, .npy: f32, f64 or f16 in C order.
 //!
 //! [`NpyArray`] reads versions 1 to 3 of the format, values of either byte order, and gives f32: f16 exactly, f64 rounded.
-//! [`write`] writes version 1, as NumPy does.
+//! [`write()`] writes version 1, as NumPy does.
 //!
 //! # Files from strangers
 //!
@@ -560,7 +560,7 @@ pub fn write(writer: &mut dyn Write, shape: &[usize], values: &[f32]) -> io::Res
 /// Writes what stands before the values of such an array.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_header(writer: &mut dyn Write, shape: &[usize]) -> io::Result<()> {
     let axes: Vec<String> = shape.iter().map(ToString::to_string).collect();
     let axes = match &axes[..] {
