@@ -16,7 +16,7 @@ const MAX_NESTING: usize = 16;
 const MAX_BYTES: usize = 8 << 20;
 
 /// The most that unrolling may look at, in tokens: loops may run often and write nothing. Kernels take three million at most.
-const MAX_WORK: usize = 1 << 28;
+const MAX_WORK: usize = 1 << 26;
 
 /// The linked text as it grows.
 pub(crate) struct Output {
