@@ -428,7 +428,7 @@ pub enum ImportError {
         /// Which text.
         what: &'static str,
         /// What is wrong, and where.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// A tensor of a safetensors file has an element type that the format does not define.
     #[error("tensor {tensor:?} has the element type {dtype:?}, which safetensors does not define")]
@@ -641,6 +641,41 @@ pub enum ImportError {
         /// Why not.
         source: FormatError,
     },
+}
+
+/// Why a text is not the JSON that it should be. What the message quotes of the text is escaped and bounded in length.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct JsonError {
+    message: String,
+}
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        const LIMIT: usize = 300;
+        let text = error.to_string();
+        let mut message = printable(&text, LIMIT);
+        if text.chars().nth(LIMIT).is_some() && error.line() > 0 {
+            // The place stands at the end, which was cut off.
+            message += &format!(" at line {} column {}", error.line(), error.column());
+        }
+        Self { message }
+    }
+}
+
+/// Text of a file for a message: so many characters, and none that a terminal would act on.
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    let mut printable = String::new();
+    for character in text.chars().take(limit) {
+        match character.is_control() {
+            true => printable.extend(character.escape_default()),
+            false => printable.push(character),
+        }
+    }
+    if text.chars().nth(limit).is_some() {
+        printable.push('…');
+    }
+    printable
 }
 
 /// Which of the numbers that stand before a block of codes.

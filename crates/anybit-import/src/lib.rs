@@ -64,6 +64,6 @@ mod parallel;
 pub mod safetensors;
 
 pub use convert::ConvertedMatrix;
-pub use error::{ImportError, SaveError, ScalePart};
+pub use error::{ImportError, JsonError, SaveError, ScalePart};
 #[cfg(not(target_arch = "wasm32"))]
 pub use model::{ModelFile, ModelWeight, PlainTensor};

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 
+use crate::error::printable;
 use crate::gguf::shorten;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -218,17 +219,8 @@ pub enum NpyError {
     Read(#[from] io::Error),
 }
 
-/// Text of a file for a message: bounded, without characters that a terminal would act on.
-fn printable(text: &str) -> String {
-    let mut printable = String::new();
-    for character in shorten(text).chars() {
-        match character.is_control() {
-            true => printable.extend(character.escape_default()),
-            false => printable.push(character),
-        }
-    }
-    printable
-}
+/// Characters of the longest text of a file that a message quotes.
+const LONGEST_TEXT: usize = 128;
 
 /// How a value is stored.
 #[derive(Clone, Copy)]
@@ -371,7 +363,7 @@ fn take<const N: usize>(reader: &mut impl Read, left: &mut u64) -> Result<[u8; N
 /// The type behind a NumPy type string, and whether its bytes are in big-endian order.
 fn stored_type(descr: &str) -> Result<(Stored, bool), NpyError> {
     let unknown = || NpyError::Type {
-        found: printable(descr),
+        found: printable(descr, LONGEST_TEXT),
     };
     let (order, kind) = descr.split_at_checked(1).ok_or_else(unknown)?;
     let big_endian = match order {
@@ -495,7 +487,7 @@ impl<'a> Cursor<'a> {
         if self.text.first() == Some(&b'[') {
             let start = &self.text[..self.text.len().min(40)];
             return Err(NpyError::Type {
-                found: printable(&String::from_utf8_lossy(start)),
+                found: printable(&String::from_utf8_lossy(start), LONGEST_TEXT),
             });
         }
         Ok(self.string("a type")?.to_owned())

@@ -95,7 +95,7 @@ pub(super) fn plan(
     let state: State =
         serde_json::from_slice(&file.bytes(text)?).map_err(|source| ImportError::InvalidJson {
             what: "a quant state",
-            source,
+            source: source.into(),
         })?;
     let [rows, columns] = match *state.shape.as_slice() {
         [columns] => [1, columns],

@@ -65,9 +65,9 @@ impl QuantizationConfig {
     /// # Errors
     /// [`ImportError::InvalidJson`] if it is not JSON, or a value that is read is of another kind.
     pub fn from_json(text: &[u8]) -> Result<Self, ImportError> {
-        let invalid = |source| ImportError::InvalidJson {
+        let invalid = |source: serde_json::Error| ImportError::InvalidJson {
             what: "the configuration",
-            source,
+            source: source.into(),
         };
         let mut file: Value = serde_json::from_slice(text).map_err(invalid)?;
         // A configuration of a model has it inside, a quantize_config.json is nothing else.

@@ -240,7 +240,7 @@ impl Header {
         let Entries { metadata, tensors } =
             serde_json::from_slice(&text).map_err(|source| ImportError::InvalidJson {
                 what: "the header",
-                source,
+                source: source.into(),
             })?;
         drop(text);
         NameIndex::new(&metadata, |(key, _)| key.as_str())

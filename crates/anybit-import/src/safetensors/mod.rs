@@ -334,8 +334,12 @@ impl Index {
             weight_map: header::Strings,
         }
         const WHAT: &str = "the index";
-        let file: File = serde_json::from_slice(&read_json(path, WHAT)?)
-            .map_err(|source| ImportError::InvalidJson { what: WHAT, source })?;
+        let file: File = serde_json::from_slice(&read_json(path, WHAT)?).map_err(|source| {
+            ImportError::InvalidJson {
+                what: WHAT,
+                source: source.into(),
+            }
+        })?;
         Ok(Self(file.weight_map.0))
     }
 

@@ -149,6 +149,17 @@ fn headers_that_are_not_what_they_should_be() {
     assert_refused!(&deep, 4, ImportError::InvalidJson { .. });
     let deep = format!("{{\"a\":{}", "[".repeat(100_000));
     assert_refused!(&deep, 4, ImportError::InvalidJson { .. });
+    // What is quoted of the file is bounded, and nothing that a terminal acts on; the place is told all the same.
+    for text in [
+        "x".repeat(100_000),
+        "\\u001b[31m".repeat(1000),
+        "\u{1b}".to_owned(),
+    ] {
+        let quoted = refused(&with_header(&format!("{{\"a\":\"{text}\"}}"), &[]));
+        let source = std::error::Error::source(&quoted).unwrap().to_string();
+        assert!(source.len() < 4000 && source.contains("column"), "{source}");
+        assert!(!source.contains(char::is_control), "{source:?}");
+    }
     // The error says where.
     let error = refused(&with_header("{\"a\":1}", &[]));
     let source = std::error::Error::source(&error).unwrap().to_string();
