@@ -1,4 +1,5 @@
-//! What the cross-check of anybit is made of: cases, comparisons, adapters and lints. The tests are under `tests/`.
+//! What the cross-check of anybit is made of: cases, comparisons, adapters and lints; and what is fuzzed. The tests are under
+//! `tests/`.
 //!
 //! | environment variable | meaning |
 //! |---|---|
@@ -13,6 +14,7 @@ pub mod adapter;
 pub mod case;
 pub mod compare;
 pub mod cover;
+pub mod fuzz;
 pub mod kv;
 pub mod lint;
 pub mod matrix;
