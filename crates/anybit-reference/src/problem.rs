@@ -173,13 +173,15 @@ impl Problem {
                 })
             })
             .collect();
-        let filled = parts
-            .par_iter()
-            .map(|part| {
-                let mut buffer = vec![T::default(); self.m * part.weight.len()];
-                fill(part, &mut buffer).map(|()| buffer)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let filled = |part: &Part| {
+            let mut buffer = vec![T::default(); self.m * part.weight.len()];
+            fill(part, &mut buffer).map(|()| buffer)
+        };
+        let filled = match &parts[..] {
+            // No other thread is needed.
+            [part] => vec![filled(part)?],
+            parts => parts.par_iter().map(filled).collect::<Result<_, _>>()?,
+        };
         let mut outputs = vec![T::default(); self.outputs()];
         for (part, buffer) in parts.iter().zip(&filled) {
             let len = part.weight.len();
