@@ -28,8 +28,8 @@ pub(crate) enum Task {
 
     /// Run everything that CI runs
     ///
-    /// Formatting, lints, documentation, package contents, feature combinations, examples, CPU tests, and GPU
-    /// tests on the chosen adapters. Stops at the first failing step and ends with a summary. Set
+    /// Formatting, lints, documentation, package contents, feature combinations, examples, CPU tests, GPU
+    /// tests on the chosen adapters, damaged files for every parser, and the packing under miri where it is installed. Stops at the first failing step and ends with a summary. Set
     /// ANYBIT_REQUIRE_ADAPTER=1 to make a missing adapter a failure instead of a skip.
     Test(TestArguments),
 
@@ -68,6 +68,16 @@ pub(crate) enum Task {
     /// its loads and barriers; docs/isa.md tells how to read that, and what the keys of --json mean. A kernel that the
     /// driver does not finish within a minute is an error at the end. Without the driver the report is skipped.
     Isa(IsaArguments),
+
+    /// Damage right files of every kind that anybit reads, and check what becomes of them
+    ///
+    /// The parsers of GGUF, safetensors, .npy, choices of kernels and shader modules read each damaged file, and what they
+    /// accept is used as a program would; matrices of any format, shape and layout are drawn from bytes, packed and
+    /// unpacked. A panic, more than 10 seconds, or more than 64 MiB beyond the file's length ends the run of that parser
+    /// and is a failure: the file is kept under tests/fuzz/artifacts, and the command that shows it again is printed. The
+    /// inputs under tests/fuzz/corpus are run first. The same damage can be done under libFuzzer, which sees what code
+    /// it reaches (see CONTRIBUTING.md).
+    Fuzz(FuzzArguments),
 
     /// Make the machine ready: a Vulkan driver and the sample model
     ///
@@ -261,8 +271,35 @@ impl Family {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct FuzzArguments {
+    /// Seconds for all parsers together
+    #[arg(long, value_name = "N", default_value_t = 60, conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+
+    /// Damaged files for each parser, however long they take
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) runs: Option<u64>,
+
+    /// Only this one: gguf, safetensors, npy, choices, linker or packing
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target: Option<String>,
+
+    /// Which damage is done: another number, other files
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Run this file alone
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["seconds", "runs", "seed"])]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Write the right files into this folder, for another fuzzer to begin with, and run nothing
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["input", "seconds", "runs", "seed"])]
+    pub(crate) write_seeds: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct TestArguments {
-    /// Run the GPU tests on every combination of formats, not on a covering selection
+    /// Run the GPU tests on every combination of formats, not on a covering selection, and fuzz longer
     #[arg(long)]
     pub(crate) full: bool,
 
@@ -420,6 +457,14 @@ mod tests {
             InvalidValue
         );
         assert_eq!(rejection(&["isa", "--check", "--update"]), ArgumentConflict);
+        assert_eq!(
+            rejection(&["fuzz", "--seconds", "5", "--runs", "5"]),
+            ArgumentConflict
+        );
+        assert_eq!(
+            rejection(&["fuzz", "--input", "file"]),
+            MissingRequiredArgument
+        );
         assert_eq!(
             rejection(&["isa", "--check", "--family", "navi21"]),
             ArgumentConflict

@@ -5,6 +5,7 @@
 
 mod bench;
 mod cli;
+mod fuzz;
 mod isa;
 mod matrix;
 mod process;
@@ -36,6 +37,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Task::Test(arguments) => test::run(arguments),
         Task::Matrix(arguments) => matrix::run(arguments),
         Task::Isa(arguments) => isa::run(arguments),
+        Task::Fuzz(arguments) => fuzz::run(arguments),
         Task::Setup { no_install } => setup::run(!no_install),
         Task::Adapters(choice) => {
             setup::note_missing_driver(choice.backend);

@@ -4,6 +4,7 @@
 //! GPU tests need optimised code, with the checks that catch wrong index arithmetic.
 
 mod examples;
+mod miri;
 
 use std::env;
 use std::ffi::OsStr;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::bench;
 use crate::cli::{AdapterChoice, MatrixArguments, TestArguments};
+use crate::fuzz;
 use crate::isa;
 use crate::matrix;
 use crate::process::{self, Failure, cargo, repository_root};
@@ -23,6 +25,9 @@ use crate::translations;
 /// The profile of all tests.
 pub(crate) const PROFILE: &str = "release-checked";
 const WASM: &str = "wasm32-unknown-unknown";
+
+/// Damaged files for each parser: what takes about a minute, and with `--full`.
+const FUZZ_RUNS: [u32; 2] = [40_000, 100_000];
 
 /// The crates that are published, with their folders.
 const PUBLISHED: [(&str, &str); 7] = [
@@ -125,6 +130,8 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
         }
         process::run(&mut command).map(|()| Outcome::Passed)
     })?;
+    steps.run("fuzz", || check_parsers(root, arguments.full))?;
+    steps.run("miri", || miri::run(root))?;
     steps.run("adapters", || check_adapters(root, arguments))
 }
 
@@ -232,19 +239,33 @@ fn check_machine_code(root: &Path) -> Result<Outcome, Failure> {
     }
 }
 
-/// `anybit-benches`, as the step before has built it.
+/// `anybit-fuzz --runs`: damaged files for every parser.
+fn check_parsers(root: &Path, full: bool) -> Result<Outcome, Failure> {
+    let mut command = program(root, fuzz::PACKAGE, fuzz::PROGRAM, "tests");
+    let [quick, long] = FUZZ_RUNS;
+    let runs = if full { long } else { quick };
+    command.args(["--runs", &runs.to_string()]);
+    fuzz::run_program(&mut command).map(|()| Outcome::Passed)
+}
+
+/// `anybit-benches`.
 fn benches(root: &Path) -> Command {
-    let mut command = match process::built_program(bench::PACKAGE, PROFILE) {
+    program(root, bench::PACKAGE, bench::PACKAGE, "benches")
+}
+
+/// A program of a package in a folder, as an earlier step has built it.
+fn program(root: &Path, package: &str, name: &str, folder: &str) -> Command {
+    let mut command = match process::built_program(name, PROFILE) {
         Some(program) => {
             let mut command = Command::new(program);
             // As under `cargo run`; otherwise the variable would name xtask's own folder.
-            command.env("CARGO_MANIFEST_DIR", root.join("benches"));
+            command.env("CARGO_MANIFEST_DIR", root.join(folder));
             command
         }
         None => {
             let mut command = cargo();
-            command.args(["run", "--profile", PROFILE, "--package", bench::PACKAGE]);
-            command.arg("--");
+            command.args(["run", "--profile", PROFILE, "--package", package]);
+            command.args(["--bin", name, "--"]);
             command
         }
     };
