@@ -43,7 +43,7 @@ fn lut_inside(values: vec4<f32>, i: u32) -> vec4<f32> {
 
 // Entry `entry` of the tables q = 0 .. 3 of half a block; x[i] has the activations that bit i of the groups belongs to.
 fn lut_entries(x: array<vec4<f32>, 4>, entry: u32) -> vec4<f32> {
-    let signs = (vec3<u32>(entry) << vec3<u32>(31u, 30u, 29u) & vec3<u32>(LUT_SIGN)) ^ vec3<u32>(LUT_SIGN);
+    let signs = ((vec3<u32>(entry) << vec3<u32>(31u, 30u, 29u)) & vec3<u32>(LUT_SIGN)) ^ vec3<u32>(LUT_SIGN);
     return ((lut_signed(x[0], signs.x) + lut_signed(x[1], signs.y)) + lut_signed(x[2], signs.z)) - x[3];
 }
 
