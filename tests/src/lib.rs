@@ -26,6 +26,7 @@ pub mod rig;
 pub mod shader;
 pub mod translation;
 pub mod uniform;
+pub mod web;
 
 /// Whether every combination is to be tested (`ANYBIT_TESTS=full`), not just covering ones.
 pub fn full() -> bool {

@@ -45,6 +45,42 @@ pub fn lint(shader: &Shader) -> Vec<String> {
         .collect()
 }
 
+/// Variables that are declared in a loop without a value, by line. They begin each turn as zeros, but not with every compiler:
+/// naga before its release 30 and the Tint of Chromium 156 make them zeros once, before the loop. It is their text that tells:
+/// naga's module has the zeros.
+pub fn unset_in_loops(wgsl: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    // Of each open brace, whether it or one around it is a loop's.
+    let mut loops = vec![false];
+    for (line, text) in (1..).zip(wgsl.lines()) {
+        let code = text.split("//").next().unwrap_or_default().trim();
+        let inside = loops.last() == Some(&true);
+        let unset = code.starts_with("var ") && code.ends_with(';') && !code.contains('=');
+        if inside && unset {
+            found.push(format!("line {line}: {code}"));
+        }
+        // A statement a line, as all shaders are written; other code is for braces alone.
+        let first = code
+            .trim_start_matches(['}', ' '])
+            .split([' ', '(', '{'])
+            .next();
+        let mut is_loop = matches!(first, Some("for" | "while" | "loop"));
+        for letter in code.chars() {
+            match letter {
+                '{' => {
+                    loops.push(is_loop || loops.last() == Some(&true));
+                    is_loop = false;
+                }
+                '}' => {
+                    loops.pop();
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
 /// The functions of a module with their names and validation results.
 fn functions(
     shader: &Shader,
@@ -339,6 +375,26 @@ mod tests {
         for (globals, body, rule) in cases {
             assert_eq!(broken(globals, body), [RULES[rule].0], "{globals} {body}");
         }
+    }
+
+    #[test]
+    fn variables_in_loops_need_a_value() {
+        let body = "
+            var before: u32;
+            for (var i = 0u; i < 4u; i++) {
+                var a = array<u32, 4>();
+                if (i > 2u) {
+                    var b: vec4<u32>; // no value
+                }
+                let c = a[0];
+            }
+            var after: array<u32, 4>;
+            loop { break; }
+            while (true) {
+                var d: f32;
+            }";
+        let found = unset_in_loops(body);
+        assert_eq!(found, ["line 6: var b: vec4<u32>;", "line 13: var d: f32;"]);
     }
 
     #[test]

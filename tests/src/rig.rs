@@ -280,20 +280,12 @@ impl Rig {
         );
         let values =
             multiply(context, plan, &x, &w, &mut random).map_err(|error| error.to_string())?;
-        let wrong = match values {
-            Values::I32(found) => {
-                let expected = exact::gemm_i64_batched(&x, &w, batches(problem));
-                compare::exact(&found, &expected.map_err(|error| error.to_string())?)
-            }
-            found @ (Values::F32(_) | Values::F16(_)) => {
-                let (expected, bounds) =
-                    reference_of_parts(problem, plan.engine(), parts_of(plan)?, &x, &w)?;
-                self.bounded += 1;
-                self.sharp += usize::from(compare::resolution(&expected, &bounds) < 1e-2);
-                compare::bounded(&found.into_f32().unwrap_or_default(), &expected, &bounds)
-            }
-        };
-        match wrong {
+        let expected = Expected::of(plan, &x, &w)?;
+        if let Some(resolution) = expected.resolution() {
+            self.bounded += 1;
+            self.sharp += usize::from(resolution < 1e-2);
+        }
+        match expected.wrong(values) {
             None => Ok(()),
             Some(wrong) => Err(format!("{}; {wrong}", case.place(wrong.index))),
         }
@@ -330,6 +322,51 @@ impl Rig {
             self.slowest.0.as_secs_f64(),
             self.slowest.1
         );
+    }
+}
+
+/// What a product must be.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// These integers.
+    Exact(Vec<i64>),
+    /// Values no farther than these bounds from these numbers.
+    Bounded(Vec<f64>, Vec<f64>),
+}
+
+impl Expected {
+    /// What a plan must give for two operands.
+    ///
+    /// # Errors
+    ///
+    /// What the reference refuses.
+    pub fn of(plan: &Plan, x: &PackedMatrix, w: &PackedMatrix) -> Result<Self, String> {
+        let problem = plan.problem();
+        if problem.output == OutputFormat::I32 {
+            let exact = exact::gemm_i64_batched(x, w, batches(problem));
+            return exact.map(Self::Exact).map_err(|error| error.to_string());
+        }
+        let (values, bounds) = reference_of_parts(problem, plan.engine(), parts_of(plan)?, x, w)?;
+        Ok(Self::Bounded(values, bounds))
+    }
+
+    /// What is wrong with what was found.
+    pub fn wrong(&self, found: Values) -> Option<Wrong> {
+        match (self, found) {
+            (Self::Exact(exact), Values::I32(found)) => compare::exact(&found, exact),
+            (Self::Exact(exact), _) => compare::exact(&[], exact),
+            (Self::Bounded(values, bounds), found) => {
+                compare::bounded(&found.into_f32().unwrap_or_default(), values, bounds)
+            }
+        }
+    }
+
+    /// The largest bound as a part of the largest value, if there are bounds.
+    pub fn resolution(&self) -> Option<f64> {
+        match self {
+            Self::Exact(_) => None,
+            Self::Bounded(values, bounds) => Some(compare::resolution(values, bounds)),
+        }
     }
 }
 
@@ -509,7 +546,11 @@ pub fn multiply(
 
 /// A matrix on the device; if of f32, it may be in a buffer of the caller, if of codes, it may carry sums that no kernel
 /// asked for.
-fn upload(
+///
+/// # Errors
+///
+/// Those of [`Context::upload`].
+pub fn upload(
     context: &Context,
     matrix: &PackedMatrix,
     layout: DeviceLayout,
@@ -568,17 +609,24 @@ pub fn buffer_of(context: &Context, words: impl Iterator<Item = u32>) -> wgpu::B
 }
 
 /// An output inside a larger buffer of canaries.
-struct Framed {
-    output: OutputMatrix,
+#[derive(Debug)]
+pub struct Framed {
+    /// The output.
+    pub output: OutputMatrix,
     /// All of the buffer, as a single row of integers.
-    whole: OutputMatrix,
+    pub whole: OutputMatrix,
     /// Words before it, and from row to row.
     offset: usize,
     stride: usize,
 }
 
 impl Framed {
-    fn new(
+    /// An output of a shape, somewhere in a buffer that ends after it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`OutputMatrix::from_buffer`].
+    pub fn new(
         context: &Context,
         format: OutputFormat,
         (rows, columns): (usize, usize),
@@ -603,8 +651,12 @@ impl Framed {
         })
     }
 
-    /// The output's values, if everything around them is as it was.
-    fn unframe(&self, whole: Values) -> Result<Values, Box<dyn std::error::Error>> {
+    /// The output's values out of [`whole`](Self::whole), if everything around them is as it was.
+    ///
+    /// # Errors
+    ///
+    /// A canary that was overwritten.
+    pub fn unframe(&self, whole: Values) -> Result<Values, Box<dyn std::error::Error>> {
         let words = whole
             .into_i32()
             .ok_or("the whole buffer is read as integers")?;

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anybit::KERNELS;
+use anybit_shaders::MODULES;
+use anybit_tests::lint::unset_in_loops;
 
 /// Kernels that work row by row; they have no row in the table of GEMMs.
 const ROW_KERNELS: [&str; 15] = [
@@ -82,4 +84,14 @@ fn every_kernel_has_its_twin() {
     assert_eq!(with_row_kernels(table()), twins);
     let files = stems("crates/anybit-reference/src/kernel", "rs");
     assert!(twins.is_subset(&files), "{:?}", twins.difference(&files));
+}
+
+#[test]
+fn variables_in_loops_have_a_value() {
+    let unset = MODULES.iter().flat_map(|(name, text)| {
+        let unset = unset_in_loops(text).into_iter();
+        unset.map(move |variable| format!("{name}, {variable}"))
+    });
+    let unset: Vec<String> = unset.collect();
+    assert!(unset.is_empty(), "{}", unset.join("\n"));
 }

@@ -4,3 +4,4 @@
 mod bindings;
 mod completeness;
 mod every;
+mod web;
