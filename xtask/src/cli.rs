@@ -79,6 +79,13 @@ pub(crate) enum Task {
     /// it reaches (see CONTRIBUTING.md).
     Fuzz(FuzzArguments),
 
+    /// Run the kernels in Chromium's WebGPU: a second compiler of WGSL, Tint, after wgpu's own
+    ///
+    /// The smallest case of every kernel runs in a Chromium without a window, on SwiftShader, and its results are compared with
+    /// the CPU reference; more shaders are given to the compiler alone. Before that, shaders that are wrong on purpose must be
+    /// found out. ANYBIT_CHROMIUM names the browser, else it is looked for; `cargo xtask setup --browser` gets one.
+    WebCheck(WebCheckArguments),
+
     /// Make the machine ready: a Vulkan driver and the sample model
     ///
     /// `bench` and `test` do this by themselves. On Debian and Ubuntu a missing Vulkan driver is
@@ -90,6 +97,10 @@ pub(crate) enum Task {
         /// Only report what is missing; install and download nothing
         #[arg(long)]
         no_install: bool,
+
+        /// See to the browser of `web-check` instead: Chromium, on Debian with apt-get
+        #[arg(long)]
+        browser: bool,
     },
 
     /// Translate every kernel to what drivers are fed, or print the linked WGSL of one
@@ -268,6 +279,21 @@ impl Family {
             Self::Vega10 => "vega10",
         }
     }
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct WebCheckArguments {
+    /// Only the cases whose id matches, such as '*__dot4_*/floor'
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) filter: Option<String>,
+
+    /// Every contract with every kernel that takes it, not a covering selection; takes an hour
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Write the results to this file as JSON lines, one object a case
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

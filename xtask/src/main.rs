@@ -12,6 +12,7 @@ mod process;
 mod setup;
 mod test;
 mod translations;
+mod web_check;
 
 use std::process::ExitCode;
 
@@ -38,7 +39,12 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Task::Matrix(arguments) => matrix::run(arguments),
         Task::Isa(arguments) => isa::run(arguments),
         Task::Fuzz(arguments) => fuzz::run(arguments),
-        Task::Setup { no_install } => setup::run(!no_install),
+        Task::WebCheck(arguments) => web_check::run(arguments),
+        Task::Setup {
+            no_install,
+            browser: true,
+        } => setup::browser(!no_install).map(drop),
+        Task::Setup { no_install, .. } => setup::run(!no_install),
         Task::Adapters(choice) => {
             setup::note_missing_driver(choice.backend);
             bench::forward("adapters", choice.forwarded())

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: what a fresh machine lacks. Every check prints one line.
 
+mod browser;
 mod download;
 mod driver;
 mod model;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Backend;
 use crate::process::Failure;
 
+pub(crate) use browser::BROWSER_VARIABLE;
 pub(crate) use model::MODEL_VARIABLE;
 
 /// Looks up an environment variable; tests pass their own.
@@ -76,6 +78,11 @@ pub(crate) fn onnxruntime(requirements: &Path) -> Result<PathBuf, Failure> {
 /// Sees to SwiftShader and returns its Vulkan manifest.
 pub(crate) fn swiftshader() -> Result<PathBuf, Failure> {
     swiftshader::ensure()
+}
+
+/// Sees to a Chromium and returns its program.
+pub(crate) fn browser(install: bool) -> Result<PathBuf, Failure> {
+    browser::ensure(install)
 }
 
 /// A folder of anybit's in the user's cache folder.

@@ -14,13 +14,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::bench;
-use crate::cli::{AdapterChoice, MatrixArguments, TestArguments};
+use crate::cli::{AdapterChoice, MatrixArguments, TestArguments, WebCheckArguments};
 use crate::fuzz;
 use crate::isa;
 use crate::matrix;
 use crate::process::{self, Failure, cargo, repository_root};
 use crate::setup;
 use crate::translations;
+use crate::web_check;
 
 /// The profile of all tests.
 pub(crate) const PROFILE: &str = "release-checked";
@@ -119,6 +120,7 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
     })?;
     steps.run("machine code", || check_machine_code(root))?;
     steps.run("examples", || examples::run(root, arguments))?;
+    steps.run("web", || check_web(root))?;
     steps.run("tests", || {
         let mut command = cargo();
         command
@@ -234,6 +236,23 @@ fn check_machine_code(root: &Path) -> Result<Outcome, Failure> {
         Ok(()) => Ok(Outcome::Passed),
         Err(failure) if failure.code() == isa::SKIPPED => Ok(Outcome::Skipped(
             "another driver, or none; see above".to_owned(),
+        )),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The kernels in Chromium's WebGPU, where there is a Chromium that has it.
+fn check_web(root: &Path) -> Result<Outcome, Failure> {
+    // Who names a browser wants it.
+    let wanted = env::var_os(setup::BROWSER_VARIABLE).is_some();
+    let browser = match setup::browser(false) {
+        Err(failure) if !wanted => return Ok(Outcome::Skipped(failure.to_string())),
+        found => found?,
+    };
+    match web_check::run_built(root, &browser, &WebCheckArguments::default()) {
+        Ok(()) => Ok(Outcome::Passed),
+        Err(failure) if failure.code() == web_check::SKIPPED && !wanted => Ok(Outcome::Skipped(
+            "the browser has no WebGPU here; see above".to_owned(),
         )),
         Err(failure) => Err(failure),
     }

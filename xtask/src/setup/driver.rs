@@ -28,7 +28,7 @@ pub(super) fn ensure(install: bool) -> Result<(), Failure> {
             "{problem}; unset {name}, or let it name a driver's JSON file"
         )));
     }
-    let system = System::of(&fs::read_to_string("/etc/os-release").unwrap_or_default());
+    let system = System::of_this_machine();
     let remedy = system.remedy();
     if !install || system != System::Debian {
         return Err(Failure::new(format!("{problem}; {remedy}")));
@@ -228,7 +228,7 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// A family of distributions, by its package manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum System {
+pub(super) enum System {
     Debian,
     Fedora,
     Arch,
@@ -238,6 +238,10 @@ enum System {
 }
 
 impl System {
+    pub(super) fn of_this_machine() -> Self {
+        Self::of(&fs::read_to_string("/etc/os-release").unwrap_or_default())
+    }
+
     /// Reads the distribution from the text of /etc/os-release.
     fn of(os_release: &str) -> Self {
         let field = |name: &str| {
