@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anybit::{Context, Sampling};
@@ -37,6 +38,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Error> {
     if interrupted.load(Ordering::Relaxed) {
         return Err(Error::Stopped);
     }
+    session.stop_with(Some(Arc::clone(&interrupted)));
 
     let mut writer = Writer::new(&model, arguments);
     let stats = session
@@ -46,7 +48,10 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Error> {
             }
             writer.take(token)
         })
-        .map_err(|error| model.failed(error))?;
+        .map_err(|error| match error {
+            anybit_llm::Error::Stopped { .. } => Error::Stopped,
+            error => model.failed(error),
+        })?;
     let written = writer.finish()?;
     if interrupted.load(Ordering::Relaxed) {
         return Err(Error::Stopped);

@@ -69,6 +69,12 @@ pub enum Error {
         /// Tokens that there is room for.
         limit: usize,
     },
+    /// Work that was told to stop: see [`Session::stop_with`](crate::Session::stop_with).
+    #[error("stopped after {done} tokens of the text")]
+    Stopped {
+        /// Tokens of the text that are worked on, which the session holds.
+        done: usize,
+    },
     /// A token that the model does not know.
     #[error("token {id} is not in the vocabulary of {vocabulary}")]
     Token {

@@ -1,6 +1,8 @@
 //! A text on the device: its tokens, keys and values, and the steps that extend it.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anybit::{DeviceClass, KvCache, KvShape, Prepared, Sampling, Sequence};
@@ -81,6 +83,8 @@ pub struct Session {
     done: usize,
     /// Whether the next step is submitted before a drawn token is read.
     look_ahead: bool,
+    /// Set to make it stop, if anyone can.
+    stop: Option<Arc<AtomicBool>>,
     decode: Option<(End, Step)>,
     chunk_step: Option<(End, Step)>,
 }
@@ -129,6 +133,7 @@ impl Session {
             chunk,
             done: 0,
             look_ahead: context.caps().class == DeviceClass::Gpu,
+            stop: None,
             decode: None,
             chunk_step: None,
         })
@@ -208,7 +213,7 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::TooFewTokens`] without a prompt; [`Error::Token`]; [`Error::Context`] if prompt and new tokens do not fit;
-    /// [`Error::Gpu`].
+    /// [`Error::Stopped`] within the prompt, by [`stop_with`](Self::stop_with); [`Error::Gpu`].
     pub fn generate(
         &mut self,
         prompt: &[u32],
@@ -254,6 +259,7 @@ impl Session {
         };
         let started = Instant::now();
         self.advance_to(last - rows)?;
+        self.check_stop()?;
         let mut pending = match last_step {
             None => self.draw()?,
             Some(step) => {
@@ -310,6 +316,7 @@ impl Session {
         }
         self.write(tokens)?;
         while self.done < end {
+            self.check_stop()?;
             let rows = self.chunk.min(end - self.done);
             self.run_logits(rows, each)?;
         }
@@ -335,6 +342,7 @@ impl Session {
         let end = tokens.len() - 1;
         let mut values = Vec::with_capacity(end);
         while self.done < end {
+            self.check_stop()?;
             let rows = self.chunk.min(end - self.done);
             values.extend(self.run_cross_entropies(rows)?);
         }
@@ -357,6 +365,33 @@ impl Session {
         }
         let context = self.model.context();
         context.write_tokens(&self.sequence, self.done, tokens)?;
+        Ok(())
+    }
+
+    /// Lets another thread stop work on long texts: once the flag is set, [`feed`](Self::feed), [`generate`](Self::generate),
+    /// [`logits`](Self::logits) and [`cross_entropies`](Self::cross_entropies) return [`Error::Stopped`] before their next chunk
+    /// of tokens. What is done stays, and after the flag is cleared the text can go on from there.
+    ///
+    /// With a flag, one chunk at a time is handed to the device, so that it does not work on long after it was told to stop;
+    /// `None` takes the flag away. New tokens end sooner by what `generate` calls for each.
+    pub fn stop_with(&mut self, flag: Option<Arc<AtomicBool>>) {
+        self.stop = flag;
+    }
+
+    /// Ends the work if it was told to stop.
+    fn check_stop(&self) -> Result<()> {
+        match &self.stop {
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Stopped { done: self.done }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the device has done what was submitted.
+    fn wait(&self) -> Result<()> {
+        let context = self.model.context();
+        let pending =
+            context.submit(|encoder| context.encode_read_drawn(encoder, &self.sequence))?;
+        pending.read_blocking()?;
         Ok(())
     }
 
@@ -387,12 +422,16 @@ impl Session {
             });
         }
         while self.done < end {
+            self.check_stop()?;
             let rows = self.chunk.min(end - self.done);
             self.chunk_step(rows, End::Advance)?;
             if let Some((_, step)) = &self.chunk_step {
                 self.submit(step, step.advance())?;
             }
             self.done += rows;
+            if self.stop.is_some() {
+                self.wait()?;
+            }
         }
         Ok(())
     }

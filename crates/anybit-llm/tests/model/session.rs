@@ -1,6 +1,8 @@
 //! What sessions promise: how many tokens fit, where generating stops and goes on, what is drawn, what it costs.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anybit::{Context, KvCache, KvFormat, KvShape, Sampling};
 use anybit_import::ModelFile;
@@ -190,6 +192,56 @@ fn what_fits_and_what_does_not() {
     // The last token of a text that is judged is not worked on.
     let losses = empty.cross_entropies(&text[..ROOM + 1]).expect("it fits");
     assert_eq!(losses.len(), ROOM);
+}
+
+/// A long prompt can be stopped from another thread, between chunks, and goes on from there.
+#[test]
+fn a_long_prompt_is_stopped_and_goes_on() {
+    let Some(context) = rig::context("a_long_prompt_is_stopped_and_goes_on") else {
+        return;
+    };
+    let model = exact(context, &Tiny::llama());
+    let text = Tiny::text(40, 3);
+    let chunked = || Session::with_chunk(&model, 64, 8).expect("a session");
+    let whole = rig::greedy(&mut chunked(), &text, 5);
+
+    let flag = Arc::new(AtomicBool::new(false));
+    let mut stopped = chunked();
+    stopped.stop_with(Some(Arc::clone(&flag)));
+    stopped.feed(&text[..16]).expect("nobody stops it");
+    flag.store(true, Ordering::Relaxed);
+    let continues = &mut |_| ControlFlow::Continue(());
+    let errors = [
+        stopped.feed(&text[16..32]).err(),
+        stopped
+            .generate(&text[16..], 5, &Sampling::GREEDY, continues)
+            .err(),
+        stopped.logits(&text[16..], &mut |_| ()).err(),
+    ];
+    for error in errors {
+        assert!(
+            matches!(error, Some(Error::Stopped { done: 16 })),
+            "{error:?}"
+        );
+    }
+    assert_eq!(stopped.len(), 16);
+    flag.store(false, Ordering::Relaxed);
+    assert_eq!(rig::greedy(&mut stopped, &text[16..], 5), whole);
+
+    // In the midst of it, by another thread: it ends within the text, at a chunk, or had ended before.
+    let flag = Arc::new(AtomicBool::new(false));
+    let mut racing = chunked();
+    racing.stop_with(Some(Arc::clone(&flag)));
+    let stopper = std::thread::spawn(move || flag.store(true, Ordering::Relaxed));
+    match racing.feed(&text) {
+        Ok(()) => assert_eq!(racing.len(), text.len()),
+        Err(Error::Stopped { done }) => {
+            assert!(done < text.len() && done.is_multiple_of(8), "{done}");
+            assert_eq!(racing.len(), done);
+        }
+        Err(error) => panic!("{error}"),
+    }
+    stopper.join().expect("it only sets a flag");
 }
 
 #[test]
