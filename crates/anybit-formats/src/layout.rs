@@ -394,6 +394,71 @@ impl Sections {
         Ok(sections)
     }
 
+    /// The same sections as they are for the rows from `row` on, in the same arrays: a matrix that begins there. The lengths of
+    /// the arrays stay. `None` unless `row` is a multiple of [`BLOCK`], so that every section goes on at a whole vector of words.
+    ///
+    /// `format`, `columns` and `layout` are those that the sections were made for.
+    pub fn from_row(
+        &self,
+        format: &MatrixFormat,
+        columns: usize,
+        layout: &DeviceLayout,
+        row: usize,
+    ) -> Option<Self> {
+        if !row.is_multiple_of(BLOCK) {
+            return None;
+        }
+        let element = format.element();
+        // What begins in the array after so many words for each row.
+        let later = |offset: u32, words: usize| {
+            u32::try_from(row.checked_mul(words)?)
+                .ok()?
+                .checked_add(offset)
+        };
+        // Entries of 8 bits or more: 32 rows of them are whole words.
+        let entries = |offset: u32, granularity: Granularity, groups: usize, bits: u32| {
+            let words = (row / BLOCK)
+                .checked_mul(groups)?
+                .checked_mul(bits as usize)?;
+            match granularity {
+                Granularity::Tensor => Some(offset),
+                _ => u32::try_from(words).ok()?.checked_add(offset),
+            }
+        };
+        let mut later_on = self.clone();
+        let widths = piece_widths(element, layout.pieces);
+        for (piece, &width) in later_on.pieces.iter_mut().zip(widths) {
+            *piece = later(*piece, row_words(width, columns))?;
+        }
+        for carry in &mut later_on.carries {
+            carry.offset = later(carry.offset, row_words(1, columns))?;
+        }
+        if let Some(scales) = format.scales() {
+            let granularity = scales.granularity;
+            let groups = format.groups(columns);
+            let bits = scales.scale.bits();
+            later_on.scales = entries(self.scales, granularity, groups, bits)?;
+            later_on.zeros = match scales.zero {
+                ZeroKind::None => self.zeros,
+                ZeroKind::Integer | ZeroKind::Choice => {
+                    entries(self.zeros, granularity, groups, 8)?
+                }
+                ZeroKind::Minimum => entries(self.zeros, granularity, groups, bits)?,
+            };
+            if let Some(level) = scales.scale.second() {
+                let groups = format.second_groups(columns);
+                let bits = level.float.bits();
+                later_on.second = entries(self.second, level.granularity, groups, bits)?;
+                if scales.zero == ZeroKind::Minimum {
+                    later_on.second_minima =
+                        entries(self.second_minima, level.granularity, groups, bits)?;
+                }
+            }
+        }
+        later_on.sums = later(self.sums, sum_groups(format, columns, layout.sums))?;
+        Some(later_on)
+    }
+
     /// Writes the table of a codebook, if the element is one that keeps it here.
     pub fn store_table(&self, element: ElementFormat, side: &mut [u32]) {
         if let ElementFormat::Codebook(codebook) = element {

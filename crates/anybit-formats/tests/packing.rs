@@ -795,3 +795,85 @@ fn planes_of_an_element_are_its_bits() {
     );
     assert_eq!(piece_widths(format.element(), PieceLayout::Planes), [1, 1]);
 }
+
+/// The sections of a matrix from a row on name the words that are the same matrix's own if it is packed from there.
+#[test]
+fn sections_go_on_at_every_32nd_row() {
+    let elements = FORMATS.iter().map(|row| row.element);
+    let (rows, columns) = (133, 96);
+    for format in elements.flat_map(|element| formats_of(element, columns)) {
+        if format.check_shape(rows, columns).is_err() {
+            continue;
+        }
+        let matrix = random_matrix(format, rows, columns, 5);
+        // Every fifth: they differ in three ways of 2, 6 and 3, of which each value comes.
+        for layout in layouts_of(format.element()).into_iter().step_by(5) {
+            let Ok(image) = matrix.to_device(&layout) else {
+                continue;
+            };
+            let sections = Sections::new(&format, rows, columns, &layout).unwrap();
+            assert_eq!(
+                sections.from_row(&format, columns, &layout, 0).as_ref(),
+                Some(&sections)
+            );
+            assert_eq!(sections.from_row(&format, columns, &layout, 16), None);
+            for first in [32, 96, 128] {
+                let what = format!("{format} {layout:?} from {first}");
+                let later = sections.from_row(&format, columns, &layout, first).unwrap();
+                let rest = matrix.device_rows(first..rows, &layout, &[]).unwrap();
+                let own = rest.sections();
+                let mut codes = vec![0; own.codes_words];
+                rest.fill_codes(0, &mut codes);
+                let lengths = |starts: &[u32], end: usize| -> Vec<usize> {
+                    let ends = starts.iter().skip(1).map(|&start| start as usize);
+                    let ends = ends.chain([end]);
+                    ends.zip(starts)
+                        .map(|(end, &start)| end - start as usize)
+                        .collect()
+                };
+                // Sections end in zeros up to the next; what is compared is what is not zero at the end.
+                let same = |whole: &[u32], from: u32, own: &[u32], at: u32, length: usize| {
+                    let own = &own[at as usize..at as usize + length];
+                    let used = own
+                        .iter()
+                        .rposition(|&word| word != 0)
+                        .map_or(0, |last| last + 1);
+                    whole[from as usize..][..used] == own[..used]
+                };
+                let piece_lengths = lengths(&own.pieces, own.codes_words);
+                for (piece, length) in piece_lengths.into_iter().enumerate() {
+                    let (from, at) = (later.pieces[piece], own.pieces[piece]);
+                    assert!(
+                        same(&image.codes, from, &codes, at, length),
+                        "{what} {piece}"
+                    );
+                }
+                let side = rest.side();
+                for (name, from, at) in [
+                    ("scales", later.scales, own.scales),
+                    ("zeros", later.zeros, own.zeros),
+                    ("second", later.second, own.second),
+                    ("second minima", later.second_minima, own.second_minima),
+                    ("sums", later.sums, own.sums),
+                ] {
+                    let next = [
+                        own.scales,
+                        own.zeros,
+                        own.second,
+                        own.second_minima,
+                        own.sums,
+                    ]
+                    .into_iter()
+                    .filter(|&other| other > at)
+                    .min()
+                    .unwrap_or(own.side_words as u32);
+                    let length = (next - at) as usize;
+                    // What a format lacks begins at 0, as the first section does.
+                    if (from, at) != (0, 0) {
+                        assert!(same(&image.side, from, &side, at, length), "{what} {name}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use anybit_shaders::Modules;
 
@@ -111,7 +112,12 @@ pub struct Context {
     /// Where pipelines are noted that are to be compiled later, together.
     later: Option<Arc<Mutex<Vec<Arc<Pipeline>>>>>,
     choices: Arc<Choices>,
+    /// What a dispatch may take at most, by a guess on the safe side.
+    longest: Option<Duration>,
 }
+
+/// What a dispatch may take at most on GPUs unless it is said: drivers reset a GPU that does not answer for two seconds.
+const LONGEST_DISPATCH: Duration = Duration::from_millis(500);
 
 pub(crate) struct Inner {
     pub(crate) device: wgpu::Device,
@@ -210,6 +216,11 @@ impl Context {
         pipeline_cache: Option<&[u8]>,
         modules: Option<Modules<'static>>,
     ) -> Self {
+        let longest = match caps.class {
+            DeviceClass::Gpu => Some(LONGEST_DISPATCH),
+            // Nobody watches over a processor.
+            DeviceClass::Software => None,
+        };
         Self {
             inner: Arc::new(Inner {
                 #[cfg(not(target_arch = "wasm32"))]
@@ -229,7 +240,27 @@ impl Context {
             }),
             later: None,
             choices: Arc::new(Choices::builtin().clone()),
+            longest,
         }
+    }
+
+    /// The same device, with another limit to what a dispatch of a product may take; none by `None`. Long products are several
+    /// dispatches, cut along rows of X and of W, of which each output is the same, bit for bit; and what
+    /// [`run`](Self::run) and [`submit_and_read`](Self::submit_and_read) submit is several submissions.
+    ///
+    /// Operating systems reset a GPU that does not answer for some time, two seconds on Windows, and a desktop stands still
+    /// meanwhile. How long a dispatch takes is not known beforehand: it is reckoned for a slow device, a GPU of 10¹¹ multiply-adds
+    /// a second or a software adapter of 10¹⁰, so that it is shorter on most. By default the limit is half a second on GPUs, and
+    /// software adapters have none.
+    #[must_use]
+    pub fn with_longest_dispatch(mut self, longest: Option<Duration>) -> Self {
+        self.longest = longest;
+        self
+    }
+
+    /// What a dispatch of a product may take at most: see [`with_longest_dispatch`](Self::with_longest_dispatch).
+    pub fn longest_dispatch(&self) -> Option<Duration> {
+        self.longest
     }
 
     /// The same device with measured choices of kernels, beside those that it has and before them.
@@ -424,9 +455,8 @@ impl Context {
     ) -> Result<T, E> {
         let later = Arc::<Mutex<Vec<_>>>::default();
         let prepared = prepare(&Self {
-            inner: Arc::clone(&self.inner),
-            choices: Arc::clone(&self.choices),
             later: Some(Arc::clone(&later)),
+            ..self.clone()
         })?;
         let pipelines = std::mem::take(&mut *later.lock().unwrap_or_else(PoisonError::into_inner));
         compile_all(&pipelines)?;

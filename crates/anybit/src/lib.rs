@@ -86,6 +86,7 @@ mod self_check;
 mod sequence;
 mod specialize;
 mod staging;
+mod stretches;
 #[cfg(not(target_arch = "wasm32"))]
 mod timing;
 #[cfg(not(target_arch = "wasm32"))]

@@ -145,6 +145,39 @@ impl Chunk {
         }
     }
 
+    /// The rows from `first` on of a matrix's chunk, as a chunk that lies in the same memory. `None` if no binding may begin
+    /// there: at rows that are no multiple of 32.
+    fn stretch(&self, matrix: &DeviceMatrix, first: usize, count: usize) -> Option<Self> {
+        if first == 0 && count == self.rows.len() {
+            return Some(self.clone());
+        }
+        let stored = matrix.nested.map_or(matrix.format, |(stored, _)| stored);
+        let mut stretch = self.clone();
+        let start = self.rows.start + first;
+        stretch.rows = start..start + count;
+        match (stored.element(), &self.memory) {
+            // They are bound from their first word to their last, which may be all that a binding holds.
+            (ElementFormat::Float(_), ChunkMemory::Buffer(_)) => {
+                if !first.is_multiple_of(BLOCK) {
+                    return None;
+                }
+                let row = 4 * u64::from(self.row_words);
+                let start = self.codes.start + first as u64 * row;
+                let end = match first + count == self.rows.len() {
+                    true => self.codes.end,
+                    false => start + count as u64 * row,
+                };
+                stretch.codes = start..end;
+            }
+            _ => {
+                let sections = &self.sections;
+                stretch.sections =
+                    sections.from_row(&stored, matrix.columns, &matrix.layout, first)?;
+            }
+        }
+        Some(stretch)
+    }
+
     /// Bytes that it takes on the device.
     fn bytes(&self) -> u64 {
         match &self.memory {
@@ -203,6 +236,33 @@ impl DeviceMatrix {
     /// Bytes that it takes on the device.
     pub fn bytes(&self) -> u64 {
         self.chunks.iter().map(Chunk::bytes).sum()
+    }
+
+    /// The rows that lie together.
+    pub(crate) fn chunk_rows(&self) -> Vec<Range<usize>> {
+        self.chunks.iter().map(|chunk| chunk.rows.clone()).collect()
+    }
+
+    /// The most rows that a binding of `limit` bytes holds. Chunks of codes are made no larger than that; floats in a buffer
+    /// of the caller may be.
+    pub(crate) fn most_rows(&self, limit: u64) -> usize {
+        let larger = self.chunks.iter().filter(|chunk| {
+            matches!(chunk.memory, ChunkMemory::Buffer(_))
+                && chunk.codes.end - chunk.codes.start > limit
+        });
+        larger
+            .map(|chunk| (limit / (4 * u64::from(chunk.row_words.max(1)))) as usize)
+            .min()
+            .unwrap_or(usize::MAX)
+    }
+
+    /// Rows that lie together as a chunk, which those of a whole chunk are already. `None` if no binding may begin there.
+    pub(crate) fn stretch(&self, rows: Range<usize>) -> Option<Chunk> {
+        let chunk = self
+            .chunks
+            .iter()
+            .find(|chunk| chunk.rows.start <= rows.start && rows.end <= chunk.rows.end)?;
+        chunk.stretch(self, rows.start - chunk.rows.start, rows.len())
     }
 
     /// Whether any of it lies in a buffer.
@@ -721,7 +781,11 @@ impl Context {
                 limit: max_binding,
             });
         }
-        Ok(low * BLOCK)
+        // Kernels of rows want multiples of 64, where they can be had.
+        Ok(match low {
+            1 => BLOCK,
+            _ => (low - low % 2) * BLOCK,
+        })
     }
 
     /// Reads a matrix back; of a nested one, the numbers that it stands for.
@@ -978,6 +1042,19 @@ impl OutputMatrix {
         self.offset..self.offset + self.rows as u64 * row
     }
 
+    /// Some of its rows as a binding.
+    pub(crate) fn rows_binding(&self, rows: Range<usize>) -> Option<wgpu::BufferBinding<'_>> {
+        let row = self.format.bytes() as u64 * u64::from(self.row_stride);
+        let bytes = self.offset + rows.start as u64 * row..self.offset + rows.end as u64 * row;
+        self.buffer.as_ref().map(|buffer| binding(buffer, &bytes))
+    }
+
+    /// The most rows that a binding of `limit` bytes holds.
+    pub(crate) fn most_rows(&self, limit: u64) -> usize {
+        let row = self.format.bytes() as u64 * u64::from(self.row_stride);
+        (limit / row.max(1)) as usize
+    }
+
     /// The whole of it as a binding; none if it is empty.
     pub(crate) fn binding(&self) -> Option<wgpu::BufferBinding<'_>> {
         let bytes = self.bytes();
@@ -1048,11 +1125,12 @@ impl OutputMatrix {
 }
 
 impl Context {
-    /// An output of zeros.
+    /// An output of zeros. It may be larger than the device's binding limit: products write it piece by piece then. It lies in
+    /// one buffer.
     ///
     /// # Errors
     ///
-    /// [`Error::BindingTooLarge`]; [`Error::OutOfMemory`].
+    /// [`Error::BindingTooLarge`] if it is larger than the device's buffers may be; [`Error::OutOfMemory`].
     pub fn output(
         &self,
         format: OutputFormat,
@@ -1064,19 +1142,19 @@ impl Context {
         let bytes = (rows as u64)
             .saturating_mul(stride as u64)
             .saturating_mul(format.bytes() as u64);
-        let limit = self.inner.caps.max_binding;
-        if bytes > limit {
+        let limit = self.inner.caps.max_buffer;
+        let Some(row_stride) = u32::try_from(stride).ok().filter(|_| bytes <= limit) else {
             return Err(Error::BindingTooLarge {
                 what: "the output",
                 bytes,
                 limit,
             });
-        }
+        };
         Ok(OutputMatrix {
             format,
             rows,
             columns,
-            row_stride: stride as u32,
+            row_stride,
             offset: 0,
             buffer: if bytes == 0 {
                 None

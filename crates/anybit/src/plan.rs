@@ -1,6 +1,7 @@
 //! Which kernel does a problem on a device, in which pieces. Numbers in, numbers out: nothing here touches a GPU.
 
 use std::fmt;
+use std::time::Duration;
 
 use anybit_formats::{
     DeviceLayout, ElementFormat, Encoding, LMul, MatrixFormat, Memory, Nesting, SumLayout, ZeroKind,
@@ -435,6 +436,8 @@ pub struct Candidate {
     pub parts: u32,
     /// The cost model's estimate, in arbitrary units.
     pub cost: f64,
+    /// Rows of X that the cost is of: all, or one where the plan is to be the same for every number of rows.
+    planned_rows: usize,
     l_mul: LMul,
     activation_layout: DeviceLayout,
     weight_layout: DeviceLayout,
@@ -545,36 +548,64 @@ impl Plan {
         gemm_bindings(activation, weight, &whole)
     }
 
-    /// Workgroups for a stretch of `n` rows of W: (tiles along M, tiles along N, grid).
+    /// Workgroups for `batches` products of M rows of X and N rows of W: (tiles along M, tiles along N, grid).
     ///
     /// # Errors
     ///
     /// [`Error::TooLarge`] if even a folded grid does not hold them.
-    pub(crate) fn grid(&self, n: usize) -> Result<(u32, u32, [u32; 3])> {
+    pub(crate) fn grid(&self, batches: usize, m: usize, n: usize) -> Result<(u32, u32, [u32; 3])> {
         let tile = self.candidate.tile;
         let tiles_m = match self.problem.experts {
-            None => (self.problem.m as u64).div_ceil(u64::from(tile.m)),
+            None => (m as u64).div_ceil(u64::from(tile.m)),
             // As rows/experts.wgsl counts them.
             Some(experts) => {
-                let rows = self.problem.m as u64;
+                let rows = m as u64;
                 (rows / u64::from(tile.m) + experts as u64).min(rows)
             }
         };
         let tiles_n = (n as u64).div_ceil(u64::from(tile.n));
-        let [x, y] = fold_grid(tiles_m * tiles_n, self.max_workgroups)?;
-        let batches = (self.problem.batch.count as u64).saturating_mul(self.parts().into());
-        if batches > u64::from(self.max_workgroups) {
+        let [x, y] = fold_grid(tiles_m.saturating_mul(tiles_n), self.max_workgroups)?;
+        let layers = (batches as u64).saturating_mul(self.parts().into());
+        if layers > u64::from(self.max_workgroups) {
             return Err(Error::TooLarge {
                 what: match self.is_split() {
                     false => "the number of batches",
                     true => "the number of batches times that of parts",
                 },
-                value: batches,
+                value: layers,
                 limit: u64::from(self.max_workgroups),
             });
         }
         // fold_grid saw that the product fits, so each factor does.
-        Ok((tiles_m as u32, tiles_n as u32, [x, y, batches as u32]))
+        Ok((tiles_m as u32, tiles_n as u32, [x, y, layers as u32]))
+    }
+
+    /// The most batches of a dispatch.
+    pub(crate) fn most_batches(&self) -> usize {
+        (self.max_workgroups / self.parts().max(1)) as usize
+    }
+
+    /// How long the product takes on a device that is among the slowest of its class: a guess on the safe side, which watchdogs
+    /// are reckoned with by.
+    pub(crate) fn longest(&self, class: DeviceClass) -> Duration {
+        let rows = match self.problem.experts {
+            // Deterministic plans are made for one row.
+            None if self.candidate.planned_rows < self.problem.m => {
+                self.problem.m as f64 / self.candidate.planned_rows.max(1) as f64
+            }
+            _ => 1.0,
+        };
+        let seconds = self.candidate.cost * rows / slowest(class);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+}
+
+/// Multiply-adds of f32 a second, as [`cost`] counts, on devices that are among the slowest: small integrated GPUs, and
+/// software adapters with two threads.
+const fn slowest(class: DeviceClass) -> f64 {
+    match class {
+        DeviceClass::Gpu => 1.0e11,
+        DeviceClass::Software => 1.0e10,
     }
 }
 
@@ -810,8 +841,15 @@ pub(crate) fn plan_of(problem: &Problem, caps: &Caps, candidate: Candidate) -> R
         candidate,
         max_workgroups: caps.max_workgroups,
     };
-    plan.grid(problem.n)?;
+    check_grid(&plan)?;
     Ok(plan)
+}
+
+/// Refuses what has more tiles than even a folded grid. More batches than a grid has layers are several dispatches.
+fn check_grid(plan: &Plan) -> Result<()> {
+    let Problem { m, n, batch, .. } = plan.problem;
+    plan.grid(batch.count.min(plan.most_batches().max(1)), m, n)
+        .map(drop)
 }
 
 fn check_parts(options: &PlanOptions) -> Result<()> {
@@ -1034,6 +1072,7 @@ fn consider(
     };
     Ok(Candidate {
         cost,
+        planned_rows: problem.m,
         specialization,
         engine: row.engine,
         skeleton: row.skeleton,

@@ -1,9 +1,12 @@
 //! A plan bound to its operands: parameters, bind groups and grids, ready to be recorded any number of times.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anybit_formats::{
     AffineFormat, DeviceLayout, ElementFormat, Granularity, MatrixFormat, Memory, PieceLayout,
+    Sections,
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -21,6 +24,7 @@ use crate::plan::{Plan, fold_grid};
 use crate::problem::{OutputFormat, Problem};
 use crate::self_check::Verdict;
 use crate::specialize::{Specialization, centre};
+use crate::stretches::{Cuts, Obstacle, Rows, Stretch};
 
 /// `Operand` of core/operand.wgsl.
 #[repr(C)]
@@ -77,6 +81,7 @@ pub const GEMM_PARAMS_BYTES: usize = size_of::<GemmParams>();
 impl OperandParams {
     pub(crate) fn new(
         format: &MatrixFormat,
+        layout: &DeviceLayout,
         columns: usize,
         chunk: &Chunk,
         batch_rows: usize,
@@ -88,6 +93,9 @@ impl OperandParams {
             *piece = offset;
         }
         // Planes have one distance, which is all that more than four of them need.
+        if layout.pieces == PieceLayout::Planes {
+            pieces = [pieces[0], plane_distance(sections), 0, 0];
+        }
         let mut params = Self {
             pieces,
             rows: chunk.rows.len() as u32,
@@ -130,8 +138,7 @@ impl OperandParams {
                 .iter()
                 .find(|carry| u32::from(carry.bits) == bits)
                 .map_or(0, |carry| carry.offset);
-            // The first plane of 8 begins at 0.
-            self.pieces = [plane(dropped), plane(1), carry, 0];
+            self.pieces = [plane(dropped), plane_distance(sections), carry, 0];
         }
         if output != OutputFormat::I32 && stored.scales().is_some() {
             self.multiplier <<= dropped;
@@ -169,6 +176,14 @@ impl OperandParams {
             }
             _ => {}
         }
+    }
+}
+
+/// Words from one plane to the next.
+fn plane_distance(sections: &Sections) -> u32 {
+    match sections.pieces[..] {
+        [first, second, ..] => second - first,
+        _ => 0,
     }
 }
 
@@ -224,6 +239,32 @@ pub(crate) struct Dispatch {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) group: BoundGroup,
     pub(crate) grid: [u32; 3],
+    /// How long it takes on a slow device, by a guess on the safe side; zero for what is short anywhere.
+    pub(crate) longest: Duration,
+}
+
+impl Dispatch {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        // It is compiled, or `Context::prepare_together` is not done and will return the error.
+        let Ok(pipeline) = self.pipeline.compiled() else {
+            return;
+        };
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &self.group.bind_group, &[]);
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+/// Records dispatches in a compute pass of their own.
+fn encode_dispatches(encoder: &mut wgpu::CommandEncoder, label: &str, dispatches: &[&Dispatch]) {
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+        label: Some(label),
+        timestamp_writes: None,
+    });
+    for dispatch in dispatches {
+        dispatch.encode(&mut pass);
+    }
 }
 
 /// A dispatch of prepared work, taken apart: all that it takes to record it without wgpu, on the same words.
@@ -282,14 +323,7 @@ impl Prepared {
     /// Records the work in a pass of the caller. Nothing is submitted.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {
-            // It is compiled, or `Context::prepare_together` is not done and will return the error.
-            let Ok(pipeline) = dispatch.pipeline.compiled() else {
-                continue;
-            };
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, &dispatch.group.bind_group, &[]);
-            let [x, y, z] = dispatch.grid;
-            pass.dispatch_workgroups(x, y, z);
+            dispatch.encode(pass);
         }
     }
 
@@ -314,8 +348,13 @@ impl Context {
     ///
     /// [`Error::ShapeMismatch`], [`Error::FormatMismatch`], [`Error::LayoutMismatch`], [`Error::OutputMismatch`] for
     /// [`Error::NestingMismatch`] and [`Error::Nested`] for operands that are not the plan's; [`Error::Aliased`] if the output is also an input;
-    /// [`Error::BindingTooLarge`] for activations over the binding limit; [`Error::Unchecked`] for a kernel that is yet to pass a
-    /// self-check; [`Error::Pipeline`].
+    /// [`Error::BindingTooLarge`] and [`Error::TooLarge`] for what is over the device's limits and cannot be cut: 32 rows of an
+    /// operand or of the output, or batches of which no binding can begin at one; [`Error::Unchecked`] for a kernel that is yet
+    /// to pass a self-check; [`Error::Pipeline`].
+    ///
+    /// Operands and outputs over the binding limit are otherwise cut by rows, as are products that a slow device would work at
+    /// for longer than a driver's watchdog waits ([`with_longest_dispatch`](Self::with_longest_dispatch)): the work is then
+    /// several dispatches, and every number the same.
     pub fn prepare(&self, plan: &Plan, operands: Operands<'_>) -> Result<Prepared> {
         self.prepare_with(plan, operands, &Epilogue::default())
     }
@@ -430,45 +469,25 @@ impl Context {
         } else {
             (&activation.chunks[..], &weight.chunks[..])
         };
-        let Some(activation_chunk) = activation_chunks.first() else {
+        if activation_chunks.is_empty() {
             return Ok(Prepared::new(plan.id(), Vec::new()));
-        };
-        let limit = self.inner.caps.max_binding;
-        if activation_chunks.len() > 1 {
-            return Err(Error::BindingTooLarge {
-                what: "the activations",
-                bytes: activation.bytes(),
-                limit,
-            });
         }
-        let output_bytes = output.bytes();
-        if output_bytes.end - output_bytes.start > limit {
-            return Err(Error::BindingTooLarge {
-                what: "the output",
-                bytes: output_bytes.end - output_bytes.start,
-                limit,
-            });
-        }
-        let batched = problem.batch.count > 1 && !problem.batch.broadcast_weight;
-        if weight_chunks.len() > 1 && (batched || problem.experts.is_some()) {
-            return Err(Error::BindingTooLarge {
-                what: if batched {
-                    "the batched weights"
-                } else {
-                    "the weights of all experts"
-                },
-                bytes: weight.bytes(),
-                limit,
-            });
-        }
+        let stretches = self.stretches(plan, operands, [activation_chunks, weight_chunks])?;
+        // Of an operand without columns, all rows are alike.
+        let rows_of =
+            |matrix: &DeviceMatrix, chunks: &[Chunk], rows: Range<usize>| match (problem.k, chunks)
+            {
+                (0, [empty]) => Some(empty.clone()),
+                _ => matrix.stretch(rows),
+            };
 
         // A split product goes by way of its parts, which lie as an output of whole vectors a row would.
+        let size = part_bytes(problem, plan.parts());
         let scratch = match plan.is_split() {
-            true => Some(self.scratch("parts of K", part_bytes(problem, plan.parts()))?),
+            true => Some(self.scratch("parts of K", size)?),
             false => None,
         };
         let parts = scratch.as_ref().map(|(buffer, life)| {
-            let size = part_bytes(problem, plan.parts());
             let binding = wgpu::BufferBinding {
                 buffer,
                 offset: 0,
@@ -476,16 +495,6 @@ impl Context {
             };
             (wgpu::BindingResource::Buffer(binding), [0, size], life)
         });
-        let outputs: Vec<BoundOperand<'_>> = [Some(output), epilogue.residual]
-            .into_iter()
-            .flatten()
-            .filter_map(|output| {
-                let binding = output.binding()?;
-                let size = binding.size.map_or(0, wgpu::BufferSize::get);
-                let place = [binding.offset, size];
-                Some((wgpu::BindingResource::Buffer(binding), place, &output.life))
-            })
-            .collect();
         let output_row = match &parts {
             None => output.row_stride,
             Some(_) => (problem.n as u32).next_multiple_of(4),
@@ -494,56 +503,91 @@ impl Context {
         let pipeline = self.pipeline(plan.specialization(), &plan.bindings())?;
         let centre = |element| centre(plan.engine(), element);
         let batch_rows = |rows: usize, broadcast: bool| if broadcast { 0 } else { rows };
+        let batch = problem.batch;
+        let [activation_rows, weight_rows] = [
+            batch_rows(problem.m, batch.broadcast_activation),
+            batch_rows(problem.n, batch.broadcast_weight),
+        ];
+        // With experts, all rows of W are bound, whichever of them a row of X meets.
+        let experts = problem.experts.unwrap_or(1);
+        let limit = self.inner.caps.max_binding;
+        let whole = plan.longest(self.inner.caps.class);
+        let outputs = problem.batch.count as f64 * problem.m as f64 * problem.n as f64;
         let mut dispatches = Vec::new();
-        for chunk in weight_chunks {
-            let n = if weight_chunks.len() == 1 {
-                problem.n
-            } else {
-                chunk.rows.len()
+        let mut following = stretches.iter().peekable();
+        while let Some(stretch) = following.next() {
+            let Stretch { batches, m, n } = stretch;
+            let rows = |of_batch: usize, within: &Range<usize>| {
+                let last = batches.end.saturating_sub(1);
+                batches.start * of_batch + within.start..last * of_batch + within.end
             };
-            let (tiles_m, tiles_n, grid) = plan.grid(n)?;
+            let x_rows = rows(activation_rows, m);
+            let w_rows = match problem.experts {
+                None => rows(weight_rows, n),
+                Some(_) => 0..problem.n * experts,
+            };
+            // Every stretch was cut so that a binding may begin there.
+            let cannot_begin = |what, matrix: &DeviceMatrix| Error::BindingTooLarge {
+                what,
+                bytes: matrix.bytes(),
+                limit,
+            };
+            let activation_chunk = rows_of(activation, activation_chunks, x_rows)
+                .ok_or_else(|| cannot_begin("the activations", activation))?;
+            let weight_chunk = rows_of(weight, weight_chunks, w_rows)
+                .ok_or_else(|| cannot_begin("the weights", weight))?;
+            let (tiles_m, tiles_n, grid) = plan.grid(batches.len(), m.len(), n.len())?;
             let mut weight_params = OperandParams::new(
                 &problem.weight,
+                &weight.layout,
                 problem.k,
-                chunk,
-                batch_rows(problem.n, problem.batch.broadcast_weight),
+                &weight_chunk,
+                weight_rows,
                 centre,
             );
-            weight_params.nest(weight, chunk, problem.output);
+            weight_params.nest(weight, &weight_chunk, problem.output);
             let params = GemmParams {
-                m: problem.m as u32,
-                n: n as u32,
+                m: m.len() as u32,
+                n: n.len() as u32,
                 k: problem.k as u32,
                 tiles_m,
                 tiles_n,
                 grid_x: grid[0],
-                output_offset: if weight_chunks.len() == 1 {
-                    0
-                } else {
-                    chunk.rows.start as u32
-                },
+                output_offset: n.start as u32,
                 output_row,
-                output_batch: (problem.m as u32).wrapping_mul(output_row),
+                output_batch: (m.len() as u32).wrapping_mul(output_row),
                 fold: fold(plan),
                 experts: problem.experts.unwrap_or(0) as u32,
                 parts: plan.parts(),
                 activation: OperandParams::new(
                     &problem.activation,
+                    &activation.layout,
                     problem.k,
-                    activation_chunk,
-                    batch_rows(problem.m, problem.batch.broadcast_activation),
+                    &activation_chunk,
+                    activation_rows,
                     centre,
                 ),
                 weight: weight_params,
             };
             let mut operands = Vec::with_capacity(7);
-            for chunk in [activation_chunk, chunk] {
+            for chunk in [&activation_chunk, &weight_chunk] {
                 let places = chunk.places();
                 let resources = chunk.resources().into_iter().zip(places);
                 operands.extend(resources.map(|(resource, place)| (resource, place, &chunk.life)));
             }
+            let outputs_of = rows(problem.m, m);
+            let bound: Vec<BoundOperand<'_>> = [Some(output), epilogue.residual]
+                .into_iter()
+                .flatten()
+                .filter_map(|output| {
+                    let binding = output.rows_binding(outputs_of.clone())?;
+                    let size = binding.size.map_or(0, wgpu::BufferSize::get);
+                    let place = [binding.offset, size];
+                    Some((wgpu::BindingResource::Buffer(binding), place, &output.life))
+                })
+                .collect();
             match &parts {
-                None => operands.extend(outputs.iter().cloned()),
+                None => operands.extend(bound.iter().cloned()),
                 Some(parts) => operands.push(parts.clone()),
             }
             operands.extend(offsets.map(|offsets| {
@@ -556,6 +600,7 @@ impl Context {
                     offsets.life(),
                 )
             }));
+            let share = (batches.len() * m.len()) as f64 * n.len() as f64 / outputs;
             dispatches.push(Dispatch {
                 pipeline: Arc::clone(&pipeline),
                 group: self.kept_bind_group(
@@ -565,30 +610,141 @@ impl Context {
                     &operands,
                 )?,
                 grid,
+                longest: whole.mul_f64(share.clamp(0.0, 1.0)),
             });
-        }
-        if let Some(parts) = parts {
-            let operands: Vec<_> = std::iter::once(parts).chain(outputs).collect();
-            dispatches.push(self.add_parts(plan, output.row_stride, &operands)?);
+            // The parts of some rows are added up before those of others take their place.
+            let last = following
+                .peek()
+                .is_none_or(|next| (&next.batches, &next.m) != (batches, m));
+            if let Some(parts) = parts.as_ref().filter(|_| last) {
+                let operands: Vec<_> = std::iter::once(parts.clone()).chain(bound).collect();
+                let sums = self.add_parts(plan, stretch, output.row_stride, &operands)?;
+                dispatches.push(sums);
+            }
         }
         Ok(Prepared::new(plan.id(), dispatches))
+    }
+
+    /// How the product is cut into dispatches.
+    fn stretches(
+        &self,
+        plan: &Plan,
+        Operands {
+            activation,
+            weight,
+            output,
+        }: Operands<'_>,
+        [activation_chunks, weight_chunks]: [&[Chunk]; 2],
+    ) -> Result<Vec<Stretch>> {
+        let problem = plan.problem();
+        let batch = problem.batch;
+        let limit = self.inner.caps.max_binding;
+        let one_piece = problem.experts.is_some();
+        let rows = |chunks: &[Chunk]| -> Vec<Range<usize>> {
+            chunks.iter().map(|chunk| chunk.rows.clone()).collect()
+        };
+        let mut x = rows(activation_chunks);
+        let mut w = rows(weight_chunks);
+        let mut of_batch = [
+            if batch.broadcast_activation {
+                0
+            } else {
+                problem.m
+            },
+            if batch.broadcast_weight { 0 } else { problem.n },
+        ];
+        if problem.k == 0 {
+            // Every row is the same empty one.
+            [x, w] = [problem.m, problem.n].map(|rows| std::iter::once(0..rows).collect());
+            of_batch = [0, 0];
+        }
+        let longest = match self.longest_dispatch() {
+            // Parts of K are for few outputs.
+            Some(longest) if !plan.is_split() && !one_piece => longest.as_secs_f64(),
+            _ => f64::INFINITY,
+        };
+        let outputs = batch.count as f64 * problem.m as f64 * problem.n as f64;
+        let whole = plan.longest(self.inner.caps.class).as_secs_f64();
+        let too_large = |obstacle| {
+            let (what, bytes) = match obstacle {
+                Obstacle::Activation => ("the activations", activation.bytes()),
+                Obstacle::Weight if one_piece => ("the weights of all experts", weight.bytes()),
+                Obstacle::Weight if batch.count > 1 => ("the batched weights", weight.bytes()),
+                Obstacle::Weight => ("the weights", weight.bytes()),
+                Obstacle::Output => {
+                    let bytes = output.bytes();
+                    ("the output", bytes.end - bytes.start)
+                }
+                Obstacle::Batches => {
+                    return Error::TooLarge {
+                        what: "the number of batches",
+                        value: batch.count as u64,
+                        limit: plan.most_batches() as u64,
+                    };
+                }
+            };
+            Error::BindingTooLarge { what, bytes, limit }
+        };
+        if one_piece {
+            let obstacles = [
+                (
+                    Obstacle::Activation,
+                    x.len() > 1 || activation.most_rows(limit) < problem.m,
+                ),
+                (
+                    Obstacle::Weight,
+                    w.len() > 1 || weight.most_rows(limit) < weight.rows,
+                ),
+                (Obstacle::Output, output.most_rows(limit) < problem.m),
+            ];
+            return match obstacles.into_iter().find(|(_, stands)| *stands) {
+                Some((obstacle, _)) => Err(too_large(obstacle)),
+                None => Ok(vec![Stretch {
+                    batches: 0..1,
+                    m: 0..problem.m,
+                    n: 0..problem.n,
+                }]),
+            };
+        }
+        let cuts = Cuts {
+            activation: Rows {
+                chunks: &x,
+                of_batch: of_batch[0],
+                most: activation.most_rows(limit),
+            },
+            weight: Rows {
+                chunks: &w,
+                of_batch: of_batch[1],
+                most: weight.most_rows(limit),
+            },
+            output_rows: output.most_rows(limit),
+            batches: plan.most_batches(),
+            outputs: match whole > 0.0 {
+                true => longest / whole * outputs,
+                false => f64::INFINITY,
+            },
+        };
+        cuts.stretches(batch.count, problem.m, problem.n)
+            .map_err(too_large)
     }
 
     /// The dispatch that adds the parts of a split product up.
     fn add_parts(
         &self,
         plan: &Plan,
+        stretch: &Stretch,
         output_row: u32,
         operands: &[BoundOperand<'_>],
     ) -> Result<Dispatch> {
         let problem = plan.problem();
+        let rows = stretch.m.len();
         let (specialization, bindings) = plan.add_parts();
         let pipeline = self.pipeline(&specialization, &bindings)?;
         let vectors = problem.n.div_ceil(4);
-        let workgroups = (problem.m as u64 * vectors as u64).div_ceil(parts::WORKGROUP.into());
+        let workgroups = (rows as u64 * vectors as u64).div_ceil(parts::WORKGROUP.into());
         let [x, y] = fold_grid(workgroups, self.inner.caps.max_workgroups)?;
         let params = AddPartsParams {
-            rows: problem.m as u32,
+            rows: rows as u32,
             columns: problem.n as u32,
             parts: plan.parts(),
             vectors: vectors as u32,
@@ -600,7 +756,8 @@ impl Context {
         Ok(Dispatch {
             group: self.kept_bind_group(&pipeline, &specialization, params, operands)?,
             pipeline,
-            grid: [x, y, problem.batch.count as u32],
+            grid: [x, y, stretch.batches.len() as u32],
+            longest: Duration::ZERO,
         })
     }
 
@@ -617,7 +774,7 @@ impl Context {
                     ChunkMemory::TextureCodes(Box::new((texture()?, buffer()?)))
                 }
             },
-            sections: anybit_formats::Sections {
+            sections: Sections {
                 codes_words: 64,
                 side_words: 64,
                 ..Default::default()
@@ -662,6 +819,7 @@ impl Context {
             pipeline: Arc::clone(pipeline),
             group: self.bind_group(pipeline, specialization, params, bindings)?,
             grid,
+            longest: Duration::ZERO,
         })
     }
 
@@ -743,18 +901,38 @@ impl Context {
 
     /// Records several pieces of work in order, submits them, and leaves the output to be read.
     ///
+    /// What takes long is several submissions: see [`with_longest_dispatch`](Self::with_longest_dispatch).
+    ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`]; [`Error::DeviceLost`].
     pub fn submit_and_read(
         &self,
         prepared: &[&Prepared],
         output: &OutputMatrix,
     ) -> Result<PendingRead> {
-        self.submit(|encoder| {
-            for work in prepared {
-                work.encode_pass(encoder);
+        let mut waiting = Vec::new();
+        let mut total = Duration::ZERO;
+        for &work in prepared {
+            for dispatch in &work.dispatches {
+                let long = self
+                    .longest_dispatch()
+                    .is_some_and(|longest| total + dispatch.longest > longest);
+                if long && total > Duration::ZERO {
+                    self.submit(|encoder| {
+                        encode_dispatches(encoder, work.id(), &waiting);
+                        Ok(())
+                    })?;
+                    waiting.clear();
+                    total = Duration::ZERO;
+                }
+                total = total.saturating_add(dispatch.longest);
+                waiting.push(dispatch);
             }
+        }
+        let label = prepared.last().map_or("work", |work| work.id());
+        self.submit(|encoder| {
+            encode_dispatches(encoder, label, &waiting);
             self.encode_read(encoder, output)
         })
     }

@@ -21,6 +21,7 @@ use crate::specialize::{
     SMALL_CODEBOOK_BITS, ShaderKey, Specialization, group_of, has_whole_texels, l_mul_constants,
     memory_modules, memory_name, operand, piece_constants,
 };
+use crate::stretches::row_stretches;
 
 pub(crate) const WORKGROUP: u32 = 64;
 
@@ -67,7 +68,7 @@ struct QuantizeParams {
     seed: u32,
     up: u32,
     epsilon: f32,
-    padding: u32,
+    rows_before: u32,
     output: OperandParams,
 }
 
@@ -542,83 +543,120 @@ impl Context {
             });
         }
         let id = plan.specialization.id.clone();
-        let (chunk, target) = match (&input.chunks[..], &output.chunks[..]) {
-            ([], _) | (_, []) => {
-                return Ok(PreparedQuantize {
-                    work: Prepared::new(id, Vec::new()),
-                    inverses: None,
-                });
-            }
-            ([chunk], [target]) => (chunk, target),
-            _ => {
-                return Err(Error::BindingTooLarge {
-                    what: "the values to quantise",
-                    bytes: input.bytes().max(output.bytes()),
-                    limit: self.inner.caps.max_binding,
-                });
-            }
-        };
-        let [values, _] = chunk.bindings("the values to quantise")?;
-        let [codes, side] = target.written("the quantised matrix")?;
-        if target.buffer() == Some(values.buffer) {
+        if input.chunks.is_empty() || output.chunks.is_empty() {
+            return Ok(PreparedQuantize {
+                work: Prepared::new(id, Vec::new()),
+                inverses: None,
+            });
+        }
+        if input
+            .chunks
+            .iter()
+            .any(|chunk| chunk.buffer().is_some_and(|buffer| output.is_in(buffer)))
+        {
             return Err(Error::Aliased {
                 what: "the values to quantise",
             });
         }
-        source.check_apart(target.buffer())?;
+        for target in &output.chunks {
+            source.check_apart(target.buffer())?;
+        }
+        let limit = self.inner.caps.max_binding;
+        let scales = output.format.scale_count(output.rows, output.columns) as u64;
+        let row_scales = scales / output.rows.max(1) as u64;
+        let most = match usize::try_from(limit / (4 * row_scales).max(1)) {
+            Ok(most) => most.min(input.most_rows(limit)),
+            Err(_) => input.most_rows(limit),
+        };
+        let too_large = || Error::BindingTooLarge {
+            what: "the values to quantise",
+            bytes: input.bytes().max(output.bytes()),
+            limit,
+        };
+        let stretches = row_stretches(shape.0, &[&input.chunk_rows(), &output.chunk_rows()], most)
+            .ok_or_else(too_large)?;
         let weight = source.weight_binding()?;
         let mut layout = quantize_bindings(output.layout.memory).to_vec();
         layout.extend(weight.iter().map(|_| Binding::Read));
         let pipeline = self.pipeline(&plan.specialization, &layout)?;
-        let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
-        let rule = Rule::new(&output.format);
-        let params = QuantizeParams {
-            rows: shape.0 as u32,
-            columns: shape.1 as u32,
-            grid_x: x,
-            input_offset: 0,
-            input_row: chunk.row_words,
-            statistic: rule.statistic as u32,
-            sign: u32::from(rule.sign),
-            max_code: u32::from(rule.max_code),
-            divisor: rule.divisor,
-            smallest: rule.smallest,
-            add: rule.add,
-            factor: rule.factor,
-            low: rule.low,
-            high: rule.high,
-            offset: rule.offset,
-            nan_code: u32::from(rule.nan_code),
-            ends: rule.ends,
-            order: rule.order,
-            seed: match options.rounding {
-                Rounding::Stochastic { seed } => seed,
-                _ => 0,
-            },
-            up: source.up(),
-            epsilon: source.epsilon(),
-            padding: 0,
-            output: OperandParams::new(&output.format, output.columns, target, 0, |_| 0),
-        };
-        let scales = output.format.scale_count(output.rows, output.columns) as u64;
         let inverses = self.buffer("inverse scales", 4 * scales.max(1), STORAGE)?;
-        let mut bindings = vec![
-            wgpu::BindingResource::Buffer(values),
-            codes,
-            side,
-            inverses.as_entire_binding(),
-        ];
-        bindings.extend(weight.map(wgpu::BindingResource::Buffer));
-        let dispatch = self.dispatch_resources(
-            &pipeline,
-            &plan.specialization,
-            &layout,
-            bytemuck::bytes_of(&params),
-            &bindings,
-            [x, y, 1],
-        )?;
+        let rule = Rule::new(&output.format);
+        let mut dispatches = Vec::with_capacity(stretches.len());
+        for rows in stretches {
+            let plan = quantize_plan(
+                self.caps(),
+                &output.format,
+                &output.layout,
+                options,
+                source.kind(),
+                rows.len(),
+                shape.1,
+            )?;
+            let chunk = input.stretch(rows.clone()).ok_or_else(too_large)?;
+            let target = output.stretch(rows.clone()).ok_or_else(too_large)?;
+            let [values, _] = chunk.bindings("the values to quantise")?;
+            let [codes, side] = target.written("the quantised matrix")?;
+            let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
+            let params = QuantizeParams {
+                rows: rows.len() as u32,
+                columns: shape.1 as u32,
+                grid_x: x,
+                input_offset: 0,
+                input_row: chunk.row_words,
+                statistic: rule.statistic as u32,
+                sign: u32::from(rule.sign),
+                max_code: u32::from(rule.max_code),
+                divisor: rule.divisor,
+                smallest: rule.smallest,
+                add: rule.add,
+                factor: rule.factor,
+                low: rule.low,
+                high: rule.high,
+                offset: rule.offset,
+                nan_code: u32::from(rule.nan_code),
+                ends: rule.ends,
+                order: rule.order,
+                seed: match options.rounding {
+                    Rounding::Stochastic { seed } => seed,
+                    _ => 0,
+                },
+                up: source.up(),
+                epsilon: source.epsilon(),
+                rows_before: rows.start as u32,
+                output: OperandParams::new(
+                    &output.format,
+                    &output.layout,
+                    output.columns,
+                    &target,
+                    0,
+                    |_| 0,
+                ),
+            };
+            // Of rows that begin at a multiple of 64, they do at a multiple of 256 bytes.
+            let row = 4 * row_scales;
+            let of_rows = wgpu::BufferBinding {
+                buffer: &inverses,
+                offset: rows.start as u64 * row,
+                size: wgpu::BufferSize::new((rows.len() as u64 * row).max(4)),
+            };
+            let mut bindings = vec![
+                wgpu::BindingResource::Buffer(values),
+                codes,
+                side,
+                wgpu::BindingResource::Buffer(of_rows),
+            ];
+            bindings.extend(weight.clone().map(wgpu::BindingResource::Buffer));
+            dispatches.push(self.dispatch_resources(
+                &pipeline,
+                &plan.specialization,
+                &layout,
+                bytemuck::bytes_of(&params),
+                &bindings,
+                [x, y, 1],
+            )?);
+        }
         Ok(PreparedQuantize {
-            work: Prepared::new(id, vec![dispatch]),
+            work: Prepared::new(id, dispatches),
             inverses: Some(inverses),
         })
     }
@@ -652,20 +690,37 @@ impl Context {
         }
         let layout = decode_bindings(matrix.layout.memory);
         let pipeline = self.pipeline(&specialization, &layout)?;
-        let bytes = output.bytes();
-        let mut dispatches = Vec::new();
-        for chunk in &matrix.chunks {
+        let limit = self.inner.caps.max_binding;
+        let too_large = || Error::BindingTooLarge {
+            what: "the decoded matrix",
+            bytes: output.bytes().end - output.bytes().start,
+            limit,
+        };
+        let most = output.most_rows(limit).min(matrix.most_rows(limit));
+        let stretches =
+            row_stretches(matrix.rows, &[&matrix.chunk_rows()], most).ok_or_else(too_large)?;
+        let mut dispatches = Vec::with_capacity(stretches.len());
+        for rows in stretches {
+            let chunk = matrix.stretch(rows.clone()).ok_or_else(too_large)?;
+            let target = output.rows_binding(rows.clone()).ok_or_else(too_large)?;
             let vectors = matrix.columns.div_ceil(4) as u64;
-            let workgroups = (chunk.rows.len() as u64 * vectors).div_ceil(u64::from(WORKGROUP));
+            let workgroups = (rows.len() as u64 * vectors).div_ceil(u64::from(WORKGROUP));
             let [x, y] = fold_grid(workgroups, self.inner.caps.max_workgroups)?;
             let params = DecodeParams {
-                rows: chunk.rows.len() as u32,
+                rows: rows.len() as u32,
                 columns: matrix.columns as u32,
                 grid_x: x,
-                output_offset: chunk.rows.start as u32 * output.row_stride,
+                output_offset: 0,
                 output_row: output.row_stride,
                 padding: [0; 3],
-                operand: OperandParams::new(&matrix.format, matrix.columns, chunk, 0, |_| 0),
+                operand: OperandParams::new(
+                    &matrix.format,
+                    &matrix.layout,
+                    matrix.columns,
+                    &chunk,
+                    0,
+                    |_| 0,
+                ),
             };
             let [codes, side] = chunk.resources();
             dispatches.push(self.dispatch_resources(
@@ -673,15 +728,7 @@ impl Context {
                 &specialization,
                 &layout,
                 bytemuck::bytes_of(&params),
-                &[
-                    codes,
-                    side,
-                    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset: bytes.start,
-                        size: wgpu::BufferSize::new(bytes.end - bytes.start),
-                    }),
-                ],
+                &[codes, side, wgpu::BindingResource::Buffer(target)],
                 [x, y, 1],
             )?);
         }

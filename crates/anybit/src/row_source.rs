@@ -14,6 +14,7 @@ use crate::prepare::Prepared;
 use crate::problem::OutputFormat;
 use crate::row_kernels::{ROW_MEMORY, row_workgroup};
 use crate::specialize::{ShaderKey, Specialization};
+use crate::stretches::row_stretches;
 
 /// `WriteParams` of kernel/write_rows.wgsl.
 #[repr(C)]
@@ -280,50 +281,56 @@ impl Context {
         if let Some(residual) = residual {
             output.check_like("the residual", residual)?;
         }
-        let chunk = match (&input.chunks[..], output.binding()) {
-            ([], _) | (_, None) => return Ok(Prepared::new(specialization.id, Vec::new())),
-            ([chunk], _) => chunk,
-            _ => {
-                return Err(Error::BindingTooLarge {
-                    what: "the rows",
-                    bytes: input.bytes(),
-                    limit: self.inner.caps.max_binding,
-                });
-            }
+        let Some(buffer) = output.buffer.as_ref().filter(|_| !input.chunks.is_empty()) else {
+            return Ok(Prepared::new(specialization.id, Vec::new()));
         };
-        let [rows, _] = chunk.bindings("the rows")?;
-        if Some(rows.buffer) == output.buffer.as_ref() {
+        if input.is_in(buffer) {
             return Err(Error::Aliased { what: "the rows" });
         }
-        source.check_apart(output.buffer.as_ref())?;
-        let [x, y] = fold_grid(shape.0 as u64, self.inner.caps.max_workgroups)?;
-        let params = WriteParams {
-            rows: shape.0 as u32,
-            columns: shape.1 as u32,
-            grid_x: x,
-            input_row: chunk.row_words,
-            output_row: output.row_stride,
-            residual_row: output.row_stride,
-            up: source.up(),
-            epsilon: source.epsilon(),
+        source.check_apart(Some(buffer))?;
+        let limit = self.inner.caps.max_binding;
+        let too_large = || Error::BindingTooLarge {
+            what: "the rows",
+            bytes: input.bytes(),
+            limit,
         };
+        let most = input.most_rows(limit).min(output.most_rows(limit));
+        let stretches =
+            row_stretches(shape.0, &[&input.chunk_rows()], most).ok_or_else(too_large)?;
+        let weight = source.weight_binding()?;
         let mut layout = vec![Binding::Uniform, Binding::Read, Binding::Write];
-        let mut bindings = vec![rows];
-        bindings.extend(output.binding());
-        for extra in [
-            source.weight_binding()?,
-            residual.and_then(OutputMatrix::binding),
-        ] {
-            layout.extend(extra.as_ref().map(|_| Binding::Read));
-            bindings.extend(extra);
+        let extra = usize::from(weight.is_some()) + usize::from(residual.is_some());
+        layout.extend([Binding::Read; 2].into_iter().take(extra));
+        let pipeline = self.pipeline(&specialization, &layout)?;
+        let mut dispatches = Vec::with_capacity(stretches.len());
+        for rows in stretches {
+            let chunk = input.stretch(rows.clone()).ok_or_else(too_large)?;
+            let [values, _] = chunk.bindings("the rows")?;
+            let [x, y] = fold_grid(rows.len() as u64, self.inner.caps.max_workgroups)?;
+            let params = WriteParams {
+                rows: rows.len() as u32,
+                columns: shape.1 as u32,
+                grid_x: x,
+                input_row: chunk.row_words,
+                output_row: output.row_stride,
+                residual_row: output.row_stride,
+                up: source.up(),
+                epsilon: source.epsilon(),
+            };
+            let mut bindings = vec![values];
+            bindings.extend(output.rows_binding(rows.clone()));
+            bindings.extend(weight.clone());
+            bindings.extend(residual.and_then(|residual| residual.rows_binding(rows)));
+            dispatches.push(self.dispatch(
+                &pipeline,
+                &specialization,
+                &layout,
+                bytemuck::bytes_of(&params),
+                &bindings,
+                [x, y, 1],
+            )?);
         }
-        self.kernel(
-            specialization,
-            &layout,
-            bytemuck::bytes_of(&params),
-            &bindings,
-            [x, y, 1],
-        )
+        Ok(Prepared::new(specialization.id, dispatches))
     }
 
     /// One dispatch of a row kernel.

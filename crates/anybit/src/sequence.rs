@@ -394,7 +394,14 @@ impl Context {
                 first: chunk.rows.start as u32,
                 factor,
                 padding: [0; 2],
-                operand: OperandParams::new(&matrix.format, matrix.columns, chunk, 0, |_| 0),
+                operand: OperandParams::new(
+                    &matrix.format,
+                    &matrix.layout,
+                    matrix.columns,
+                    chunk,
+                    0,
+                    |_| 0,
+                ),
             };
             let [codes, side] = chunk.resources();
             dispatches.push(self.dispatch_resources(

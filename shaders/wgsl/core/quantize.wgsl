@@ -40,7 +40,8 @@ struct QuantizeParams {
     // Of a gated source: columns from `gate` to `up`. Of RMSNorm: what is added to the mean square.
     up: u32,
     epsilon: f32,
-    padding_0: u32,
+    // Rows of the matrix before these.
+    rows_before: u32,
     output: Operand,
 }
 
@@ -146,7 +147,7 @@ fn quantize_random(row: u32, i: u32) -> vec4<u32> {
         return vec4<u32>(0u);
     }
     let column = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
-    return round_random_at(params.seed, row, params.columns, column);
+    return round_random_at(params.seed, params.rows_before + row, params.columns, column);
 }
 
 // The codes of values 4i .. 4i + 3 of a row, one a byte; 0 past the end of the row.

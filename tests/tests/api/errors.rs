@@ -515,7 +515,8 @@ fn sizes_past_what_can_be_addressed_are_refused() {
         ..Batch::ONE
     };
     let problem = Problem::new((1, 4, 4), MatrixFormat::F32, MatrixFormat::F32).with_batch(batch);
-    assert_error!(context.plan(&problem), Error::TooLarge { .. });
+    // More than a grid has layers are several dispatches.
+    assert!(context.plan(&problem).is_ok());
     assert_error!(
         context.output(OutputFormat::F32, 1 << 20, 1 << 20),
         Error::BindingTooLarge { .. }

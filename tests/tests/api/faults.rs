@@ -3,7 +3,9 @@
 use std::thread;
 
 use anybit::formats::MatrixFormat;
-use anybit::{Context, Error, Operands, OutputFormat, Problem, Values, wgpu};
+use anybit::{
+    Context, Error, Operands, OutputFormat, Plan, PlanOptions, Problem, Skeleton, Values, wgpu,
+};
 use anybit_reference::exact;
 use anybit_tests::adapter::{self, describe, skip};
 use anybit_tests::compare;
@@ -232,5 +234,61 @@ fn a_new_context_works_after_a_lost_one() {
             .with_adapter(name);
         let context = Context::request_blocking(&options).expect("the adapter is still there");
         assert_eq!(multiplied(&context).expect("a product"), before);
+    }
+}
+
+/// A plan that was made for another device, and matrices that lie on one.
+#[test]
+fn plans_and_matrices_of_another_device_are_refused() {
+    for adapter in adapter::selected("plans_and_matrices_of_another_device_are_refused") {
+        let rich = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+        let limits = wgpu::Limits::default().or_worse_values_from(&adapter.limits());
+        let poor = rig::device(&adapter, wgpu::Features::empty(), limits);
+        let (m, n, k) = (16, 256, 128);
+        let problem = Problem::new((m, n, k), format("i8"), format("i4"));
+        let problem = problem.with_output(OutputFormat::I32);
+        let mut random = Random::new(9);
+        let x = operand(&problem.activation, (m, k), Fill::Random, &mut random);
+        let w = operand(&problem.weight, (n, k), Fill::Random, &mut random);
+        let prepare = |plan: &Plan, [of_x, of_w, of_y, here]: [&Context; 4]| -> Result<_, Error> {
+            let activation = of_x.upload(&x, &plan.activation_layout())?;
+            let weight = of_w.upload(&w, &plan.weight_layout())?;
+            let output = of_y.output(OutputFormat::I32, m, n)?;
+            let operands = Operands {
+                activation: &activation,
+                weight: &weight,
+                output: &output,
+            };
+            here.prepare(plan, operands).map(drop)
+        };
+        let what = describe(&adapter);
+        // A kernel of subgroups, where only one of the devices has them.
+        let mut options = PlanOptions::default();
+        options.skeleton = Some(Skeleton::Subgroup);
+        match rich.plan_with(&problem, &options) {
+            Ok(plan) => {
+                let refused = prepare(&plan, [&poor; 4]);
+                assert!(
+                    matches!(refused, Err(Error::Pipeline { .. })),
+                    "{what}: {refused:?}"
+                );
+            }
+            Err(error) => skip(
+                "plans_and_matrices_of_another_device_are_refused",
+                &error.to_string(),
+            ),
+        }
+        // Matrices of one device in the work of the other.
+        let plan = poor.plan(&problem).expect("a plan");
+        for place in 0..3 {
+            let mut contexts = [&poor; 4];
+            contexts[place] = &rich;
+            let refused = prepare(&plan, contexts);
+            assert!(refused.is_err(), "{what}: operand {place} was taken");
+        }
+        // Neither has come to harm.
+        for context in [&rich, &poor] {
+            product(context, (5, 40, 70), 3).unwrap_or_else(|wrong| panic!("{what}: {wrong}"));
+        }
     }
 }

@@ -8,6 +8,7 @@ mod decode;
 mod exact;
 mod experts;
 mod l_mul;
+mod limits;
 mod model_mutation;
 mod mutation;
 mod nested;

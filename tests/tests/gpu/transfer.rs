@@ -1,6 +1,6 @@
 //! Upload and download, and matrices that do not fit one binding.
 
-use anybit::{Context, Error, Operands, OutputFormat, PlanOptions, Problem, Values, wgpu};
+use anybit::{Batch, Context, Error, Operands, OutputFormat, PlanOptions, Problem, Values, wgpu};
 use anybit_formats::{DeviceLayout, FORMATS, MatrixFormat, Memory, PieceLayout, SumLayout};
 use anybit_reference::exact;
 use anybit_tests::compare;
@@ -233,39 +233,54 @@ fn operands_over_the_binding_limit_are_refused() {
             )
         };
 
-        // Activations.
-        let problem = Problem::new((300, 8, 64), f32_format, f32_format);
-        let refused = (|| {
-            let plan = context.plan(&problem)?;
-            let activation = context.upload(&matrix(300, 64), &plan.activation_layout())?;
-            let weight = context.upload(&matrix(8, 64), &plan.weight_layout())?;
-            let output = context.output(OutputFormat::F32, 300, 8)?;
+        // Activations of batches that no binding may begin at.
+        let product = |problem: &Problem| -> Result<(), Error> {
+            let plan = context.plan(problem)?;
+            let x = matrix(problem.activation_rows(), problem.k);
+            let w = matrix(problem.weight_rows(), problem.k);
+            let activation = context.upload(&x, &plan.activation_layout())?;
+            let weight = context.upload(&w, &plan.weight_layout())?;
+            let output = context.output(OutputFormat::F32, problem.output_rows(), problem.n)?;
             let operands = Operands {
                 activation: &activation,
                 weight: &weight,
                 output: &output,
             };
             context.prepare(&plan, operands).map(|_| ())
-        })();
-        rig.note(too_large("activations", refused));
+        };
+        let batch = Batch {
+            count: 300,
+            ..Batch::ONE
+        };
+        let uneven = Problem::new((5, 4, 64), f32_format, f32_format);
+        rig.note(too_large(
+            "activations in batches",
+            product(&uneven.with_batch(batch)),
+        ));
+        let shared = Batch {
+            count: 2,
+            broadcast_activation: true,
+            broadcast_weight: false,
+        };
+        let uneven = Problem::new((5, 203, 64), f32_format, f32_format);
+        rig.note(too_large(
+            "weights in batches",
+            product(&uneven.with_batch(shared)),
+        ));
 
         // The output.
-        rig.note(too_large(
-            "the output",
-            context.output(OutputFormat::F32, 300, 64).map(|_| ()),
-        ));
+        let limit = context.caps().max_buffer;
+        let output = context.output(OutputFormat::F32, (limit / 256) as usize + 1, 64);
+        rig.note(match output {
+            Err(Error::BindingTooLarge {
+                bytes, limit: most, ..
+            }) if bytes > most && most == limit => Ok(()),
+            other => Err(format!("the output: {other:?}")),
+        });
 
         // Rows of which not even a few fit.
         let wide = context.upload(&matrix(1, 40_000), &DeviceLayout::ROW_MAJOR);
         rig.note(too_large("a wide matrix", wide.map(|_| ())));
-
-        // What is to be quantised.
-        let refused = (|| {
-            let input = context.upload(&matrix(300, 64), &DeviceLayout::ROW_MAJOR)?;
-            let output = context.allocate(format("i8rf"), 300, 64, &DeviceLayout::ROW_MAJOR)?;
-            context.prepare_quantize(&input, &output).map(|_| ())
-        })();
-        rig.note(too_large("values to quantise", refused));
 
         let error = pollster::block_on(scope.pop());
         rig.note(error.map_or(Ok(()), |error| Err(format!("wgpu saw it: {error}"))));
