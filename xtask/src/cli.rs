@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn contradicting_flags_are_refused() {
-        use ErrorKind::{ArgumentConflict, InvalidValue};
+        use ErrorKind::{ArgumentConflict, InvalidValue, MissingRequiredArgument};
         assert_eq!(
             rejection(&["bench", "--model", "a.gguf", "--synthetic"]),
             ArgumentConflict

@@ -27,8 +27,11 @@ use crate::web_check;
 pub(crate) const PROFILE: &str = "release-checked";
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// Damaged files for each parser: what takes about a minute, and with `--full`.
-const FUZZ_RUNS: [u32; 2] = [40_000, 100_000];
+/// Seconds of damaged files for all parsers together.
+const FUZZ_SECONDS: u32 = 48;
+
+/// Damaged files for each parser with `--full`.
+const FUZZ_RUNS: u32 = 100_000;
 
 /// The crates that are published, with their folders.
 const PUBLISHED: [(&str, &str); 7] = [
@@ -258,12 +261,13 @@ fn check_web(root: &Path) -> Result<Outcome, Failure> {
     }
 }
 
-/// `anybit-fuzz --runs`: damaged files for every parser.
+/// `anybit-fuzz`: damaged files for every parser.
 fn check_parsers(root: &Path, full: bool) -> Result<Outcome, Failure> {
     let mut command = program(root, fuzz::PACKAGE, fuzz::PROGRAM, "tests");
-    let [quick, long] = FUZZ_RUNS;
-    let runs = if full { long } else { quick };
-    command.args(["--runs", &runs.to_string()]);
+    match full {
+        true => command.args(["--runs", &FUZZ_RUNS.to_string()]),
+        false => command.args(["--seconds", &FUZZ_SECONDS.to_string()]),
+    };
     fuzz::run_program(&mut command).map(|()| Outcome::Passed)
 }
 

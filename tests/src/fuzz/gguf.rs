@@ -78,7 +78,8 @@ fn use_metadata(metadata: &Metadata) {
 }
 
 fn use_array(array: &Array) {
-    assert_eq!(array.is_empty(), array.len() == 0);
+    let length = array.len();
+    assert_eq!(array.is_empty(), length == 0);
     assert!(!array.element_type().to_string().is_empty());
     if let Array::Array(inner) = array {
         inner.iter().for_each(use_array);

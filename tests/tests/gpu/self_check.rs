@@ -1,5 +1,7 @@
 //! Self-checks: right kernels pass them, and a kernel that a driver gets wrong is found out and worked round.
 
+use std::time::Instant;
+
 use anybit::{
     Context, Engine, Error, OutputFormat, PlanOptions, Problem, Reason, Skeleton, Values, Verdict,
     candidates, wgpu,
@@ -38,7 +40,14 @@ fn right_kernels_pass() {
             let plan = context
                 .plan_with(&problem, &PlanOptions::engine(engine))
                 .unwrap_or_else(|error| panic!("{x} {w}: {error}"));
+            // Once, since software drivers finish pipelines when they are first run.
+            let mut random = Random::new(1);
+            let x = operand(&problem.activation, (m, 512), Fill::Random, &mut random);
+            let w = operand(&problem.weight, (40, 512), Fill::Random, &mut random);
+            multiply(&context, &plan, &x, &w, &mut random).expect("a product");
+            let begun = Instant::now();
             let found = context.self_check_blocking([&plan, &plan]);
+            println!("{}: {:.1?} warm", plan.id(), begun.elapsed());
             rig.note(match found {
                 Ok(verdicts) if verdicts == [Verdict::Passed, Verdict::Passed] => Ok(()),
                 Ok(verdicts) => Err(format!("{}: {}", plan.id(), verdicts[0])),
