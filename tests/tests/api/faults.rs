@@ -1,5 +1,6 @@
 //! What goes wrong outside ends in an error, leaves nothing behind, and harms no other work.
 
+use std::process::Command;
 use std::thread;
 
 use anybit::formats::MatrixFormat;
@@ -192,6 +193,78 @@ fn memory_that_is_not_there_is_an_error() {
         // Nothing is lost: the context still refuses and plans as before.
         let problem = Problem::new((8, 8, 8), MatrixFormat::F32, MatrixFormat::F32);
         assert!(context.plan(&problem).is_ok());
+    }
+}
+
+/// Set in the process that is started with little memory.
+const LITTLE_MEMORY: &str = "ANYBIT_TEST_LITTLE_MEMORY";
+
+/// Memory that the system refuses a driver, as a GPU's is when it is full: in a process of its own, whose addresses are limited.
+#[test]
+fn memory_that_runs_out_is_an_error_and_comes_back() {
+    let test = "memory_that_runs_out_is_an_error_and_comes_back";
+    let is_child = std::env::var_os(LITTLE_MEMORY).is_some();
+    for adapter in adapter::selected(test) {
+        let info = adapter.get_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        if !cfg!(target_os = "linux") || !software || info.backend != wgpu::Backend::Vulkan {
+            skip(
+                test,
+                "only software adapters of Vulkan on Linux get their memory so",
+            );
+            continue;
+        }
+        if is_child {
+            run_out_of_memory(&adapter);
+            continue;
+        }
+        let program = std::env::current_exe().expect("the tests run");
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -v 8000000 && exec \"$@\"", "sh"])
+            .arg(program)
+            .args([
+                "--exact",
+                &format!("api::faults::{test}"),
+                "--test-threads=1",
+            ])
+            .env(LITTLE_MEMORY, "1")
+            .output()
+            .expect("there is a shell");
+        assert!(
+            output.status.success(),
+            "{}: {}\n{}",
+            describe(&adapter),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// Outputs until there is no more memory; then the context must work on, and have as much again.
+fn run_out_of_memory(adapter: &wgpu::Adapter) {
+    let context = pollster::block_on(Context::from_adapter(adapter)).expect("a device");
+    product(&context, (5, 40, 70), 1).expect("there is memory yet");
+    // Nothing is written to them, so they take addresses alone.
+    let fill = || {
+        let mut held = Vec::new();
+        loop {
+            match context.output(OutputFormat::F32, 4096, 8192) {
+                Ok(output) if held.len() < 200 => held.push(output),
+                Ok(_) => panic!("25 GiB were given where 8 are"),
+                Err(error) => {
+                    assert!(matches!(error, Error::OutOfMemory { .. }), "{error:?}");
+                    return held.len();
+                }
+            }
+        }
+    };
+    let first = fill();
+    assert!(first > 4, "{first} outputs of 128 MiB");
+    for round in 0..3 {
+        let _ = context.device().poll(wgpu::PollType::wait_indefinitely());
+        product(&context, (5, 40, 70), round).expect("the context works on");
+        let again = fill();
+        assert!(again >= first - 1, "{again} outputs after {first}");
     }
 }
 
