@@ -7,13 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anybit_formats::{
     ElementFormat, FloatFormat, MatrixFormat, PackedMatrix, PieceLayout, SideData, ZeroKind, Zeros,
 };
+use anybit_shaders::MODULES;
 use half::f16;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use crate::caps::Caps;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, Skeleton};
@@ -24,7 +28,8 @@ use crate::problem::{Batch, OutputFormat, Problem};
 use crate::specialize::{greatest_common_divisor, group_of, spill_of};
 
 /// What a self-check of a kernel found on a device.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
     /// All outputs were right.
@@ -108,7 +113,97 @@ impl Verdicts {
     }
 }
 
+/// The version of the form in which verdicts are kept.
+const VERSION: u32 = 1;
+
+/// Longer texts are not read: every kernel of every contract that a program uses takes far less.
+const LONGEST_TEXT: usize = 4 << 20;
+
+/// Verdicts as they are kept from run to run.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    version: u32,
+    adapter: String,
+    driver: String,
+    backend: String,
+    /// SHA-256 of all shader modules, in hexadecimal digits.
+    shaders: String,
+    verdicts: BTreeMap<String, Verdict>,
+}
+
+/// SHA-256 of the embedded shader modules: verdicts on other texts say nothing of these.
+fn shaders() -> &'static str {
+    static DIGEST: OnceLock<String> = OnceLock::new();
+    DIGEST.get_or_init(|| {
+        let mut digest = Sha256::new();
+        for (name, text) in MODULES {
+            for part in [name, text] {
+                digest.update((part.len() as u64).to_le_bytes());
+                digest.update(part);
+            }
+        }
+        let bytes = digest.finalize();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    })
+}
+
+impl Saved {
+    /// What is kept of a device, without its verdicts.
+    fn of(caps: &Caps) -> Self {
+        Self {
+            version: VERSION,
+            adapter: caps.name.clone(),
+            driver: caps.driver.clone(),
+            backend: caps.backend.to_str().to_owned(),
+            shaders: shaders().to_owned(),
+            verdicts: BTreeMap::new(),
+        }
+    }
+}
+
+impl Verdicts {
+    /// JSON, to be kept for further runs with this device: see [`Context::add_verdicts`].
+    pub fn to_json(&self, caps: &Caps) -> String {
+        let saved = Saved {
+            verdicts: (*self.by_id).clone(),
+            ..Saved::of(caps)
+        };
+        // Strings and numbers alone: it cannot fail.
+        serde_json::to_string(&saved).unwrap_or_default()
+    }
+
+    /// The verdicts of such a text, if it is of this device, with this driver, and of these shaders; none otherwise, and none
+    /// of a text that is damaged.
+    pub fn from_json(text: &str, caps: &Caps) -> Self {
+        if text.len() > LONGEST_TEXT {
+            return Self::default();
+        }
+        match serde_json::from_str::<Saved>(text) {
+            Ok(mut saved) => {
+                let verdicts = std::mem::take(&mut saved.verdicts);
+                match saved == Saved::of(caps) {
+                    true => Self {
+                        by_id: Arc::new(verdicts),
+                    },
+                    false => Self::default(),
+                }
+            }
+            Err(_) => Self::default(),
+        }
+    }
+}
+
 impl Context {
+    /// Takes over what self-checks have found before, as in an earlier run ([`Verdicts::to_json`]): those kernels are not
+    /// checked again. What this context has found itself stays.
+    ///
+    /// Verdicts must come from a place that only the user who runs the program can write to: a kernel that is said to have
+    /// passed is trusted.
+    pub fn add_verdicts(&self, verdicts: &Verdicts) {
+        self.inner.verdicts().add(verdicts);
+    }
+
     /// What self-checks have found on this device.
     pub fn verdicts(&self) -> Verdicts {
         self.inner.verdicts().clone()

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anybit::{
     Context, Engine, Error, OutputFormat, PlanOptions, Problem, Reason, Skeleton, Values, Verdict,
-    candidates, wgpu,
+    Verdicts, candidates, wgpu,
 };
 use anybit_formats::{Memory, Nesting};
 use anybit_shaders::Modules;
@@ -85,6 +85,77 @@ fn right_kernels_pass() {
                 Err(Error::NoSelfCheck { kernel }) if kernel == plan.id() => Ok(()),
                 other => Err(format!("{}: {other:?}", plan.id())),
             });
+        }
+    });
+}
+
+/// Verdicts of one run serve the next, on the same device with the same driver and shaders alone.
+#[test]
+fn verdicts_are_kept_from_run_to_run() {
+    on_each_adapter("verdicts_are_kept_from_run_to_run", |rig| {
+        let context = rig.best();
+        let problem = Problem::new((5, 40, 96), format("i8"), format("i8")).with_output(I32);
+        let plan = context.plan(&problem).expect("a plan");
+        let found = context.self_check_blocking([&plan]).expect("a verdict");
+        assert_eq!(found, [Verdict::Passed]);
+        let wrong = Verdict::Wrong {
+            count: 3,
+            row: 1,
+            column: 2,
+            expected: "5".into(),
+            found: "Some(4)".into(),
+        };
+        let verdicts = context
+            .verdicts()
+            .with("another", wrong)
+            .with("a third", Verdict::Rejected("no \"reason\"".into()));
+        let caps = context.caps();
+        let text = verdicts.to_json(caps);
+        rig.note(match Verdicts::from_json(&text, caps) == verdicts {
+            true => Ok(()),
+            false => Err(format!("{text} is read as something else")),
+        });
+
+        // What is not checked again is denied, or taken, as it was.
+        let later = pollster::block_on(Context::from_adapter(rig.adapter())).expect("a device");
+        let denied = context
+            .verdicts()
+            .with(plan.id(), Verdict::Rejected("so".into()));
+        later.add_verdicts(&Verdicts::from_json(&denied.to_json(caps), later.caps()));
+        assert_eq!(later.verdicts(), denied);
+        let other = later.plan(&problem).expect("another plan");
+        assert_ne!(other.id(), plan.id());
+        // What was found here stays.
+        later.add_verdicts(&verdicts);
+        assert_eq!(later.verdicts().get(plan.id()), denied.get(plan.id()));
+
+        let mut elsewhere = caps.clone();
+        elsewhere.driver.push('1');
+        let mut renamed = caps.clone();
+        renamed.name.push('1');
+        for caps in [&elsewhere, &renamed] {
+            assert_eq!(Verdicts::from_json(&text, caps).iter().len(), 0);
+        }
+        let digest = text.split("\"shaders\":\"").nth(1).expect("a digest");
+        let changed = text.replace(&digest[..64], &"0".repeat(64));
+        let long = format!("{text}{}", " ".repeat(5 << 20));
+        let nested = "[".repeat(100_000);
+        for damaged in [
+            "",
+            "{}",
+            &text[1..],
+            &text[..text.len() / 2],
+            &changed,
+            &long,
+            &nested,
+        ] {
+            let read = Verdicts::from_json(damaged, caps);
+            assert_eq!(
+                read.iter().len(),
+                0,
+                "{}",
+                &damaged[..damaged.len().min(80)]
+            );
         }
     });
 }
