@@ -201,7 +201,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Gpu`].
+    /// [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Stopped`]; [`Error::Gpu`].
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.write(tokens)?;
         self.advance_to(self.done + tokens.len())
@@ -305,7 +305,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Gpu`].
+    /// [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Stopped`]; [`Error::Gpu`].
     pub fn logits(&mut self, tokens: &[u32], each: &mut dyn FnMut(&[f32])) -> Result<()> {
         let end = self.done + tokens.len();
         if end > self.capacity {
@@ -328,7 +328,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::TooFewTokens`] for less than two; [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Gpu`].
+    /// [`Error::TooFewTokens`] for less than two; [`Error::Token`]; [`Error::Context`] if they do not fit; [`Error::Stopped`];
+    /// [`Error::Gpu`].
     pub fn cross_entropies(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         if tokens.len() < 2 {
             return Err(Error::TooFewTokens {

@@ -147,9 +147,9 @@ impl Chunk {
 
     /// The rows from `first` on of a matrix's chunk, as a chunk that lies in the same memory. `None` if no binding may begin
     /// there: at rows that are no multiple of 32.
-    fn stretch(&self, matrix: &DeviceMatrix, first: usize, count: usize) -> Option<Self> {
+    fn stretch(&self, matrix: &DeviceMatrix, first: usize, count: usize) -> Option<Cow<'_, Self>> {
         if first == 0 && count == self.rows.len() {
-            return Some(self.clone());
+            return Some(Cow::Borrowed(self));
         }
         let stored = matrix.nested.map_or(matrix.format, |(stored, _)| stored);
         let mut stretch = self.clone();
@@ -175,7 +175,7 @@ impl Chunk {
                     sections.from_row(&stored, matrix.columns, &matrix.layout, first)?;
             }
         }
-        Some(stretch)
+        Some(Cow::Owned(stretch))
     }
 
     /// Bytes that it takes on the device.
@@ -257,7 +257,7 @@ impl DeviceMatrix {
     }
 
     /// Rows that lie together as a chunk, which those of a whole chunk are already. `None` if no binding may begin there.
-    pub(crate) fn stretch(&self, rows: Range<usize>) -> Option<Chunk> {
+    pub(crate) fn stretch(&self, rows: Range<usize>) -> Option<Cow<'_, Chunk>> {
         let chunk = self
             .chunks
             .iter()

@@ -62,15 +62,7 @@ fn row_specializations(caps: &Caps) -> Vec<Specialization> {
         all.extend([false, true].map(|residual| write_specialization(caps, source, residual)));
         for format in &formats {
             let options = QuantizeRowsOptions::default();
-            let plan = quantize_plan(
-                caps,
-                format,
-                &DeviceLayout::ROW_MAJOR,
-                &options,
-                source,
-                1,
-                64,
-            );
+            let plan = quantize_plan(caps, format, &DeviceLayout::ROW_MAJOR, &options, source);
             all.extend(plan.map(|plan| plan.specialization));
         }
     }

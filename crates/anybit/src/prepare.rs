@@ -1,5 +1,6 @@
 //! A plan bound to its operands: parameters, bind groups and grids, ready to be recorded any number of times.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -256,14 +257,16 @@ impl Dispatch {
     }
 }
 
-/// Records dispatches in a compute pass of their own.
-fn encode_dispatches(encoder: &mut wgpu::CommandEncoder, label: &str, dispatches: &[&Dispatch]) {
-    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-        label: Some(label),
-        timestamp_writes: None,
-    });
-    for dispatch in dispatches {
-        dispatch.encode(&mut pass);
+/// Records dispatches with the ids of their work, in a compute pass for each.
+fn encode_passes(encoder: &mut wgpu::CommandEncoder, dispatches: &[(&str, &Dispatch)]) {
+    for work in dispatches.chunk_by(|(one, _), (next, _)| one == next) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: work.first().map(|(id, _)| *id),
+            timestamp_writes: None,
+        });
+        for (_, dispatch) in work {
+            dispatch.encode(&mut pass);
+        }
     }
 }
 
@@ -473,13 +476,6 @@ impl Context {
             return Ok(Prepared::new(plan.id(), Vec::new()));
         }
         let stretches = self.stretches(plan, operands, [activation_chunks, weight_chunks])?;
-        // Of an operand without columns, all rows are alike.
-        let rows_of =
-            |matrix: &DeviceMatrix, chunks: &[Chunk], rows: Range<usize>| match (problem.k, chunks)
-            {
-                (0, [empty]) => Some(empty.clone()),
-                _ => matrix.stretch(rows),
-            };
 
         // A split product goes by way of its parts, which lie as an output of whole vectors a row would.
         let size = part_bytes(problem, plan.parts());
@@ -517,13 +513,9 @@ impl Context {
         let mut following = stretches.iter().peekable();
         while let Some(stretch) = following.next() {
             let Stretch { batches, m, n } = stretch;
-            let rows = |of_batch: usize, within: &Range<usize>| {
-                let last = batches.end.saturating_sub(1);
-                batches.start * of_batch + within.start..last * of_batch + within.end
-            };
-            let x_rows = rows(activation_rows, m);
+            let x_rows = stretch.rows(activation_rows);
             let w_rows = match problem.experts {
-                None => rows(weight_rows, n),
+                None => stretch.columns(weight_rows),
                 Some(_) => 0..problem.n * experts,
             };
             // Every stretch was cut so that a binding may begin there.
@@ -575,7 +567,7 @@ impl Context {
                 let resources = chunk.resources().into_iter().zip(places);
                 operands.extend(resources.map(|(resource, place)| (resource, place, &chunk.life)));
             }
-            let outputs_of = rows(problem.m, m);
+            let outputs_of = stretch.rows(problem.m);
             let bound: Vec<BoundOperand<'_>> = [Some(output), epilogue.residual]
                 .into_iter()
                 .flatten()
@@ -920,19 +912,18 @@ impl Context {
                     .is_some_and(|longest| total + dispatch.longest > longest);
                 if long && total > Duration::ZERO {
                     self.submit(|encoder| {
-                        encode_dispatches(encoder, work.id(), &waiting);
+                        encode_passes(encoder, &waiting);
                         Ok(())
                     })?;
                     waiting.clear();
                     total = Duration::ZERO;
                 }
                 total = total.saturating_add(dispatch.longest);
-                waiting.push(dispatch);
+                waiting.push((work.id(), dispatch));
             }
         }
-        let label = prepared.last().map_or("work", |work| work.id());
         self.submit(|encoder| {
-            encode_dispatches(encoder, label, &waiting);
+            encode_passes(encoder, &waiting);
             self.encode_read(encoder, output)
         })
     }
@@ -952,6 +943,18 @@ impl Context {
             self.inner.queue.submit([encoder.finish()]);
             Ok(output)
         })?
+    }
+}
+
+/// Rows of an operand: those of its own chunks, or of the one that stands for an operand without columns, whose rows are alike.
+fn rows_of<'a>(
+    matrix: &'a DeviceMatrix,
+    chunks: &'a [Chunk],
+    rows: Range<usize>,
+) -> Option<Cow<'a, Chunk>> {
+    match (matrix.columns, chunks) {
+        (0, [empty]) => Some(Cow::Borrowed(empty)),
+        _ => matrix.stretch(rows),
     }
 }
 

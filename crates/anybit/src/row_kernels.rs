@@ -200,7 +200,20 @@ impl Rule {
 /// Which of the two quantising kernels, and its constants.
 pub(crate) struct QuantizePlan {
     pub(crate) specialization: Specialization,
-    workgroups: u64,
+    /// Columns that an invocation takes; `None` if a workgroup takes a row.
+    unit: Option<u32>,
+}
+
+impl QuantizePlan {
+    /// Workgroups for a matrix of this shape.
+    fn workgroups(&self, rows: usize, columns: usize) -> u64 {
+        match self.unit {
+            None => rows as u64,
+            Some(unit) => (rows as u64)
+                .saturating_mul(columns.div_ceil(unit as usize) as u64)
+                .div_ceil(self.specialization.workgroup.into()),
+        }
+    }
 }
 
 /// The shader that quantises rows of f32 into a format and layout, as a device gets it.
@@ -229,7 +242,7 @@ pub fn quantize_specialization_with(
     layout: &DeviceLayout,
     options: &QuantizeRowsOptions,
 ) -> Result<Specialization> {
-    Ok(quantize_plan(caps, format, layout, options, SourceKind::Rows, 1, 1)?.specialization)
+    Ok(quantize_plan(caps, format, layout, options, SourceKind::Rows)?.specialization)
 }
 
 /// What options change in the shader: `ROUNDING`, `SCALE_RULE` and `SPECIAL`, where the format knows them, and the end of the
@@ -343,8 +356,6 @@ pub(crate) fn quantize_plan(
     layout: &DeviceLayout,
     options: &QuantizeRowsOptions,
     source: SourceKind,
-    rows: usize,
-    columns: usize,
 ) -> Result<QuantizePlan> {
     let refuse = || Error::Unsupported {
         contract: format!("quantize_rows_f32_{format}"),
@@ -416,17 +427,11 @@ pub(crate) fn quantize_plan(
         .constant_bool("SPECIAL", variant.special);
     let header = piece_constants(header, "", element);
     let header = source.constants(header, quantize_bindings(layout.memory).len() as u32);
-    let (root, stem, workgroups) = if group == 0 {
-        ("kernel/quantize_rows", "quantize_rows", rows as u64)
+    let (root, stem, unit) = if group == 0 {
+        ("kernel/quantize_rows", "quantize_rows", None)
     } else {
-        let units = columns.div_ceil((group as usize).max(32));
-        let workgroups = match source {
-            SourceKind::RmsNorm => rows as u64,
-            _ => (rows as u64)
-                .saturating_mul(units as u64)
-                .div_ceil(u64::from(workgroup)),
-        };
-        ("kernel/quantize_groups", "quantize_groups", workgroups)
+        let unit = (source != SourceKind::RmsNorm).then_some(group.max(32));
+        ("kernel/quantize_groups", "quantize_groups", unit)
     };
     let pieces = if planes { "_planes" } else { "" };
     let sums = if layout.sums == SumLayout::Blocks {
@@ -456,7 +461,7 @@ pub(crate) fn quantize_plan(
             workgroup_memory: ROW_MEMORY,
             subgroup: false,
         },
-        workgroups,
+        unit,
     })
 }
 
@@ -532,8 +537,6 @@ impl Context {
             &output.layout,
             options,
             source.kind(),
-            shape.0,
-            shape.1,
         )?;
         if shape != (output.rows, output.columns) {
             return Err(Error::ShapeMismatch {
@@ -583,20 +586,12 @@ impl Context {
         let rule = Rule::new(&output.format);
         let mut dispatches = Vec::with_capacity(stretches.len());
         for rows in stretches {
-            let plan = quantize_plan(
-                self.caps(),
-                &output.format,
-                &output.layout,
-                options,
-                source.kind(),
-                rows.len(),
-                shape.1,
-            )?;
             let chunk = input.stretch(rows.clone()).ok_or_else(too_large)?;
             let target = output.stretch(rows.clone()).ok_or_else(too_large)?;
             let [values, _] = chunk.bindings("the values to quantise")?;
             let [codes, side] = target.written("the quantised matrix")?;
-            let [x, y] = fold_grid(plan.workgroups, self.inner.caps.max_workgroups)?;
+            let workgroups = plan.workgroups(rows.len(), shape.1);
+            let [x, y] = fold_grid(workgroups, self.inner.caps.max_workgroups)?;
             let params = QuantizeParams {
                 rows: rows.len() as u32,
                 columns: shape.1 as u32,

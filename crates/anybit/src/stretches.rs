@@ -18,6 +18,24 @@ pub(crate) struct Stretch {
     pub(crate) n: Range<usize>,
 }
 
+impl Stretch {
+    /// Its rows of X or Y where batches have `of_batch` rows each, stacked; 0 if all batches read the same.
+    pub(crate) fn rows(&self, of_batch: usize) -> Range<usize> {
+        stacked(&self.batches, of_batch, &self.m)
+    }
+
+    /// So its rows of W.
+    pub(crate) fn columns(&self, of_batch: usize) -> Range<usize> {
+        stacked(&self.batches, of_batch, &self.n)
+    }
+}
+
+/// The rows of a stretch of a batch, or of several whole batches.
+fn stacked(batches: &Range<usize>, of_batch: usize, rows: &Range<usize>) -> Range<usize> {
+    let last = batches.end.saturating_sub(1).max(batches.start);
+    batches.start * of_batch + rows.start..last * of_batch + rows.end
+}
+
 /// What stands in the way of a product in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Obstacle {
@@ -74,14 +92,8 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The rows of a stretch of a batch, or of several whole batches.
-    fn range(&self, batches: &Range<usize>, rows: &Range<usize>) -> Range<usize> {
-        let last = batches.end.saturating_sub(1).max(batches.start);
-        batches.start * self.of_batch + rows.start..last * self.of_batch + rows.end
-    }
-
     /// The chunk in which a row lies, and the rows of it before that row.
-    pub(crate) fn place(&self, row: usize) -> Option<(usize, usize)> {
+    fn place(&self, row: usize) -> Option<(usize, usize)> {
         let chunk = self.chunks.iter().position(|chunk| chunk.contains(&row))?;
         Some((chunk, row - self.chunks[chunk].start))
     }
@@ -154,9 +166,9 @@ impl Cuts<'_> {
             m: rows,
             n: columns,
         } = stretch;
-        let x = self.activation.range(batches, rows);
-        let w = self.weight.range(batches, columns);
-        let outputs = batches.start * m + rows.start..(batches.end - 1) * m + rows.end;
+        let x = stretch.rows(self.activation.of_batch);
+        let w = stretch.columns(self.weight.of_batch);
+        let outputs = stretch.rows(m);
         let held = [
             (Obstacle::Activation, x.len(), self.activation.held(&x)),
             (
@@ -238,12 +250,11 @@ impl Cuts<'_> {
                 begins.start = at;
             }
         }
-        let x = self.activation.range(&second.batches, &second.m);
-        let w = self.weight.range(&second.batches, &second.n);
-        let output = second.batches.start * m + second.m.start;
+        let x = second.rows(self.activation.of_batch);
+        let w = second.columns(self.weight.of_batch);
         (self.activation.begins(x.start)
             && self.weight.begins(w.start)
-            && output.is_multiple_of(BLOCK))
+            && second.rows(m).start.is_multiple_of(BLOCK))
         .then_some([first, second])
     }
 }
@@ -282,8 +293,10 @@ mod tests {
             if stretch.batches.len() > 1 {
                 assert_eq!((&stretch.m, &stretch.n), (&(0..m), &(0..n)));
             }
-            for (rows, range) in [(&cuts.activation, &stretch.m), (&cuts.weight, &stretch.n)] {
-                let range = rows.range(&stretch.batches, range);
+            for (rows, range) in [
+                (&cuts.activation, stretch.rows(cuts.activation.of_batch)),
+                (&cuts.weight, stretch.columns(cuts.weight.of_batch)),
+            ] {
                 let (chunk, before) = rows.place(range.start).expect("a row that is there");
                 assert!(before.is_multiple_of(BLOCK) && range.len() <= rows.most);
                 assert!(range.end <= rows.chunks[chunk].end, "{stretch:?}");
