@@ -43,7 +43,6 @@ impl ModelConfig {
         let mut ignored = |_| ();
         let tensors = Tensors::new(file, &mut ignored);
         tensors.check_all(self)?;
-        let stored = file.weights();
         let (mut bytes, mut matrix_bits, mut matrix_values) = (0, 0.0, 0.0);
         for (name, (rows, columns)) in needed(self, tensors.has(HEAD)) {
             let values = rows as f64 * columns as f64;
@@ -55,11 +54,7 @@ impl ModelConfig {
                 EMBEDDING | HEAD => precision.head,
                 _ => precision.weight,
             };
-            let as_stored = || {
-                let weight = stored.iter().find(|weight| weight.name == name);
-                weight.and_then(|weight| weight.matrix_format)
-            };
-            let format = match chosen.or_else(as_stored) {
+            let format = match chosen.or_else(|| tensors.stored_format(&name)) {
                 Some(format) => format,
                 // Whatever is not packed without loss is refused, and says why.
                 None => *file.matrix(&name)?.format(),

@@ -57,6 +57,11 @@ impl<'a> Tensors<'a> {
         self.by_name.contains_key(name)
     }
 
+    /// The format that a tensor can be packed in without loss, if it is there and has one.
+    pub(crate) fn stored_format(&self, name: &str) -> Option<MatrixFormat> {
+        self.by_name.get(name)?.matrix_format
+    }
+
     /// Checks that a tensor is there, with this shape. Vectors are of one row.
     fn check(&self, name: &str, shape: (usize, usize)) -> Result<u64> {
         let weight = self.by_name.get(name).ok_or_else(|| Error::MissingTensor {
@@ -137,16 +142,19 @@ impl<'a> Tensors<'a> {
 }
 
 /// The tensors of a model with their rows and columns; vectors are of one row. `head`: whether the LM head is a matrix of its
-/// own.
-pub(crate) fn needed(config: &ModelConfig, head: bool) -> Vec<(String, (usize, usize))> {
+/// own. They are named one by one, since the number of blocks is whatever a file says.
+pub(crate) fn needed(
+    config: &ModelConfig,
+    head: bool,
+) -> impl Iterator<Item = (String, (usize, usize))> {
     let (queries, keys) = config.attention_columns();
     let (hidden, feed_forward) = (config.hidden, config.feed_forward);
     let embedding = (config.vocabulary, hidden);
-    let mut tensors = vec![(EMBEDDING.to_owned(), embedding)];
-    if head {
-        tensors.push((HEAD.to_owned(), embedding));
-    }
-    tensors.push(("output_norm.weight".to_owned(), (1, hidden)));
+    let around = [
+        Some((EMBEDDING, embedding)),
+        head.then_some((HEAD, embedding)),
+        Some(("output_norm.weight", (1, hidden))),
+    ];
     let mut names = vec![
         ("attn_norm.weight", (1, hidden)),
         ("attn_q.weight", (queries, hidden)),
@@ -177,9 +185,12 @@ pub(crate) fn needed(config: &ModelConfig, head: bool) -> Vec<(String, (usize, u
             ("post_ffw_norm.weight", (1, hidden)),
         ]);
     }
-    for block in 0..config.blocks {
-        let of_block = names.iter();
-        tensors.extend(of_block.map(|(name, shape)| (format!("blk.{block}.{name}"), *shape)));
-    }
-    tensors
+    let of_blocks = (0..config.blocks).flat_map(move |block| {
+        let of_block = names.clone().into_iter();
+        of_block.map(move |(name, shape)| (format!("blk.{block}.{name}"), shape))
+    });
+    let around = around.into_iter().flatten();
+    around
+        .map(|(name, shape)| (name.to_owned(), shape))
+        .chain(of_blocks)
 }

@@ -275,6 +275,27 @@ fn metadata_and_tensors_belong_together() {
     }
 }
 
+/// The number of blocks is looked for one by one, not made room for.
+#[test]
+fn more_blocks_than_memory_has_room_for() {
+    let file = ModelFile::Gguf(Tiny::llama().file());
+    let config = ModelConfig::read(&file).expect("the metadata are right");
+    let config = ModelConfig {
+        blocks: usize::MAX,
+        ..config
+    };
+    let errors = [
+        config.check_tensors(&file).err(),
+        (config.estimate_weights(&file, &Precision::exact())).err(),
+    ];
+    for error in errors {
+        let Some(Error::MissingTensor { name, .. }) = error else {
+            panic!("{error:?}");
+        };
+        assert!(name.starts_with("blk.3."), "{name}");
+    }
+}
+
 #[test]
 fn files_that_are_cut_off() {
     let length = Tiny::llama().bytes().len();

@@ -5,7 +5,7 @@
 //! stderr, unless `ANYBIT_REQUIRE_ADAPTER=1` makes that a failure.
 
 use std::ops::ControlFlow;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anybit::formats::MatrixFormat;
 use anybit::{Context, ContextOptions, KvFormat, Sampling, wgpu};
@@ -49,14 +49,46 @@ pub(crate) fn adapter(test: &str) -> Option<wgpu::Adapter> {
     adapter
 }
 
-/// A device that all tests share, as its pipelines take longer to make than most tests to run.
+/// Devices that the tests share, as their pipelines take longer to make than most tests to run. Two, since drivers compile
+/// where they are called, one call at a time: tests that run at once have one each.
+const DEVICES: usize = 2;
+
+/// Tests that use each of the devices.
+static USERS: Mutex<[usize; DEVICES]> = Mutex::new([0; DEVICES]);
+
+/// The device of a test's thread.
+struct Seat(usize);
+
+impl Seat {
+    fn take() -> Self {
+        let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seat, count) = (users.iter_mut().enumerate())
+            .min_by_key(|(_, count)| **count)
+            .expect("there are devices");
+        *count += 1;
+        Self(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        USERS.lock().unwrap_or_else(PoisonError::into_inner)[self.0] -= 1;
+    }
+}
+
+thread_local! {
+    static SEAT: Seat = Seat::take();
+}
+
+/// The device of the calling test, the same whenever it asks.
 pub(crate) fn context(test: &str) -> Option<&'static Context> {
-    static CONTEXT: OnceLock<Option<Context>> = OnceLock::new();
+    static CONTEXTS: [OnceLock<Option<Context>>; DEVICES] = [const { OnceLock::new() }; DEVICES];
+    let own = &CONTEXTS[SEAT.with(|seat| seat.0)];
     // Without an adapter each test has its own note.
-    if let Some(None) = CONTEXT.get() {
+    if let Some(None) = own.get() {
         adapter(test);
     }
-    let context = CONTEXT.get_or_init(|| {
+    let context = own.get_or_init(|| {
         let adapter = adapter(test)?;
         Some(
             pollster::block_on(Context::from_adapter(&adapter))
