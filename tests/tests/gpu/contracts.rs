@@ -286,8 +286,8 @@ fn in_turn(classes: &[Vec<ElementFormat>], class: usize, turn: usize) -> Element
     classes[class][turn % classes[class].len()]
 }
 
-/// Pairs of operands of all families, under scales and on kernels in turn. `activations` and `weights` are classes of
-/// elements, floats among them.
+/// Pairs of operands of all families, under scales and on kernels in turn, unless `full` every second pair. `activations` and
+/// `weights` are classes of elements, floats among them.
 fn check_families(
     rig: &mut Rig,
     engine: Engine,
@@ -297,7 +297,9 @@ fn check_families(
     let kernels = classes(rig, engine);
     let caps = rig.best().caps().clone();
     let levels = [kernels.len(), activations.len(), weights.len()];
-    for (turn, row) in pairwise(&levels, |_| true).iter().enumerate() {
+    let every = if full() { 1 } else { 2 };
+    let rows = pairwise(&levels, |_| true);
+    for (turn, row) in rows.iter().enumerate().step_by(every) {
         let operand = |classes: &[Vec<ElementFormat>], class: usize, turn: usize| {
             let element = in_turn(classes, class, turn);
             if !element.has_codes() {

@@ -53,11 +53,11 @@ fn check_pairs(rig: &mut Rig, engine: Engine) {
             let turn = turn + turn / 8;
             let class = &classes[turn % classes.len()];
             // The cheapest to compile, mostly.
-            let kernel = match turn % 4 {
+            let kernel = match turn % 8 {
                 0 => Kernel::in_turn(class, turn / classes.len()),
                 _ => class[0],
             };
-            check_mixes(rig, kernel, (p, q), turn % 9 == 0);
+            check_mixes(rig, kernel, (p, q), turn % 18 == 0);
         }
     }
 }

@@ -49,6 +49,16 @@ pub(crate) fn adapter(test: &str) -> Option<wgpu::Adapter> {
     adapter
 }
 
+/// Whether every combination is to be tested (`ANYBIT_TESTS=full`), not just covering ones.
+pub(crate) fn full() -> bool {
+    sample::variable("ANYBIT_TESTS").is_some_and(|value| value == "full")
+}
+
+/// Every second of a list, the first among them, or all in full tests.
+pub(crate) fn every_second<T>(all: &[T]) -> impl Iterator<Item = &T> {
+    all.iter().step_by(if full() { 1 } else { 2 })
+}
+
 /// Devices that the tests share, as their pipelines take longer to make than most tests to run. Two, since drivers compile
 /// where they are called, one call at a time: tests that run at once have one each.
 const DEVICES: usize = 2;
