@@ -108,14 +108,15 @@ fn one_of_each(rig: &mut Rig, problem: &Problem) -> Vec<Kernel> {
         .collect()
 }
 
-/// All that a few pipelines may meet: extreme operands, batches, and shapes by chance.
+/// All that a few pipelines may meet: extreme operands, batches, and shapes by chance. Unless `full`, each contract runs on half
+/// of the kernels.
 #[test]
 fn every_kind_of_operand() {
     on_each_adapter("every_kind_of_operand", |rig| {
         for (turn, contract) in CONTRACTS.into_iter().enumerate() {
-            extreme_operands(rig, contract);
+            extreme_operands(rig, contract, turn);
             batches_and_broadcasts(rig, contract, turn);
-            shapes_by_chance(rig, contract);
+            shapes_by_chance(rig, contract, turn);
         }
     });
 }
@@ -168,9 +169,10 @@ fn subgroups_of_four_lanes() {
 
 type Contract = (&'static str, &'static str, OutputFormat);
 
-fn extreme_operands(rig: &mut Rig, (x, w, output): Contract) {
+fn extreme_operands(rig: &mut Rig, (x, w, output): Contract, turn_of_kernels: usize) {
     let sample = Problem::new((7, 37, 160), format(x), format(w)).with_output(output);
-    for (turn, kernel) in one_of_each(rig, &sample).into_iter().enumerate() {
+    let kernels = half(one_of_each(rig, &sample), turn_of_kernels);
+    for (turn, kernel) in kernels.enumerate() {
         for (i, a) in Fill::ALL.into_iter().enumerate() {
             for (j, b) in Fill::ALL.into_iter().enumerate() {
                 // Each with itself, and of the others a third, which kernels share out.
@@ -190,14 +192,14 @@ fn extreme_operands(rig: &mut Rig, (x, w, output): Contract) {
     }
 }
 
-/// Unless `full`, contracts meet these sizes in turn, each on half of the kernels.
+/// Unless `full`, contracts meet these sizes in turn.
 fn batches_and_broadcasts(rig: &mut Rig, (x, w, output): Contract, turn: usize) {
     for (size, (m, n)) in [(3, 17), (8, 36), (4, 64)].into_iter().enumerate() {
         if !full() && size != turn % 3 {
             continue;
         }
         let sample = Problem::new((m, n, 96), format(x), format(w)).with_output(output);
-        for kernel in half(one_of_each(rig, &sample), turn / 3) {
+        for kernel in half(one_of_each(rig, &sample), turn) {
             for (a, b) in [(false, false), (true, false), (false, true), (true, true)] {
                 let batch = Batch {
                     count: 3,
@@ -210,7 +212,7 @@ fn batches_and_broadcasts(rig: &mut Rig, (x, w, output): Contract, turn: usize) 
     }
 }
 
-fn shapes_by_chance(rig: &mut Rig, (x, w, output): Contract) {
+fn shapes_by_chance(rig: &mut Rig, (x, w, output): Contract, turn: usize) {
     let rig = RefCell::new(rig);
     let seed = std::env::var("ANYBIT_SEED")
         .ok()
@@ -228,7 +230,7 @@ fn shapes_by_chance(rig: &mut Rig, (x, w, output): Contract) {
         let k = if grouped { k.next_multiple_of(32) } else { k };
         let sample = Problem::new((8, n, k), format(x), format(w)).with_output(output);
         let mut rig = rig.borrow_mut();
-        let kernels = one_of_each(&mut rig, &sample);
+        let kernels: Vec<Kernel> = half(one_of_each(&mut rig, &sample), turn).collect();
         let kernel = kernels[seed as usize % kernels.len()];
         // Gemv kernels are for few rows.
         let m = if kernel.skeleton == Skeleton::Gemv {
