@@ -1,5 +1,7 @@
 //! f32 outputs lie within the bounds of the error model.
 
+use std::collections::HashSet;
+
 use anybit::{Engine, Problem};
 use anybit_formats::{
     AffineFormat, ElementFormat, Encoding, Granularity, MatrixFormat, ScaleLayout, ScaleType,
@@ -286,8 +288,8 @@ fn in_turn(classes: &[Vec<ElementFormat>], class: usize, turn: usize) -> Element
     classes[class][turn % classes[class].len()]
 }
 
-/// Pairs of operands of all families, under scales and on kernels in turn, unless `full` every second pair. `activations` and
-/// `weights` are classes of elements, floats among them.
+/// Pairs of operands of all families, under scales and on kernels in turn, unless `full` every second of them and those that
+/// bring a kernel or an operand that had none. `activations` and `weights` are classes of elements, floats among them.
 fn check_families(
     rig: &mut Rig,
     engine: Engine,
@@ -297,9 +299,17 @@ fn check_families(
     let kernels = classes(rig, engine);
     let caps = rig.best().caps().clone();
     let levels = [kernels.len(), activations.len(), weights.len()];
-    let every = if full() { 1 } else { 2 };
-    let rows = pairwise(&levels, |_| true);
-    for (turn, row) in rows.iter().enumerate().step_by(every) {
+    let mut rows = pairwise(&levels, |_| true);
+    if !full() {
+        let (mut met, mut index) = (HashSet::new(), 0);
+        rows.retain(|row| {
+            index += 1;
+            let met_before = met.len();
+            met.extend(row.iter().copied().enumerate());
+            index % 2 == 1 || met.len() > met_before
+        });
+    }
+    for (turn, row) in rows.iter().enumerate() {
         let operand = |classes: &[Vec<ElementFormat>], class: usize, turn: usize| {
             let element = in_turn(classes, class, turn);
             if !element.has_codes() {

@@ -53,11 +53,11 @@ fn check_pairs(rig: &mut Rig, engine: Engine) {
             let turn = turn + turn / 8;
             let class = &classes[turn % classes.len()];
             // The cheapest to compile, mostly.
-            let kernel = match turn % 8 {
+            let kernel = match turn % 7 {
                 0 => Kernel::in_turn(class, turn / classes.len()),
                 _ => class[0],
             };
-            check_mixes(rig, kernel, (p, q), turn % 18 == 0);
+            check_mixes(rig, kernel, (p, q), turn % 17 == 0);
         }
     }
 }
@@ -213,10 +213,9 @@ fn lifted_values_are_exact() {
             .filter(|element| element.affine().is_none())
             .collect();
         for (turn, &w) in others.iter().enumerate() {
-            for (step, x) in lifted.iter().copied().cycle().skip(7 * turn).enumerate() {
-                if step == if full() { lifted.len() } else { 1 } {
-                    break;
-                }
+            let count = if full() { lifted.len() } else { 1 };
+            let activations = lifted.iter().copied().cycle().skip(7 * turn).take(count);
+            for (step, x) in activations.enumerate() {
                 // Codebooks are lifted in whole blocks.
                 let shapes = [(5, 37, 96), (1, 9, 32), (9, 21, 160)];
                 let sample = problem(shapes[0], x, w);

@@ -99,7 +99,7 @@ fn weights_of_every_kind() {
         "q6_k",
         "q8_0",
     ];
-    for &name in rig::every_second(&names) {
+    for name in names.into_iter().step_by(rig::every(2)) {
         let precision = Precision::exact().with_weight(rig::weight(name));
         // Blocks of 256 need as many columns.
         let tiny = match name {
@@ -159,7 +159,7 @@ fn activations_times_weights() {
         of_activation.map(move |weight| (activation, *weight))
     });
     // Integer kernels take long to compile: of the pairs, which go from one kind to the next, every third shows most kinds.
-    for (activation, weight) in pairs.step_by(if rig::full() { 1 } else { 3 }) {
+    for (activation, weight) in pairs.step_by(rig::every(3)) {
         let precision = Precision::exact()
             .with_weight(rig::weight(weight))
             .with_activation(rig::activation(activation));

@@ -54,9 +54,9 @@ pub(crate) fn full() -> bool {
     sample::variable("ANYBIT_TESTS").is_some_and(|value| value == "full")
 }
 
-/// Every second of a list, the first among them, or all in full tests.
-pub(crate) fn every_second<T>(all: &[T]) -> impl Iterator<Item = &T> {
-    all.iter().step_by(if full() { 1 } else { 2 })
+/// The step in which a list is gone through: by so many, or one by one in full tests.
+pub(crate) fn every(step: usize) -> usize {
+    if full() { 1 } else { step }
 }
 
 /// Devices that the tests share, as their pipelines take longer to make than most tests to run. Two, since drivers compile
