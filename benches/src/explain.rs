@@ -49,7 +49,7 @@ fn collapsed(refusals: &[Refusal]) -> Vec<Refused> {
     let mut reasons: Vec<Refused> = Vec::new();
     for refusal in refusals {
         let reason = refusal.reason.to_string();
-        let kernel = refusal.kernel.clone();
+        let kernel = refusal.kernel();
         match reasons.iter_mut().find(|other| other.reason == reason) {
             Some(other) => other.kernels.push(kernel),
             None => reasons.push(Refused {

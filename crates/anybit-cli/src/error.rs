@@ -164,12 +164,11 @@ pub(crate) fn reason(error: &Error) -> String {
     }
 }
 
-/// Which engine a refused kernel belongs to: the one of the longest stem that its name begins with.
+/// Which engine a refused kernel belongs to.
 fn engine_of(refusal: &Refusal) -> Option<Engine> {
     KERNELS
         .iter()
-        .filter(|row| refusal.kernel.starts_with(row.stem))
-        .max_by_key(|row| row.stem.len())
+        .find(|row| refusal.stem == row.stem)
         .map(|row| row.engine)
 }
 

@@ -247,15 +247,40 @@ impl PlanOptions {
 /// Why a kernel was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kernel's stem and tile.
-    pub kernel: String,
+    /// The kernel's stem, as in [`KernelRow::stem`].
+    pub stem: &'static str,
     /// The reason.
     pub reason: Reason,
+    /// Tile, parts of K and memories of a product's kernel. Planning refuses hundreds, of which few are ever named.
+    variant: Option<(Tile, u32, Memories)>,
+}
+
+impl Refusal {
+    /// Of a kernel that comes in one kind alone.
+    pub(crate) const fn of(stem: &'static str, reason: Reason) -> Self {
+        Self {
+            stem,
+            reason,
+            variant: None,
+        }
+    }
+
+    /// The kernel's stem, tile, parts and memory: `gemm_tiled_fma_64x64x16_textures`.
+    pub fn kernel(&self) -> String {
+        let stem = self.stem;
+        self.variant.map_or_else(
+            || stem.to_owned(),
+            |(Tile { m, n, k, .. }, parts, memories)| {
+                let (parts, memories) = (part_name(parts), memories.name());
+                format!("{stem}_{m}x{n}x{k}{parts}{memories}")
+            },
+        )
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.kernel, self.reason)
+        write!(formatter, "{}: {}", self.kernel(), self.reason)
     }
 }
 
@@ -694,16 +719,9 @@ pub fn candidates(
                     match considered {
                         Ok(candidate) => accepted.push(candidate),
                         Err(reason) => refused.push(Refusal {
-                            kernel: format!(
-                                "{}_{}x{}x{}{}{}",
-                                row.stem,
-                                tile.m,
-                                tile.n,
-                                tile.k,
-                                part_name(split),
-                                memories.name()
-                            ),
+                            stem: row.stem,
                             reason,
+                            variant: Some((*tile, split, memories)),
                         }),
                     }
                 }

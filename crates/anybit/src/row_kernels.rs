@@ -359,10 +359,10 @@ pub(crate) fn quantize_plan(
 ) -> Result<QuantizePlan> {
     let refuse = || Error::Unsupported {
         contract: format!("quantize_rows_f32_{format}"),
-        refusals: vec![Refusal {
-            kernel: "quantize_rows".into(),
-            reason: Reason::Output(OutputFormat::F32),
-        }],
+        refusals: vec![Refusal::of(
+            "quantize_rows",
+            Reason::Output(OutputFormat::F32),
+        )],
     };
     let element = format.element();
     let encode = match element {

@@ -265,7 +265,7 @@ fn refusals(rows: &[Row], caps: &Caps) -> BTreeMap<String, String> {
                 anybit::candidates(&problem, caps, &options).ok()
             })
             .flat_map(|(_, refused)| refused)
-            .filter(|refusal| refusal.kernel.starts_with(&format!("{}_", row.stem)))
+            .filter(|refusal| refusal.stem == row.stem)
             .map(|refusal| refusal.reason)
             .filter(of_the_device);
         let reason = reasons.next().map_or_else(

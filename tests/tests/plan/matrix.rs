@@ -41,7 +41,7 @@ fn reasons(problem: &Problem, caps: &Caps, options: &PlanOptions) -> Vec<Reason>
     let (_, refused) = candidates(problem, caps, options).expect("a problem");
     refused
         .into_iter()
-        .filter(|refusal| refusal.kernel.starts_with("gemm_tiled_matrix"))
+        .filter(|refusal| refusal.stem == "gemm_tiled_matrix")
         .map(|refusal| refusal.reason)
         .collect()
 }

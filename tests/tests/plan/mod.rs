@@ -99,7 +99,7 @@ fn every_tile_is_taken_or_refused_and_within_the_device() {
                     .count()
                     + refused
                         .iter()
-                        .filter(|refusal| !refusal.kernel.ends_with("_textures"))
+                        .filter(|refusal| !refusal.kernel().ends_with("_textures"))
                         .count();
                 assert_eq!(of_buffers, tiles, "{}", problem.contract());
                 let textures = accepted.len() + refused.len() - of_buffers;

@@ -14,6 +14,8 @@ use anybit_formats::{
     ScaleLayout, ScaleRule, ScaleType, SumLayout, ZeroKind, layout::piece_widths,
 };
 use anybit_tests::cover::pairwise;
+use anybit_tests::full;
+use anybit_tests::operand::format;
 
 /// A shader's text, or why it does not link, with the specialisation that first led to it.
 pub(super) struct Text {
@@ -234,17 +236,14 @@ pub(super) fn nested_gemms() -> Vec<Text> {
         ("i8rf", "i8rfm"),
         ("b3rf", "i8g16h"),
         ("u2g32f", "i8g32h"),
-    ];
+    ]
+    .map(|(activation, stored)| (format(activation), format(stored)));
     let find = |row: &[usize]| {
         let (kernel, tile) = kernels[row[0]];
         let (activation, stored) = formats[row[3]];
-        let stored: MatrixFormat = stored.parse().ok()?;
-        let problem = Problem::new(
-            (8, 96, 384),
-            activation.parse().ok()?,
-            stored.nested(2 + row[1] as u8).ok()?,
-        )
-        .with_output([OutputFormat::F32, OutputFormat::I32][row[4]]);
+        let read = stored.nested(2 + row[1] as u8).ok()?;
+        let problem = Problem::new((8, 96, 384), activation, read)
+            .with_output([OutputFormat::F32, OutputFormat::I32][row[4]]);
         let mut options = PlanOptions::engine(kernel.engine).with_nesting(Nesting::ALL[row[2]]);
         options.skeleton = Some(kernel.skeleton);
         let (accepted, _) = candidates(&problem, &devices[row[5]], &options).ok()?;
@@ -290,13 +289,12 @@ fn variants(vary: impl Fn(Problem, PlanOptions) -> (Problem, PlanOptions)) -> Ve
         ("f32", "i4g32h", OutputFormat::F32),
         ("i8rf", "u4g32hm", OutputFormat::F16),
         ("i3", "u2", OutputFormat::I32),
-    ];
+    ]
+    .map(|(activation, weight, output)| (format(activation), format(weight), output));
     let find = |row: &[usize]| {
         let (kernel, tile) = kernels[row[0]];
         let (activation, weight, output) = contracts[row[1]];
-        let mut problem =
-            Problem::new((8, 96, 384), activation.parse().ok()?, weight.parse().ok()?)
-                .with_output(output);
+        let mut problem = Problem::new((8, 96, 384), activation, weight).with_output(output);
         problem.residual = row[2] == 1;
         let (problem, options) = vary(problem, PlanOptions::engine(kernel.engine));
         let (accepted, _) = candidates(&problem, &devices[row[3]], &options).ok()?;
@@ -313,7 +311,8 @@ fn variants(vary: impl Fn(Problem, PlanOptions) -> (Problem, PlanOptions)) -> Ve
     texts.into_vec()
 }
 
-fn layouts(element: ElementFormat) -> Vec<DeviceLayout> {
+/// The layouts of an element, unless `full` every seventh of several, in turn with the elements before it.
+fn layouts(element: ElementFormat, turn: &mut usize) -> Vec<DeviceLayout> {
     let coded = element.has_codes();
     let pieces = [PieceLayout::Pieces, PieceLayout::Planes];
     let interleaves = [1, 2, 4, 8, 16, 32];
@@ -331,6 +330,12 @@ fn layouts(element: ElementFormat) -> Vec<DeviceLayout> {
                 }
             }
         }
+    }
+    if coded && !full() {
+        layouts.retain(|_| {
+            *turn += 1;
+            (*turn).is_multiple_of(7)
+        });
     }
     layouts
 }
@@ -360,6 +365,7 @@ pub(super) fn quantizers() -> Vec<Text> {
         class: DeviceClass::Software,
         ..Caps::floor()
     };
+    let mut turn = 0;
     for row in FORMATS.iter().filter(|row| row.element.has_codes()) {
         let bare = MatrixFormat::new(row.element, None);
         let scaled = (1..GRANULARITIES.len())
@@ -370,7 +376,7 @@ pub(super) fn quantizers() -> Vec<Text> {
             let codebook = row.element.codebook();
             let refused = codebook.is_some_and(|codebook| codebook.bits() > 4)
                 || format.to_string().ends_with("re");
-            for layout in layouts(row.element) {
+            for layout in layouts(row.element, &mut turn) {
                 match quantize_specialization(&gpu, &format, &layout) {
                     Ok(specialization) => {
                         assert!(!refused, "{format}");
@@ -420,8 +426,9 @@ pub(super) fn decoders() -> Vec<Text> {
     let mut texts = Texts::default();
     let levels = [GRANULARITIES.len(), ScaleType::ALL.len(), ZEROS.len()];
     let scales = pairwise(&levels, |_| true);
+    let mut turn = 0;
     for row in FORMATS {
-        for layout in layouts(row.element) {
+        for layout in layouts(row.element, &mut turn) {
             if let Ok(bare) = MatrixFormat::new(row.element, None) {
                 texts.add(decode_specialization(&bare, &layout));
             }
