@@ -296,7 +296,8 @@ fn variants(vary: impl Fn(Problem, PlanOptions) -> (Problem, PlanOptions)) -> Ve
         let (activation, weight, output) = contracts[row[1]];
         let mut problem = Problem::new((8, 96, 384), activation, weight).with_output(output);
         problem.residual = row[2] == 1;
-        let (problem, options) = vary(problem, PlanOptions::engine(kernel.engine));
+        let (problem, mut options) = vary(problem, PlanOptions::engine(kernel.engine));
+        options.skeleton = Some(kernel.skeleton);
         let (accepted, _) = candidates(&problem, &devices[row[3]], &options).ok()?;
         let found = accepted
             .into_iter()
