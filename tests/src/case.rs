@@ -120,8 +120,8 @@ impl Kernel {
     /// If the class is empty.
     pub fn in_turn(class: &[Self], turn: usize) -> Self {
         let cheap = class.len().div_ceil(3);
-        match turn % 8 {
-            7 if cheap < class.len() => class[cheap + turn / 8 % (class.len() - cheap)],
+        match turn % 16 {
+            15 if cheap < class.len() => class[cheap + turn / 16 % (class.len() - cheap)],
             _ => class[turn % cheap],
         }
     }

@@ -34,6 +34,17 @@ pub(crate) const TEXEL: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Uint;
 /// Bytes of such a row.
 const TEXTURE_ROW: u64 = 16 * TEXTURE_WIDTH as u64;
 
+/// Rows of a texture for so many words. No power of two, within the limit: llvmpipe compiles a shader anew, for a second or more,
+/// for every choice of its textures whose sides are powers of two.
+fn texture_rows(words: u64, limit: u64) -> u64 {
+    let rows = (4 * words).div_ceil(TEXTURE_ROW).max(1);
+    match rows {
+        1 | 2 => 3.min(limit),
+        _ if rows.is_power_of_two() && rows < limit => rows + 1,
+        _ => rows,
+    }
+}
+
 /// What textures of matrices are used for. They are read as storage textures, too: software drivers load those in line, and
 /// sampled ones by a call that asks each lane's mip level.
 pub(crate) const TEXELS: wgpu::TextureUsages = wgpu::TextureUsages::STORAGE_BINDING
@@ -586,8 +597,8 @@ impl Context {
         words: u64,
         usage: wgpu::TextureUsages,
     ) -> Result<Words> {
-        let rows = (4 * words).div_ceil(TEXTURE_ROW).max(1);
         let limit = u64::from(self.inner.caps.max_texture);
+        let rows = texture_rows(words, limit);
         let height = u32::try_from(rows)
             .ok()
             .filter(|_| rows <= limit)
@@ -1260,5 +1271,25 @@ impl Values {
             Self::I32(values) => Some(values),
             Self::F32(_) | Self::F16(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heights_of_textures_are_no_powers_of_two() {
+        let limit = 16384;
+        for words in (0..4_000_000).step_by(509).chain([1, 2048, 4096, 8192]) {
+            let rows = texture_rows(words, limit);
+            assert!(!rows.is_power_of_two(), "{words}: {rows}");
+            assert!(rows * TEXTURE_ROW >= 4 * words);
+            assert!(rows <= (4 * words).div_ceil(TEXTURE_ROW) + 3);
+        }
+        // What just fits is not enlarged, what does not fit is not hidden.
+        let most = limit * TEXTURE_ROW / 4;
+        assert_eq!(texture_rows(most, limit), limit);
+        assert_eq!(texture_rows(most + 1, limit), limit + 1);
     }
 }

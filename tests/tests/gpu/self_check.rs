@@ -1,6 +1,6 @@
 //! Self-checks: right kernels pass them, and a kernel that a driver gets wrong is found out and worked round.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anybit::{
     Context, Engine, Error, OutputFormat, Plan, PlanOptions, Problem, Reason, Skeleton, Values,
@@ -33,6 +33,7 @@ const CONTRACTS: &[(Engine, usize, &str, &str, OutputFormat)] = &[
 #[test]
 fn right_kernels_pass() {
     on_each_adapter("right_kernels_pass", |rig| {
+        let mut times = Vec::new();
         for &(engine, m, x, w, output) in CONTRACTS {
             let context = rig.best();
             let problem = Problem::new((m, 40, 512), format(x), format(w)).with_output(output);
@@ -54,7 +55,9 @@ fn right_kernels_pass() {
             multiply(&context, &warm, &x, &w, &mut random).expect("a product");
             let begun = Instant::now();
             let found = context.self_check_blocking([&plan, &plan]);
-            println!("{}: {:.1?} warm", plan.id(), begun.elapsed());
+            let time = begun.elapsed();
+            println!("{}: {time:.1?} warm", plan.id());
+            times.push(time);
             rig.note(match found {
                 Ok(verdicts) if verdicts == [Verdict::Passed, Verdict::Passed] => Ok(()),
                 Ok(verdicts) => Err(format!("{}: {}", plan.id(), verdicts[0])),
@@ -66,6 +69,15 @@ fn right_kernels_pass() {
                 other => Err(format!("{}: {other:?} is kept", plan.id())),
             });
         }
+        // Promised are 5 ms on lavapipe, where nothing else runs; other tests do.
+        times.sort();
+        let median = times[times.len() / 2];
+        let info = rig.adapter().get_info();
+        let lavapipe = info.backend == wgpu::Backend::Vulkan && info.name.contains("llvmpipe");
+        rig.note(match !lavapipe || median < Duration::from_millis(40) {
+            true => Ok(()),
+            false => Err(format!("half of the checks took {median:.1?} and more")),
+        });
         // Weights that are read at fewer bits, and a residual.
         let context = rig.best();
         let narrow = format("i8g32h").nested(4).expect("int8");

@@ -78,14 +78,14 @@ fn shapes_around_every_tile() {
             } else {
                 1
             };
-            // Each second tile meets one of the contracts that its engine takes. The others' ends are as these'.
+            // Each third tile meets one of the contracts that its engine takes. The others' ends are as these'.
             let contracts = if sample.activation.element().lift_unit().is_some() {
                 CONTRACTS.len() - FLOATS
             } else {
                 FLOATS
             };
             for (turn, kernel) in rig.kernels(&sample).into_iter().enumerate() {
-                if full() || turn % 2 == 0 && (turn / 2 + index) % contracts == 0 {
+                if full() || turn % 3 == 0 && (turn / 3 + index) % contracts == 0 {
                     check_around(rig, kernel, &sample, group);
                 }
             }
