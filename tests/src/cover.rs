@@ -1,5 +1,8 @@
 //! Few combinations that meet every pair.
 
+use std::collections::HashSet;
+
+use crate::full;
 use crate::random::Random;
 
 /// Rows over factors of so many levels, such that each two levels of different factors stand in a row together, if any
@@ -54,9 +57,43 @@ pub fn pairwise(levels: &[usize], allowed: impl Fn(&[usize]) -> bool) -> Vec<Vec
     rows
 }
 
+/// Some rows of [`pairwise`], unless `full`: every so many, and those that bring a level which none before them had.
+pub fn each_level(
+    levels: &[usize],
+    allowed: impl Fn(&[usize]) -> bool,
+    every: usize,
+) -> Vec<Vec<usize>> {
+    let rows = pairwise(levels, allowed);
+    if full() { rows } else { thinned(rows, every) }
+}
+
+fn thinned(mut rows: Vec<Vec<usize>>, every: usize) -> Vec<Vec<usize>> {
+    let (mut met, mut turn) = (HashSet::new(), every - 1);
+    rows.retain(|row| {
+        let met_before = met.len();
+        met.extend(row.iter().copied().enumerate());
+        turn = (turn + 1) % every;
+        turn == 0 || met.len() > met_before
+    });
+    rows
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_level_is_left() {
+        let levels = [4, 3, 5, 7];
+        let rows = pairwise(&levels, |_| true);
+        let few = thinned(rows.clone(), 3);
+        assert!(few.len() < rows.len() && few.iter().all(|row| rows.contains(row)));
+        for (factor, &count) in levels.iter().enumerate() {
+            for level in 0..count {
+                assert!(few.iter().any(|row| row[factor] == level));
+            }
+        }
+    }
 
     #[test]
     fn every_pair_that_is_allowed_is_met() {

@@ -1,14 +1,12 @@
 //! f32 outputs lie within the bounds of the error model.
 
-use std::collections::HashSet;
-
 use anybit::{Engine, Problem};
 use anybit_formats::{
     AffineFormat, ElementFormat, Encoding, Granularity, MatrixFormat, ScaleLayout, ScaleType,
     ZeroKind,
 };
 use anybit_tests::case::{Case, Kernel};
-use anybit_tests::cover::pairwise;
+use anybit_tests::cover::{each_level, pairwise};
 use anybit_tests::full;
 use anybit_tests::operand::{Fill, format};
 use anybit_tests::rig::{Rig, on_each_adapter};
@@ -288,7 +286,7 @@ fn in_turn(classes: &[Vec<ElementFormat>], class: usize, turn: usize) -> Element
     classes[class][turn % classes[class].len()]
 }
 
-/// Pairs of operands of all families, under scales and on kernels in turn, unless `full` every second of them and those that
+/// Pairs of operands of all families, under scales and on kernels in turn, unless `full` every third of them and those that
 /// bring a kernel or an operand that had none. `activations` and `weights` are classes of elements, floats among them.
 fn check_families(
     rig: &mut Rig,
@@ -299,16 +297,7 @@ fn check_families(
     let kernels = classes(rig, engine);
     let caps = rig.best().caps().clone();
     let levels = [kernels.len(), activations.len(), weights.len()];
-    let mut rows = pairwise(&levels, |_| true);
-    if !full() {
-        let (mut met, mut index) = (HashSet::new(), 0);
-        rows.retain(|row| {
-            index += 1;
-            let met_before = met.len();
-            met.extend(row.iter().copied().enumerate());
-            index % 2 == 1 || met.len() > met_before
-        });
-    }
+    let rows = each_level(&levels, |_| true, 3);
     for (turn, row) in rows.iter().enumerate() {
         let operand = |classes: &[Vec<ElementFormat>], class: usize, turn: usize| {
             let element = in_turn(classes, class, turn);

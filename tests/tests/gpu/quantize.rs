@@ -13,7 +13,7 @@ use anybit_formats::{
 use anybit_reference::bound::ErrorModel;
 use anybit_reference::quantize::{codes_allowed_with, codes_given_with};
 use anybit_shaders::{Header, LinkRequest, Modules};
-use anybit_tests::cover::pairwise;
+use anybit_tests::cover::each_level;
 use anybit_tests::full;
 use anybit_tests::random::Random;
 use anybit_tests::raw;
@@ -229,7 +229,7 @@ fn codes_follow_from_the_emitted_scale() {
             // Powers of two scale groups.
             row[2] != 1 || GRANULARITIES[row[1]] != Granularity::Row
         };
-        for (index, row) in pairwise(&levels, allowed).into_iter().enumerate() {
+        for (index, row) in each_level(&levels, allowed, 2).into_iter().enumerate() {
             let layout = DeviceLayout {
                 pieces: [PieceLayout::Pieces, PieceLayout::Planes][row[3] % 2],
                 interleave: INTERLEAVES[row[3] / 2],
