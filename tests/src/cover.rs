@@ -86,7 +86,8 @@ mod tests {
     fn every_level_is_left() {
         let levels = [4, 3, 5, 7];
         let rows = pairwise(&levels, |_| true);
-        let few = thinned(rows.clone(), 3);
+        // A step that takes but the first row: what is left beside it is there for a level.
+        let few = thinned(rows.clone(), rows.len());
         assert!(few.len() < rows.len() && few.iter().all(|row| rows.contains(row)));
         for (factor, &count) in levels.iter().enumerate() {
             for level in 0..count {

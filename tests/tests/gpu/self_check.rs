@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anybit::{
-    Context, Engine, Error, OutputFormat, Plan, PlanOptions, Problem, Reason, Skeleton, Values,
-    Verdict, Verdicts, candidates, wgpu,
+    Context, Engine, Error, OutputFormat, PlanOptions, Problem, Reason, Skeleton, Values, Verdict,
+    Verdicts, candidates, wgpu,
 };
-use anybit_formats::{Granularity, MatrixFormat, Memory, Nesting};
+use anybit_formats::{Memory, Nesting};
 use anybit_shaders::Modules;
 use anybit_tests::operand::{Fill, format, operand};
 use anybit_tests::random::Random;
@@ -41,18 +41,11 @@ fn right_kernels_pass() {
             let plan = context
                 .plan_with(&problem, &PlanOptions::engine(engine))
                 .unwrap_or_else(|error| panic!("{x} {w}: {error}"));
-            // Once, since software drivers finish pipelines when they are first run, for the sizes of buffers that they meet.
+            // Once, since software drivers finish pipelines when they are first run.
             let mut random = Random::new(1);
-            let (m, n, k) = case_of(&plan);
-            let x = operand(&problem.activation, (m, k), Fill::Random, &mut random);
-            let w = operand(&problem.weight, (n, k), Fill::Random, &mut random);
-            let same = Problem::new((m, n, k), problem.activation, problem.weight);
-            let options = PlanOptions::kernel(plan.id());
-            let warm = context
-                .plan_with(&same.with_output(output), &options)
-                .expect("the same kernel");
-            assert_eq!(warm.id(), plan.id());
-            multiply(&context, &warm, &x, &w, &mut random).expect("a product");
+            let x = operand(&problem.activation, (m, 512), Fill::Random, &mut random);
+            let w = operand(&problem.weight, (40, 512), Fill::Random, &mut random);
+            multiply(&context, &plan, &x, &w, &mut random).expect("a product");
             let begun = Instant::now();
             let found = context.self_check_blocking([&plan, &plan]);
             let time = begun.elapsed();
@@ -69,14 +62,18 @@ fn right_kernels_pass() {
                 other => Err(format!("{}: {other:?} is kept", plan.id())),
             });
         }
-        // Promised are 5 ms on lavapipe, where nothing else runs; other tests do.
+        // Promised are 5 ms on lavapipe, where nothing else runs; other tests do. No shape makes the driver compile again, which takes
+        // it a second.
         times.sort();
-        let median = times[times.len() / 2];
+        let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+        let in_time = median < Duration::from_millis(40) && slowest < Duration::from_millis(400);
         let info = rig.adapter().get_info();
         let lavapipe = info.backend == wgpu::Backend::Vulkan && info.name.contains("llvmpipe");
-        rig.note(match !lavapipe || median < Duration::from_millis(40) {
+        rig.note(match !lavapipe || in_time {
             true => Ok(()),
-            false => Err(format!("half of the checks took {median:.1?} and more")),
+            false => Err(format!(
+                "half of the checks took {median:.1?} and more, the slowest {slowest:.1?}"
+            )),
         });
         // Weights that are read at fewer bits, and a residual.
         let context = rig.best();
@@ -106,26 +103,6 @@ fn right_kernels_pass() {
             });
         }
     });
-}
-
-/// The shape that a self-check gives a kernel's case.
-fn case_of(plan: &Plan) -> (usize, usize, usize) {
-    let (tile, problem) = (plan.tile(), plan.problem());
-    let rows = match plan.skeleton() {
-        _ if problem.m == 1 => 1,
-        Skeleton::Gemv => (tile.m as usize).clamp(2, 8),
-        _ => tile.m as usize + 3,
-    };
-    let columns = 96 + 96.max(2 * tile.k as usize);
-    let group = |format: MatrixFormat| match format.scales().map(|scales| scales.granularity) {
-        Some(Granularity::Group(group)) => group as usize,
-        _ => 0,
-    };
-    let columns = match group(problem.activation).max(group(problem.weight)) {
-        0 => columns + 3,
-        group => columns.next_multiple_of(group),
-    };
-    (rows, tile.n as usize + 5, columns)
 }
 
 /// Verdicts of one run serve the next, on the same device with the same driver and shaders alone.
