@@ -284,7 +284,7 @@ impl Session {
                 stats.submissions += 1;
                 stats.read_bytes += 4;
             }
-            let stop = each(token).is_break();
+            let stop = each(token).is_break() || self.is_stopped();
             if stop || !more {
                 if let Some(next) = next {
                     // Its token was never asked for.
@@ -371,19 +371,25 @@ impl Session {
 
     /// Lets another thread stop work on long texts: once the flag is set, [`feed`](Self::feed), [`generate`](Self::generate),
     /// [`logits`](Self::logits) and [`cross_entropies`](Self::cross_entropies) return [`Error::Stopped`] before their next chunk
-    /// of tokens. What is done stays, and after the flag is cleared the text can go on from there.
+    /// of tokens. What is done stays, and after the flag is cleared the text can go on from there. Once it has new tokens,
+    /// [`generate`](Self::generate) ends with those it has instead, as if what it calls for each had said so.
     ///
     /// With a flag, one chunk at a time is handed to the device, so that it does not work on long after it was told to stop;
-    /// `None` takes the flag away. New tokens end sooner by what `generate` calls for each.
+    /// `None` takes the flag away.
     pub fn stop_with(&mut self, flag: Option<Arc<AtomicBool>>) {
         self.stop = flag;
     }
 
+    fn is_stopped(&self) -> bool {
+        let flag = self.stop.as_ref();
+        flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
     /// Ends the work if it was told to stop.
     fn check_stop(&self) -> Result<()> {
-        match &self.stop {
-            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Stopped { done: self.done }),
-            _ => Ok(()),
+        match self.is_stopped() {
+            true => Err(Error::Stopped { done: self.done }),
+            false => Ok(()),
         }
     }
 
@@ -440,7 +446,7 @@ impl Session {
     /// Submits a step's work, and what ends it.
     fn submit(&self, step: &Step, last: Option<&Prepared>) -> Result<()> {
         let context = self.model.context();
-        let submissions = step.submissions();
+        let submissions = step.submissions(context.longest_dispatch());
         let count = submissions.len();
         for (index, mut work) in submissions.into_iter().enumerate() {
             if index + 1 == count {
@@ -476,7 +482,7 @@ impl Session {
 
     fn submit_draw(&self, step: &Step) -> Result<anybit::PendingToken> {
         let context = self.model.context();
-        let mut submissions = step.submissions();
+        let mut submissions = step.submissions(context.longest_dispatch());
         let last = submissions.pop().unwrap_or_default();
         for work in submissions {
             context.submit(|encoder| {

@@ -1,6 +1,7 @@
 //! A step prepared: all kernels that bring so many tokens through a model, ready to be recorded any number of times.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anybit::formats::{DeviceLayout, MatrixFormat, QuantizeRowsOptions};
 use anybit::{
@@ -15,8 +16,11 @@ use crate::model::{Block, Inner};
 /// Bytes of logits that are held at once, unless one row is more.
 const LOGIT_BYTES: usize = 8 << 20;
 
-/// Multiply-adds that one submission may ask for, so that no driver takes it for a hang.
+/// Multiply-adds that one submission may ask for where nothing is said of how long it may take.
 const SUBMISSION_WORK: u64 = 1 << 38;
+
+/// Multiply-adds a second of a slow GPU, as those of dispatches are reckoned.
+const SLOW: f64 = 1e11;
 
 /// What a step ends with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,12 +69,16 @@ impl Step {
         self.bytes
     }
 
-    /// The work in stretches, each for one submission.
-    pub(crate) fn submissions(&self) -> Vec<Vec<&Prepared>> {
+    /// The work in stretches, each for one submission: of the device's longest dispatch, so that no driver takes it for a hang.
+    pub(crate) fn submissions(&self, longest: Option<Duration>) -> Vec<Vec<&Prepared>> {
+        let most = match longest {
+            Some(longest) => (longest.as_secs_f64() * SLOW) as u64,
+            None => SUBMISSION_WORK,
+        };
         let mut submissions = vec![Vec::new()];
-        let mut total = 0;
+        let mut total = 0_u64;
         for work in &self.work {
-            if total + work.multiply_adds > SUBMISSION_WORK && total > 0 {
+            if total.saturating_add(work.multiply_adds) > most && total > 0 {
                 submissions.push(Vec::new());
                 total = 0;
             }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::matrix::{DeviceMatrix, OutputMatrix, STORAGE};
 use crate::pipeline::Binding;
 use crate::plan::fold_grid;
-use crate::prepare::Prepared;
+use crate::prepare::{Dispatch, Prepared};
 use crate::row_kernels::WORKGROUP;
 use crate::row_source::{check_epsilon, check_f32};
 use crate::sequence::{Sequence, check_cap, check_output, join_module};
@@ -646,10 +646,12 @@ impl Context {
             [x, y, 1],
         )?;
         let id = attend.id().to_owned();
-        Ok(Prepared::new(
-            id,
-            [attend.dispatches, merge.dispatches].concat(),
-        ))
+        let mut dispatches = attend.dispatches;
+        dispatches.extend(merge.dispatches.into_iter().map(|merge| Dispatch {
+            joined: true,
+            ..merge
+        }));
+        Ok(Prepared::new(id, dispatches))
     }
 }
 

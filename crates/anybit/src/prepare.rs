@@ -12,7 +12,7 @@ use anybit_formats::{
 use bytemuck::{Pod, Zeroable};
 
 use crate::bind_groups::{BoundGroup, BoundOperand, BoundResource, Key, Life};
-use crate::context::{Context, resolve_now};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::experts::ExpertOffsets;
 use crate::kernel::Engine;
@@ -25,7 +25,7 @@ use crate::plan::{Plan, fold_grid};
 use crate::problem::{OutputFormat, Problem};
 use crate::self_check::Verdict;
 use crate::specialize::{Specialization, centre};
-use crate::stretches::{Cuts, Obstacle, Rows, Stretch};
+use crate::stretches::{Cuts, Obstacle, Rows, Stretch, column_stretches};
 
 /// `Operand` of core/operand.wgsl.
 #[repr(C)]
@@ -242,6 +242,8 @@ pub(crate) struct Dispatch {
     pub(crate) grid: [u32; 3],
     /// How long it takes on a slow device, by a guess on the safe side; zero for what is short anywhere.
     pub(crate) longest: Duration,
+    /// It reads what the one before it left in memory that all operations share, so nothing may be submitted between them.
+    pub(crate) joined: bool,
 }
 
 impl Dispatch {
@@ -504,7 +506,7 @@ impl Context {
             batch_rows(problem.m, batch.broadcast_activation),
             batch_rows(problem.n, batch.broadcast_weight),
         ];
-        // With experts, all rows of W are bound, whichever of them a row of X meets.
+        // With experts, rows of W of all of them are bound, whichever a row of X meets.
         let experts = problem.experts.unwrap_or(1);
         let limit = self.inner.caps.max_binding;
         let whole = plan.longest(self.inner.caps.class);
@@ -516,7 +518,7 @@ impl Context {
             let x_rows = stretch.rows(activation_rows);
             let w_rows = match problem.experts {
                 None => stretch.columns(weight_rows),
-                Some(_) => 0..problem.n * experts,
+                Some(_) => n.start..problem.n * experts,
             };
             // Every stretch was cut so that a binding may begin there.
             let cannot_begin = |what, matrix: &DeviceMatrix| Error::BindingTooLarge {
@@ -603,6 +605,7 @@ impl Context {
                 )?,
                 grid,
                 longest: whole.mul_f64(share.clamp(0.0, 1.0)),
+                joined: false,
             });
             // The parts of some rows are added up before those of others take their place.
             let last = following
@@ -652,11 +655,15 @@ impl Context {
         }
         let longest = match self.longest_dispatch() {
             // Parts of K are for few outputs.
-            Some(longest) if !plan.is_split() && !one_piece => longest.as_secs_f64(),
+            Some(longest) if !plan.is_split() => longest.as_secs_f64(),
             _ => f64::INFINITY,
         };
         let outputs = batch.count as f64 * problem.m as f64 * problem.n as f64;
         let whole = plan.longest(self.inner.caps.class).as_secs_f64();
+        let most_outputs = match whole > 0.0 {
+            true => longest / whole * outputs,
+            false => f64::INFINITY,
+        };
         let too_large = |obstacle| {
             let (what, bytes) = match obstacle {
                 Obstacle::Activation => ("the activations", activation.bytes()),
@@ -691,11 +698,15 @@ impl Context {
             ];
             return match obstacles.into_iter().find(|(_, stands)| *stands) {
                 Some((obstacle, _)) => Err(too_large(obstacle)),
-                None => Ok(vec![Stretch {
-                    batches: 0..1,
-                    m: 0..problem.m,
-                    n: 0..problem.n,
-                }]),
+                // Which rows of X are whose is known on the device alone, so they stay together.
+                None => Ok(column_stretches(problem.m, problem.n, most_outputs)
+                    .into_iter()
+                    .map(|n| Stretch {
+                        batches: 0..1,
+                        m: 0..problem.m,
+                        n,
+                    })
+                    .collect()),
             };
         }
         let cuts = Cuts {
@@ -711,10 +722,7 @@ impl Context {
             },
             output_rows: output.most_rows(limit),
             batches: plan.most_batches(),
-            outputs: match whole > 0.0 {
-                true => longest / whole * outputs,
-                false => f64::INFINITY,
-            },
+            outputs: most_outputs,
         };
         cuts.stretches(batch.count, problem.m, problem.n)
             .map_err(too_large)
@@ -750,6 +758,7 @@ impl Context {
             pipeline,
             grid: [x, y, stretch.batches.len() as u32],
             longest: Duration::ZERO,
+            joined: true,
         })
     }
 
@@ -812,6 +821,7 @@ impl Context {
             group: self.bind_group(pipeline, specialization, params, bindings)?,
             grid,
             longest: Duration::ZERO,
+            joined: false,
         })
     }
 
@@ -859,25 +869,21 @@ impl Context {
             });
         }
         let buffer = self.buffer("parameters", params.len() as u64, PARAMETERS)?;
-        self.guard(|_| self.inner.queue.write_buffer(&buffer, 0, params))?;
+        self.guard_memory("parameters", params.len() as u64, |_| {
+            self.inner.queue.write_buffer(&buffer, 0, params);
+        })?;
         let entries: Vec<_> = std::iter::once(buffer.as_entire_binding())
             .chain(bindings.iter().cloned())
             .zip(0..)
             .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
             .collect();
-        let device = &self.inner.device;
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&specialization.id),
-            layout: &pipeline.layout.bind_group,
-            entries: &entries,
-        });
-        if let Some(error) = resolve_now(scope.pop()) {
-            return Err(Error::Pipeline {
-                kernel: specialization.id.clone(),
-                message: error.to_string(),
-            });
-        }
+        let bind_group = self.guard(|device| {
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&specialization.id),
+                layout: &pipeline.layout.bind_group,
+                entries: &entries,
+            })
+        })?;
         Ok(BoundGroup::new(bind_group, &entries))
     }
 
@@ -910,7 +916,7 @@ impl Context {
                 let long = self
                     .longest_dispatch()
                     .is_some_and(|longest| total + dispatch.longest > longest);
-                if long && total > Duration::ZERO {
+                if long && total > Duration::ZERO && !dispatch.joined {
                     self.submit(|encoder| {
                         encode_passes(encoder, &waiting);
                         Ok(())

@@ -115,6 +115,21 @@ impl Rows<'_> {
     }
 }
 
+/// The columns of Y that one dispatch makes after the other where a product is cut along N alone: `outputs` in each, of `m` rows,
+/// but no fewer columns than a few tiles have.
+pub(crate) fn column_stretches(m: usize, n: usize, outputs: f64) -> Vec<Range<usize>> {
+    let mut width = n.max(1);
+    while m as f64 * width as f64 > outputs && width >= LEAST {
+        let half = (width / 2).next_multiple_of(LEAST / 2);
+        if half == width {
+            break;
+        }
+        width = half;
+    }
+    let starts = (0..n).step_by(width);
+    starts.map(|start| start..(start + width).min(n)).collect()
+}
+
 /// What a product is cut by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cuts<'a> {
@@ -184,18 +199,20 @@ impl Cuts<'_> {
             ),
         ];
         let obstacle = held.into_iter().find(|(_, needed, held)| held < needed);
-        let at_batch = |middle: usize| self.halves(stretch, m, [Some(middle), None, None]);
+        // The middle, or the batch next to it at which all operands may begin.
+        let among_batches = || {
+            let middle = batches.start + batches.len() / 2;
+            (0..batches.len())
+                .flat_map(|distance| [middle.checked_sub(distance), Some(middle + distance)])
+                .flatten()
+                .filter(|middle| *middle > batches.start && *middle < batches.end)
+                .find_map(|middle| self.halves(stretch, m, [Some(middle), None, None]))
+        };
         let at_row = |middle: usize| self.halves(stretch, m, [None, Some(middle), None]);
         let at_column = |middle: usize| self.halves(stretch, m, [None, None, Some(middle)]);
         if let Some((obstacle, _, held)) = obstacle {
             let halves = if batches.len() > 1 {
-                // The middle, or the batch next to it at which all operands may begin.
-                let middle = batches.start + batches.len() / 2;
-                (0..batches.len())
-                    .flat_map(|distance| [middle.checked_sub(distance), Some(middle + distance)])
-                    .flatten()
-                    .filter(|middle| *middle > batches.start && *middle < batches.end)
-                    .find_map(at_batch)
+                among_batches()
             } else {
                 let within = |range: &Range<usize>| {
                     let (least, end) = (range.start + 1, range.start + held);
@@ -215,8 +232,7 @@ impl Cuts<'_> {
             return Ok(None);
         }
         if batches.len() > 1 {
-            let middle = batches.start + batches.len() / 2;
-            return Ok(at_batch(middle));
+            return Ok(among_batches());
         }
         let middle = |range: &Range<usize>| {
             let half = (range.len() / 2).next_multiple_of(LEAST / 2);
@@ -405,6 +421,18 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_cut_as_far_as_it_pays() {
+        assert_eq!(column_stretches(10, 1000, 1e4), vec![0..1000]);
+        assert_eq!(column_stretches(10, 1000, 9e3), vec![0..512, 512..1000]);
+        let least = column_stretches(10, 1000, 1.0);
+        assert!(least.iter().all(|columns| columns.start % 128 == 0));
+        assert_eq!(least.len(), 8);
+        assert_eq!(least.last(), Some(&(896..1000)));
+        assert_eq!(column_stretches(10, 255, 1.0), vec![0..255]);
+        assert_eq!(column_stretches(10, 0, 1.0), vec![]);
+    }
+
+    #[test]
     fn long_work_is_cut_as_far_as_it_pays() {
         let (x, w) = (chunks(&[1000]), chunks(&[3000]));
         let mut cuts = cuts(&x, &w);
@@ -418,6 +446,15 @@ mod tests {
         cuts.outputs = 1.0;
         let stretches = check(&cuts, 1, 1000, 3000);
         assert!(stretches.len() < 500, "{}", stretches.len());
+        // Batches of 48 rows, of which every other one begins where a binding can.
+        let (x, w) = (chunks(&[10 * 48]), chunks(&[10 * 64]));
+        let of_batch = |chunks, of_batch| Rows {
+            chunks,
+            of_batch,
+            most: usize::MAX,
+        };
+        (cuts.activation, cuts.weight) = (of_batch(&x, 48), of_batch(&w, 64));
+        assert_eq!(check(&cuts, 10, 48, 64).len(), 5);
         // Where nothing can be cut, the work stays whole.
         let (x, w) = (chunks(&[7 * 5]), chunks(&[7 * 9]));
         cuts.activation = Rows {

@@ -1,4 +1,5 @@
-// The rows of X are sorted by expert, and each expert's rows meet its own params.n rows of W. A table has the first row of
+// The rows of X are sorted by expert, and each expert's rows meet its own rows of W, of which W holds w_operand().batch_rows an
+// expert and a dispatch takes params.n. A table has the first row of
 // each expert and the end of the last; whoever wrote it, no row past M is read or written, and every search ends.
 //
 // An expert's tiles begin at its first row, or before it, at a multiple of A_INTERLEAVE, where rows are read that many at a
@@ -60,7 +61,7 @@ fn rows_tile(index: u32, part: u32) -> Tile {
         begin,
         end,
         0u,
-        expert * params.n,
+        expert * params.weight.batch_rows,
         0u,
         part_first_k(part),
         part_end_k(part),

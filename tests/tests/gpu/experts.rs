@@ -336,6 +336,54 @@ fn experts_are_tuned() {
     });
 }
 
+/// However short a dispatch has to be, the same numbers: cut along the rows of each expert's W.
+#[test]
+fn long_work_of_experts_is_cut() {
+    on_each_adapter("long_work_of_experts_is_cut", |rig| {
+        let cut = rig
+            .best()
+            .with_longest_dispatch(Some(Duration::from_nanos(1)));
+        for (turn, (engine, x, w, output, residual)) in CONTRACTS.into_iter().enumerate() {
+            if turn % 3 != 0 && !anybit_tests::full() {
+                continue;
+            }
+            let mut problem = Problem::new((9, 300, 96), format(x), format(w))
+                .with_output(output)
+                .with_experts(4);
+            problem.residual = residual;
+            let checked = || -> Outcome<Option<String>> {
+                let plan = cut.plan_with(&problem, &PlanOptions::engine(engine))?;
+                check_plan(&cut, &plan, turn as u64)
+            };
+            rig.note(match checked() {
+                Ok(None) => Ok(()),
+                Ok(Some(wrong)) => Err(format!("{engine}: {wrong}")),
+                Err(error) => Err(format!("{engine}: {error}")),
+            });
+        }
+        // It is several dispatches.
+        let problem = Problem::new((9, 300, 96), format("i8"), format("i8"))
+            .with_output(OutputFormat::I32)
+            .with_experts(4);
+        let dispatches = || -> Outcome<usize> {
+            let plan = cut.plan(&problem)?;
+            let format = problem.weight;
+            let operands = Operands {
+                activation: &cut.allocate(format, 9, 96, &plan.activation_layout())?,
+                weight: &cut.allocate(format, 1200, 96, &plan.weight_layout())?,
+                output: &cut.output(OutputFormat::I32, 9, 300)?,
+            };
+            let table = cut.expert_offsets(4)?;
+            let work = cut.prepare_experts(&plan, operands, &table, &Epilogue::default())?;
+            Ok(work.dispatches())
+        };
+        rig.note(match dispatches() {
+            Ok(2..) => Ok(()),
+            other => Err(format!("{other:?} dispatches")),
+        });
+    });
+}
+
 /// The experts' weights out of a matrix of int8, at fewer bits.
 #[test]
 fn experts_may_be_nested() {

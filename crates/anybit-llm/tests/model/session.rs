@@ -228,6 +228,22 @@ fn a_long_prompt_is_stopped_and_goes_on() {
     flag.store(false, Ordering::Relaxed);
     assert_eq!(rig::greedy(&mut stopped, &text[16..], 5), whole);
 
+    // Among new tokens: it ends with those it has, and goes on from there. The last one drawn is not cached yet.
+    let mut stopped = chunked();
+    stopped.stop_with(Some(Arc::clone(&flag)));
+    let mut tokens = Vec::new();
+    let stats = stopped
+        .generate(&text, 5, &Sampling::GREEDY, &mut |token| {
+            tokens.push(token);
+            flag.store(tokens.len() == 3, Ordering::Relaxed);
+            ControlFlow::Continue(())
+        })
+        .expect("new tokens are no error");
+    assert_eq!((stats.generated_tokens, &tokens[..]), (3, &whole[..3]));
+    assert_eq!(stopped.len(), text.len() + 2);
+    flag.store(false, Ordering::Relaxed);
+    assert_eq!(rig::greedy(&mut stopped, &tokens[2..], 2), whole[3..]);
+
     // In the midst of it, by another thread: it ends within the text, at a chunk, or had ended before.
     let flag = Arc::new(AtomicBool::new(false));
     let mut racing = chunked();
