@@ -262,12 +262,25 @@ impl Context {
     /// Those of [`plan_with`](Self::plan_with), [`Error::Unsupported`] also where every kernel fails; those of
     /// [`self_check`](Self::self_check).
     pub async fn plan_checked(&self, problem: &Problem, options: &PlanOptions) -> Result<Plan> {
+        self.plan_passed(problem, options, false).await
+    }
+
+    /// [`plan_checked`](Self::plan_checked); if `inexact`, of kernels that have no self-check, too.
+    pub(crate) async fn plan_passed(
+        &self,
+        problem: &Problem,
+        options: &PlanOptions,
+        inexact: bool,
+    ) -> Result<Plan> {
         let options = options.clone().with_unchecked(true);
         loop {
             // A kernel that fails is not planned again, so this ends.
-            let plan = self.plan_with(problem, &options)?;
-            if let [Verdict::Passed] = self.self_check([&plan]).await?[..] {
-                return Ok(plan);
+            let plan = self.plan_any(problem, &options)?;
+            match self.self_check([&plan]).await {
+                Ok(verdicts) if verdicts == [Verdict::Passed] => return Ok(plan),
+                Ok(_) => {}
+                Err(Error::NoSelfCheck { .. }) if inexact => return Ok(plan),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -283,10 +296,16 @@ impl Context {
     }
 
     async fn check_kernel(&self, plan: &Plan) -> Result<Verdict> {
+        // A pipeline that is left for later is no verdict.
+        let now = self.compiling();
         for case in Case::of(plan)? {
-            match self.run_case(&case).await {
+            match now.run_case(&case).await {
                 Ok(Verdict::Passed) => {}
                 Ok(verdict) => return Ok(verdict),
+                // Of a device that is gone, nothing is learnt about a kernel.
+                Err(Error::Pipeline { message, .. }) if self.is_lost() => {
+                    return Err(Error::DeviceLost { reason: message });
+                }
                 Err(Error::Pipeline { message, .. }) => return Ok(Verdict::Rejected(message)),
                 Err(error) => return Err(error),
             }
@@ -326,7 +345,15 @@ impl Context {
         let epilogue = Epilogue {
             residual: residual.as_ref(),
         };
-        let prepared = self.prepare_unchecked(plan, operands, &epilogue, None)?;
+        let offsets = match &case.starts[..] {
+            [] => None,
+            starts => {
+                let table = self.expert_offsets(starts.len() - 1)?;
+                self.write_expert_offsets(&table, starts)?;
+                Some(table)
+            }
+        };
+        let prepared = self.prepare_unchecked(plan, operands, &epilogue, offsets.as_ref())?;
         let found = self.submit_and_read(&[&prepared], &output)?.read().await?;
         Ok(case.compare(&found))
     }
@@ -355,12 +382,17 @@ struct Case {
     x: PackedMatrix,
     /// W as it is stored, where the kernel reads it at fewer bits.
     stored: PackedMatrix,
+    /// Where the rows of each expert begin, and where the last one's end, if there are experts.
+    starts: Vec<u32>,
     residual: Option<Vec<f32>>,
     expected: Vec<f64>,
 }
 
 /// Columns that every case has at least, beside those that its sums need.
 const COLUMNS: usize = 96;
+
+/// Experts of a case, if its plan has any: one has the first rows, one none, one the rest.
+const EXPERTS: usize = 3;
 
 /// The longest sums that a case makes where nothing in the kernel bounds them.
 const LONGEST: usize = 4096;
@@ -420,11 +452,25 @@ impl Case {
         } else {
             columns + 3
         };
+        // Matrices of experts begin at whole groups of rows.
+        let n = match full.experts {
+            None => tile.n as usize + 5,
+            Some(_) => tile.n as usize + 4,
+        };
         let problem = Problem {
             m: rows,
-            n: tile.n as usize + 5,
+            n,
             k: columns,
+            experts: full.experts.map(|_| EXPERTS),
             ..problem
+        };
+        let starts = match (full.experts, rows) {
+            (None, _) => vec![],
+            (Some(_), 1) => vec![0, 0, 1, 1],
+            (Some(_), rows) => {
+                let first = (rows - 1).min(3) as u32;
+                vec![0, first, first, rows as u32]
+            }
         };
         let stored = match plan.nesting() {
             None => problem.weight,
@@ -444,7 +490,7 @@ impl Case {
         let heavy = (heavy.max(0.0) as usize).min(sums);
         let mut random = Random(0x5eed);
         let x = activation.draw(problem.m, columns, heavy, &mut random)?;
-        let stored = weight.draw(problem.n, columns, heavy, &mut random)?;
+        let stored = weight.draw(problem.weight_rows(), columns, heavy, &mut random)?;
         let read = match plan.nesting() {
             None => None,
             Some(nesting) => Some(stored.nested(problem.weight.element().bits() as u8, nesting)?),
@@ -459,8 +505,15 @@ impl Case {
         let xs: Vec<f64> = values(&x).ok_or_else(no_check)?;
         let ws: Vec<f64> = values(w).ok_or_else(no_check)?;
         let mut expected = Vec::with_capacity(problem.m * problem.n);
-        for x in xs.chunks_exact(columns) {
-            for w in ws.chunks_exact(columns) {
+        for (row, x) in xs.chunks_exact(columns).enumerate() {
+            // The last expert that begins at the row or before it.
+            let begun = starts.iter().take_while(|&&start| start as usize <= row);
+            let expert = begun.count().saturating_sub(1);
+            let of_expert = ws
+                .chunks_exact(columns)
+                .skip(expert * problem.n)
+                .take(problem.n);
+            for w in of_expert {
                 // Exact: every partial sum is an integer number of units below 2^53.
                 expected.push(x.iter().zip(w).map(|(x, w)| x * w).sum());
             }
@@ -482,6 +535,7 @@ impl Case {
             },
             x,
             stored,
+            starts,
             residual,
             expected,
         })

@@ -174,6 +174,14 @@ impl Contender {
     }
 }
 
+/// A time after another, or a far one if no clock goes so far.
+fn after(start: Instant, time: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    start
+        .checked_add(time)
+        .unwrap_or_else(|| start + time.min(YEAR))
+}
+
 impl Context {
     /// Measures every kernel that can do some problems on this device, and chooses the fastest. Results do not depend on
     /// choices where they are integers, and stay within the same bounds where they are floats.
@@ -189,7 +197,7 @@ impl Context {
         options: &TuneOptions,
         mut done: impl FnMut(&TunedProblem),
     ) -> Result<Tuning> {
-        let end = Instant::now() + options.time;
+        let end = after(Instant::now(), options.time);
         let timer = PassTimer::new(self);
         // The small ones first: one that takes longer than its share takes it from few.
         let mut order: Vec<usize> = (0..options.problems.len()).collect();
@@ -200,7 +208,7 @@ impl Context {
             let left = end.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(problems.len() - turn).unwrap_or(u32::MAX);
             let problem = &options.problems[index];
-            let tuned = self.tune_problem(&timer, problem, Instant::now() + share)?;
+            let tuned = self.tune_problem(&timer, problem, after(Instant::now(), share))?;
             done(&tuned);
             problems[index] = Some(tuned);
         }
@@ -243,7 +251,8 @@ impl Context {
         end: Instant,
         tuned: &mut TunedProblem,
     ) -> Result<()> {
-        let options = PlanOptions::default().with_uploaded(true);
+        // What a self-check has found wrong is not measured, and what needs one takes part if it has passed.
+        let options = self.with_own_verdicts(&PlanOptions::default().with_uploaded(true));
         let untuned = explain(problem, self.caps(), &options, Choices::builtin())?;
         tuned.by = untuned.by;
         if untuned.candidates.is_empty() || problem.is_empty() {

@@ -90,6 +90,26 @@ fn right_kernels_pass() {
                 });
             }
         }
+        // Experts, with and without codes: rows of X meet the right one's rows of W, of one tile and of several.
+        for (engine, m, x, w, output) in [
+            (Dot4, 1, "i8", "i4", I32),
+            (Dot4, 70, "i8rf", "u4g32hm", F32),
+            (Fma, 70, "f16", "f16", F16),
+            (Bitplane, 70, "i3", "u2", I32),
+        ] {
+            let problem = Problem::new((m, 40, 512), format(x), format(w))
+                .with_output(output)
+                .with_experts(8);
+            let plan = context
+                .plan_checked_blocking(&problem, &PlanOptions::engine(engine))
+                .unwrap_or_else(|error| panic!("{x} {w}: {error}"));
+            let first = context.plan_with(&problem, &PlanOptions::engine(engine));
+            // None before it has failed.
+            rig.note(match first.map(|first| first.id() == plan.id()) {
+                Ok(true) => Ok(()),
+                other => Err(format!("{}: {other:?}", plan.id())),
+            });
+        }
         // Nothing exact is known of these.
         for (engine, x) in [(LMul, "f32"), (Lut8, "f32")] {
             let problem = Problem::new((1, 40, 512), format(x), format("i2g32h"));
@@ -324,6 +344,12 @@ fn a_wrong_kernel_is_denied_and_worked_round() {
                     continue;
                 }
             };
+            // Who asks for it gets no other from `plan` either.
+            let careful = context.clone().with_self_checks();
+            rig.note(match careful.plan_with(&problem, &free) {
+                Ok(careful) if careful.id() == plan.id() => Ok(()),
+                other => Err(format!("{module}: {other:?} and {}", plan.id())),
+            });
             let mut random = Random::new(7);
             let x = operand(&format("u4"), (20, 500), Fill::Random, &mut random);
             let w = operand(&format("i4"), (40, 500), Fill::Random, &mut random);
@@ -333,6 +359,66 @@ fn a_wrong_kernel_is_denied_and_worked_round() {
             let found = values.into_i32().expect("integers");
             rig.note_wrong(plan.id(), compare::exact(&found, &expected));
         }
+    });
+}
+
+/// A context that checks what it plans, from its first plan on; and one without checks, which is as wrong as its driver.
+#[test]
+fn who_asks_for_checks_gets_right_kernels() {
+    let module = "kernel/gemm_tiled_dot4";
+    on_each_adapter("who_asks_for_checks_gets_right_kernels", |rig| {
+        let context = context(
+            rig.adapter(),
+            module,
+            "sum_integers[i] += span.integers;",
+            "",
+        );
+        let problem = Problem::new((20, 40, 500), format("u4"), format("i4")).with_output(I32);
+        let mut options = PlanOptions::default().with_memory(Memory::Buffers);
+        options.skeleton = Some(Skeleton::Tiled);
+        options.engine = Some(Dot4);
+        let trusting = context.plan_with(&problem, &options).expect("a plan");
+        let careful = context.clone().with_self_checks();
+        rig.note(match careful.plan_with(&problem, &options) {
+            Err(Error::Unsupported { .. }) => Ok(()),
+            other => Err(format!("{other:?} is wrong, as is {}", trusting.id())),
+        });
+        let found = careful.prepare_together(|careful| {
+            // Within, where pipelines are left for later, a check is none the less one.
+            careful.plan(&problem)
+        });
+        rig.note(match found {
+            Ok(plan) if careful.verdicts().get(plan.id()) == Some(&Verdict::Passed) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        // Kernels without a check are planned as ever.
+        let problem = Problem::new((1, 40, 512), format("f32"), format("i2g32h"));
+        rig.note(
+            match careful.plan_with(&problem, &PlanOptions::engine(LMul)) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
+        );
+        // Nor does the tuner measure what is wrong.
+        let problem = Problem::new((20, 40, 64), format("u4"), format("i4")).with_output(I32);
+        let options = anybit::TuneOptions::new(vec![problem]).with_time(Duration::from_secs(1));
+        let tuning = careful.tune_blocking(&options, |_| ()).expect("a tuning");
+        let denied: Vec<&str> = careful
+            .verdicts()
+            .iter()
+            .filter(|(_, verdict)| **verdict != Verdict::Passed)
+            .flat_map(|(id, _)| {
+                let kernels = tuning.problems[0].kernels.iter();
+                kernels
+                    .map(|kernel| kernel.id.as_str())
+                    .filter(move |of| *of == id)
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        rig.note(match denied[..] {
+            [] => Ok(()),
+            _ => Err(format!("{denied:?} were measured")),
+        });
     });
 }
 
