@@ -72,13 +72,10 @@ pub async fn adapters(options: &ContextOptions) -> Result<Vec<wgpu::Adapter>> {
         return Err(Error::NoBackend);
     }
     let backends = options.backends.unwrap_or(wgpu::Backends::all());
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends,
-        // Debug flags make some backends compile shaders without optimisation.
-        flags: wgpu::InstanceFlags::empty().with_env(),
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let mut found = instance.enumerate_adapters(backends).await;
+    let mut found = Vec::new();
+    for (instance, backends) in instances(backends) {
+        found.extend(instance.enumerate_adapters(backends).await);
+    }
     found.retain(|adapter| {
         let info = adapter.get_info();
         info.backend != wgpu::Backend::Noop
@@ -105,6 +102,51 @@ pub async fn adapters(options: &ContextOptions) -> Result<Vec<wgpu::Adapter>> {
     Ok(found)
 }
 
+/// wgpu, and what to ask it for.
+#[cfg(not(target_arch = "wasm32"))]
+fn instances(backends: wgpu::Backends) -> Vec<(wgpu::Instance, wgpu::Backends)> {
+    // Adapters of OpenGL from one instance cannot be used by two threads: wgpu-hal 30 gives them the same context of OpenGL.
+    let (gl, others) = (backends & wgpu::Backends::GL, backends - wgpu::Backends::GL);
+    let mut instances = Vec::new();
+    if !others.is_empty() {
+        instances.push((instance(others), others));
+    }
+    if !gl.is_empty() {
+        instances.push((new_instance(gl), gl));
+    }
+    instances
+}
+
+/// wgpu in a browser, which tells devices apart itself.
+#[cfg(target_arch = "wasm32")]
+fn instances(backends: wgpu::Backends) -> [(wgpu::Instance, wgpu::Backends); 1] {
+    [(new_instance(backends), backends)]
+}
+
+/// wgpu on these backends, the same one each time: buffers are told apart by numbers within it, so that only devices of one
+/// refuse what belongs to another.
+#[cfg(not(target_arch = "wasm32"))]
+fn instance(backends: wgpu::Backends) -> wgpu::Instance {
+    static KEPT: Mutex<Vec<(wgpu::Backends, wgpu::Instance)>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    // One on more backends serves as well.
+    if let Some((_, instance)) = kept.iter().find(|(of, _)| of.contains(backends)) {
+        return instance.clone();
+    }
+    let instance = new_instance(backends);
+    kept.push((backends, instance.clone()));
+    instance
+}
+
+fn new_instance(backends: wgpu::Backends) -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        // Debug flags make some backends compile shaders without optimisation.
+        flags: wgpu::InstanceFlags::empty().with_env(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
+}
+
 /// A device and queue, with the pipelines made for it. Cheap to clone; may be shared between threads.
 #[derive(Clone)]
 pub struct Context {
@@ -114,6 +156,9 @@ pub struct Context {
     choices: Arc<Choices>,
     /// What a dispatch may take at most, by a guess on the safe side.
     longest: Option<Duration>,
+    /// Whether kernels are checked before they are planned.
+    #[cfg(not(target_arch = "wasm32"))]
+    checked: bool,
 }
 
 /// What a dispatch may take at most on GPUs unless it is said: drivers reset a GPU that does not answer for two seconds.
@@ -241,6 +286,8 @@ impl Context {
             later: None,
             choices: Arc::new(Choices::builtin().clone()),
             longest,
+            #[cfg(not(target_arch = "wasm32"))]
+            checked: false,
         }
     }
 
@@ -261,6 +308,22 @@ impl Context {
     /// What a dispatch of a product may take at most: see [`with_longest_dispatch`](Self::with_longest_dispatch).
     pub fn longest_dispatch(&self) -> Option<Duration> {
         self.longest
+    }
+
+    /// The same device, for which no kernel is planned that it has not been seen to run rightly: a small case of each runs when it
+    /// is first planned, and where a driver gets it wrong the next kernel takes its place, as in
+    /// [`plan_checked`](Self::plan_checked). Kernels whose results are not exact by design have no such case, and are planned as
+    /// ever.
+    ///
+    /// A check takes some milliseconds, and what the driver needs to compile the kernel. Verdicts are kept in the context and its
+    /// clones, and from run to run by [`Verdicts::to_json`]. Planning so waits for the device: not for who polls it on the same
+    /// thread ([`external_poll`](Self::external_poll)), nor for browsers, where [`plan_checked`](Self::plan_checked) can be
+    /// awaited.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[must_use]
+    pub fn with_self_checks(mut self) -> Self {
+        self.checked = true;
+        self
     }
 
     /// The same device with measured choices of kernels, beside those that it has and before them.
@@ -377,8 +440,18 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// Those of [`plan()`](crate::plan()).
+    /// Those of [`plan()`](crate::plan()); with [self-checks](Self::with_self_checks), [`Error::OutOfMemory`] and
+    /// [`Error::DeviceLost`].
     pub fn plan_with(&self, problem: &Problem, options: &PlanOptions) -> Result<Plan> {
+        #[cfg(not(target_arch = "wasm32"))]
+        if self.checked {
+            return pollster::block_on(self.plan_passed(problem, options, true));
+        }
+        self.plan_any(problem, options)
+    }
+
+    /// A plan by what is known, without a check.
+    pub(crate) fn plan_any(&self, problem: &Problem, options: &PlanOptions) -> Result<Plan> {
         plan_with(
             problem,
             &self.inner.caps,
@@ -402,7 +475,7 @@ impl Context {
     }
 
     /// The options with what self-checks have found on this device.
-    fn with_own_verdicts(&self, options: &PlanOptions) -> PlanOptions {
+    pub(crate) fn with_own_verdicts(&self, options: &PlanOptions) -> PlanOptions {
         let mut verdicts = self.verdicts();
         verdicts.add(&options.verdicts);
         options.clone().with_verdicts(verdicts)
@@ -463,6 +536,14 @@ impl Context {
         Ok(prepared)
     }
 
+    /// This context, of which pipelines are compiled when they are asked for.
+    pub(crate) fn compiling(&self) -> Self {
+        Self {
+            later: None,
+            ..self.clone()
+        }
+    }
+
     /// The pipeline of a kernel: compiled, unless that is for later.
     pub(crate) fn pipeline(
         &self,
@@ -501,26 +582,74 @@ impl Context {
         self.inner.bind_groups.len()
     }
 
-    /// Leaves polling the device to the caller: no helper thread polls while reads are pending.
+    /// Leaves polling the device to the caller: no helper thread polls while reads are pending. Nothing that waits for a read
+    /// returns before another thread has polled.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn external_poll(&self, external: bool) {
         self.inner.poller.set_external(external);
     }
 
-    /// Calls wgpu where only a lost device can make it complain: everything else was checked before. Without the scope a
-    /// complaint would reach the application's handler, which panics by default.
+    /// Calls wgpu, and catches its complaints: without the scopes they would reach the application's handler, which panics by
+    /// default. What could be checked was checked before, so what is left is a device that is lost or has no memory, and work
+    /// that the caller recorded.
     pub(crate) fn guard<T>(&self, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+        self.guard_memory("what its driver needs for the work", 0, call)
+    }
+
+    /// [`guard`](Self::guard) of a call that takes memory for something of so many bytes.
+    pub(crate) fn guard_memory<T>(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        call: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T> {
         let device = &self.inner.device;
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let output = call(device);
+        let memory = resolve_now(memory.pop());
         let errors = [resolve_now(internal.pop()), resolve_now(validation.pop())];
+        if memory.is_some() {
+            return Err(Error::OutOfMemory { what, bytes });
+        }
         match errors.into_iter().flatten().next() {
-            Some(error) => Err(Error::DeviceLost {
-                reason: error.to_string(),
-            }),
+            Some(error) => Err(self.complaint(error.to_string())),
             None => Ok(output),
         }
+    }
+
+    /// What a complaint of wgpu means.
+    fn complaint(&self, reason: String) -> Error {
+        match self.is_lost() {
+            true => Error::DeviceLost { reason },
+            false => Error::Refused { reason },
+        }
+    }
+
+    /// Whether the device is gone. Of one that is, wgpu makes buffers that are none without a word, and complains when they are
+    /// used. A callback would tell, too, but there is room for one, which may be the application's.
+    pub(crate) fn is_lost(&self) -> bool {
+        let device = &self.inner.device;
+        let scopes = [
+            wgpu::ErrorFilter::OutOfMemory,
+            wgpu::ErrorFilter::Internal,
+            wgpu::ErrorFilter::Validation,
+        ];
+        let [memory, internal, validation] = scopes.map(|filter| device.push_error_scope(filter));
+        let probe = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("is there a device"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        probe.map_async(wgpu::MapMode::Read, .., |_| ());
+        drop(probe);
+        // The last one pushed is the first to be popped.
+        let refused = resolve_now(validation.pop()).is_some();
+        let failed = resolve_now(internal.pop()).is_some();
+        resolve_now(memory.pop());
+        refused || failed
     }
 
     /// A buffer of so many bytes or more that all operations share: what one dispatch writes there is for the next of the
@@ -569,22 +698,14 @@ impl Context {
         if bytes > limit {
             return Err(Error::BindingTooLarge { what, bytes, limit });
         }
-        let memory = self
-            .inner
-            .device
-            .push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.guard(|device| {
+        self.guard_memory(what, bytes, |device| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(what),
                 size: bytes,
                 usage,
                 mapped_at_creation: mapped,
             })
-        });
-        if resolve_now(memory.pop()).is_some() {
-            return Err(Error::OutOfMemory { what, bytes });
-        }
-        buffer
+        })
     }
 }
 

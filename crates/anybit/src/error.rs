@@ -237,13 +237,20 @@ pub enum Error {
         /// The kernel's id.
         kernel: String,
     },
-    /// The device ran out of memory.
-    #[error("the device has no memory for {what} ({bytes} bytes)")]
+    /// The device ran out of memory: drop matrices, or work in smaller pieces.
+    #[error("the device has no memory for {what} ({})", size(*bytes))]
     OutOfMemory {
         /// What was to be allocated.
         what: &'static str,
-        /// Its size.
+        /// Its size; 0 where the driver alone knows.
         bytes: u64,
+    },
+    /// wgpu refuses a call, and the device is not lost: the caller recorded something that is no work, or handed over what
+    /// belongs to another device.
+    #[error("wgpu refuses the work: {reason}")]
+    Refused {
+        /// What wgpu said.
+        reason: String,
     },
     /// The device is gone. Host-side matrices are intact: make a new context and upload them again.
     #[error("the device was lost: {reason}")]
@@ -251,6 +258,13 @@ pub enum Error {
         /// What the driver or wgpu said.
         reason: String,
     },
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0 => "of a size that its driver alone knows".to_owned(),
+        bytes => format!("{bytes} bytes"),
+    }
 }
 
 fn nesting(nesting: Option<Nesting>) -> String {

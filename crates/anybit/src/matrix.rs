@@ -13,7 +13,7 @@ use anybit_formats::{
 use half::f16;
 
 use crate::bind_groups::Life;
-use crate::context::{Context, resolve_now};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::problem::OutputFormat;
 use crate::readback::PendingWords;
@@ -33,6 +33,9 @@ pub(crate) const TEXEL: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Uint;
 
 /// Bytes of such a row.
 const TEXTURE_ROW: u64 = 16 * TEXTURE_WIDTH as u64;
+
+/// What wgpu copies words to before they go on.
+pub(crate) const STAGED: &str = "words on their way to it";
 
 /// Rows of a texture for so many words. No power of two, within the limit: llvmpipe compiles a shader anew, for a second or more,
 /// for every choice of its textures whose sides are powers of two.
@@ -206,6 +209,29 @@ fn little_endian(words: &[u32]) -> Cow<'_, [u8]> {
     } else {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
+}
+
+/// Rows of floats, `row_words` from each to the next, as they lie in a matrix of ours: so many words in all, zeros between rows
+/// and after them, whatever a buffer of the caller has there.
+fn close_rows(
+    codes: &[u32],
+    float: FloatFormat,
+    columns: usize,
+    row_words: u32,
+    words: usize,
+) -> Vec<u32> {
+    let per_word = (32 / float.bits()) as usize;
+    let mut closed = Vec::with_capacity(words);
+    for row in codes.chunks(row_words.max(1) as usize) {
+        let end = closed.len() + columns.div_ceil(BLOCK) * BLOCK / per_word;
+        closed.extend(row.iter().take(columns.div_ceil(per_word)));
+        if let Some(last) = closed.last_mut().filter(|_| columns % per_word != 0) {
+            *last &= 0xffff;
+        }
+        closed.resize(end, 0);
+    }
+    closed.resize(words, 0);
+    closed
 }
 
 fn binding<'a>(buffer: &'a wgpu::Buffer, bytes: &Range<u64>) -> wgpu::BufferBinding<'a> {
@@ -536,7 +562,10 @@ impl Context {
 
     pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
         let queue = &self.inner.queue;
-        self.guard(|_| queue.write_buffer(buffer, offset, &little_endian(words)))
+        let bytes = little_endian(words);
+        self.guard_memory(STAGED, bytes.len() as u64, |_| {
+            queue.write_buffer(buffer, offset, &bytes);
+        })
     }
 
     /// Writes words, four a texel, from the first texel on.
@@ -563,7 +592,7 @@ impl Context {
                 padded.resize(part.len().next_multiple_of(16), 0);
                 &padded
             };
-            self.guard(|_| {
+            self.guard_memory(STAGED, data.len() as u64, |_| {
                 self.inner.queue.write_texture(
                     wgpu::TexelCopyTextureInfo {
                         texture: &target.texture,
@@ -607,9 +636,7 @@ impl Context {
                 value: rows,
                 limit,
             })?;
-        let device = &self.inner.device;
-        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let texture = self.guard(|device| {
+        let texture = self.guard_memory(what, rows * TEXTURE_ROW, |device| {
             device.create_texture(&wgpu::TextureDescriptor {
                 label: Some(what),
                 size: wgpu::Extent3d {
@@ -624,14 +651,7 @@ impl Context {
                 usage,
                 view_formats: &[],
             })
-        });
-        if resolve_now(memory.pop()).is_some() {
-            return Err(Error::OutOfMemory {
-                what,
-                bytes: rows * TEXTURE_ROW,
-            });
-        }
-        let texture = texture?;
+        })?;
         let view = self.guard(|_| texture.create_view(&wgpu::TextureViewDescriptor::default()))?;
         Ok(Words { texture, view })
     }
@@ -804,7 +824,7 @@ impl Context {
     /// # Errors
     ///
     /// [`Error::DeviceLost`]; [`Error::OutOfMemory`]; [`Error::Format`] if its words are no valid matrix, as after a
-    /// faulty kernel.
+    /// faulty kernel; [`Error::Buffer`] if a buffer of the caller lacks COPY_SRC.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn download(&self, matrix: &DeviceMatrix) -> Result<PackedMatrix> {
         pollster::block_on(self.download_async(matrix))
@@ -846,9 +866,24 @@ impl Context {
         }
         let mut parts = Vec::new();
         for chunk in &matrix.chunks {
+            // Of the caller's buffers; ours can be copied from.
+            if let Some(buffer) = chunk.buffer()
+                && !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC)
+            {
+                return Err(Error::Buffer {
+                    what: "the matrix",
+                    problem: "it lacks the usage COPY_SRC".into(),
+                });
+            }
             let words = Sections::new(&format, chunk.rows.len(), matrix.columns, &matrix.layout)?
-                .codes_words as u64;
-            let codes = chunk.codes.start..chunk.codes.end.min(chunk.codes.start + 4 * words);
+                .codes_words;
+            let codes = match format.element() {
+                ElementFormat::Float(_) => chunk.codes.clone(),
+                _ => {
+                    let end = chunk.codes.start + 4 * words as u64;
+                    chunk.codes.start..chunk.codes.end.min(end)
+                }
+            };
             let side = chunk.side.clone();
             let lengths = [&codes, &side].map(|bytes| ((bytes.end - bytes.start) / 4) as usize);
             let (codes, side) = self.submit(|encoder| match &chunk.memory {
@@ -871,6 +906,9 @@ impl Context {
             let (mut codes, mut side) = (codes.read().await?, side.read().await?);
             codes.truncate(lengths[0]);
             side.truncate(lengths[1]);
+            if let ElementFormat::Float(float) = format.element() {
+                codes = close_rows(&codes, float, matrix.columns, chunk.row_words, words);
+            }
             parts.push(PackedMatrix::from_device(
                 format,
                 chunk.rows.len(),

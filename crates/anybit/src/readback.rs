@@ -36,15 +36,20 @@ impl PendingWords {
             return Ok(Vec::new());
         }
         let (sender, receiver) = oneshot_channel();
+        // Until the device has answered, also where nobody waits for it any more.
+        #[cfg(not(target_arch = "wasm32"))]
+        let pending = self.context.inner.poller.pending();
         self.context.guard(|_| {
             self.staging
                 .map_async(wgpu::MapMode::Read, .., move |result| {
+                    #[cfg(not(target_arch = "wasm32"))]
+                    drop(pending);
                     // The receiver may be gone: a read dropped half-way.
                     let _ = sender.send(result);
                 });
         })?;
         #[cfg(not(target_arch = "wasm32"))]
-        let _pending = self.context.inner.poller.pending();
+        self.context.inner.poller.see_to_it();
         self.finish(&receiver).await
     }
 
@@ -76,7 +81,7 @@ impl PendingWords {
 
 #[cfg(not(target_arch = "wasm32"))]
 mod native {
-    use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+    use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
     use std::thread::{self, JoinHandle};
 
     /// Polls the device on a thread of its own while reads are pending. The thread starts with the first read, sleeps
@@ -107,14 +112,16 @@ mod native {
         }
     }
 
-    /// A read under way.
+    /// A read under way. The device holds it, so it must not hold the device.
     pub(crate) struct Pending {
-        shared: Arc<Shared>,
+        shared: Weak<Shared>,
     }
 
     impl Drop for Pending {
         fn drop(&mut self) {
-            self.shared.lock().pending -= 1;
+            if let Some(shared) = self.shared.upgrade() {
+                shared.lock().pending -= 1;
+            }
         }
     }
 
@@ -131,25 +138,35 @@ mod native {
 
         pub(crate) fn set_external(&self, external: bool) {
             self.shared.lock().external = external;
-            self.shared.changed.notify_one();
+            self.see_to_it();
         }
 
-        /// Notes a read, and sees to it that somebody polls.
+        /// Notes a read.
         pub(crate) fn pending(&self) -> Pending {
+            self.shared.lock().pending += 1;
+            Pending {
+                shared: Arc::downgrade(&self.shared),
+            }
+        }
+
+        /// Sees to it that somebody polls while reads are pending, unless the caller does.
+        pub(crate) fn see_to_it(&self) {
             let mut state = self.shared.lock();
-            state.pending += 1;
-            if state.thread.is_none() && !state.external {
+            if state.pending > 0 && state.thread.is_none() && !state.external {
                 let shared = Arc::clone(&self.shared);
                 state.thread = thread::Builder::new()
                     .name("anybit-poll".into())
                     .spawn(move || run(&shared))
                     .ok();
+                if state.thread.is_none() {
+                    // Where the system gives no thread, this one waits.
+                    drop(state);
+                    let _ = self.shared.device.poll(wgpu::PollType::wait_indefinitely());
+                    return;
+                }
             }
             drop(state);
             self.shared.changed.notify_one();
-            Pending {
-                shared: Arc::clone(&self.shared),
-            }
         }
     }
 

@@ -8,6 +8,7 @@ use anybit_formats::DeviceRows;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::matrix::STAGED;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use native::Staging;
@@ -117,7 +118,9 @@ impl Context {
             return Ok(());
         };
         let queue = &self.inner.queue;
-        let view = self.guard(|_| queue.write_buffer_with(buffer, offset, bytes))?;
+        let view = self.guard_memory(STAGED, bytes.get(), |_| {
+            queue.write_buffer_with(buffer, offset, bytes)
+        })?;
         let mut view = view.ok_or_else(|| Error::DeviceLost {
             reason: "it gave no memory to write to".into(),
         })?;

@@ -1,11 +1,16 @@
 //! What goes wrong outside ends in an error, leaves nothing behind, and harms no other work.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::process::Command;
+use std::task::{self, Poll, Waker};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anybit::formats::MatrixFormat;
 use anybit::{
-    Context, Error, Operands, OutputFormat, Plan, PlanOptions, Problem, Skeleton, Values, wgpu,
+    Context, Engine, Error, Operands, OutputFormat, Plan, PlanOptions, Problem, Skeleton, Values,
+    wgpu,
 };
 use anybit_reference::exact;
 use anybit_tests::adapter::{self, describe, skip};
@@ -103,6 +108,135 @@ fn threads_share_a_context() {
     }
 }
 
+/// Parts of K lie in memory that all products of a context share, so no submission of another thread may come between a product's
+/// parts and their sum: not even where each dispatch would be a submission.
+#[test]
+fn threads_split_products_in_one_context() {
+    for adapter in adapter::selected("threads_split_products_in_one_context") {
+        let context = pollster::block_on(Context::from_adapter(&adapter))
+            .expect("a device")
+            .with_longest_dispatch(Some(Duration::from_nanos(1)));
+        let (m, n, k) = (3, 300, 256);
+        let problem = Problem::new((m, n, k), format("i8rf"), format("i4g32h"));
+        let plan = context
+            .plan_with(&problem, &PlanOptions::engine(Engine::Dot4).with_parts(2))
+            .expect("a plan");
+        let wrong: Vec<String> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..2_u64)
+                .map(|worker| {
+                    let (context, plan) = (&context, &plan);
+                    scope.spawn(move || {
+                        let mut random = Random::new(worker);
+                        let problem = plan.problem();
+                        let x = operand(&problem.activation, (m, k), Fill::Random, &mut random);
+                        let w = operand(&problem.weight, (n, k), Fill::Random, &mut random);
+                        let product = || -> Result<Vec<Option<Vec<f32>>>, Error> {
+                            let output = context.output(OutputFormat::F32, m, n)?;
+                            let operands = Operands {
+                                activation: &context.upload(&x, &plan.activation_layout())?,
+                                weight: &context.upload(&w, &plan.weight_layout())?,
+                                output: &output,
+                            };
+                            let work = context.prepare(plan, operands)?;
+                            let run = |_| Ok(context.run(&work, &output)?.into_f32());
+                            (0..150).map(run).collect()
+                        };
+                        let found = product().map_err(|error| error.to_string())?;
+                        let expected = rig::Expected::of(plan, &x, &w)?;
+                        match found
+                            .iter()
+                            .flatten()
+                            .find_map(|found| expected.wrong(Values::F32(found.clone())))
+                        {
+                            None => Ok(()),
+                            Some(wrong) => Err(wrong.to_string()),
+                        }
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .filter_map(|worker| match worker.join() {
+                    Ok(result) => result.err(),
+                    Err(_) => Some("a panic".to_owned()),
+                })
+                .collect()
+        });
+        assert_eq!(wrong, [""; 0], "{}", describe(&adapter));
+    }
+}
+
+/// Work that the caller records and wgpu refuses, on a device that is well.
+#[test]
+fn what_wgpu_refuses_is_no_lost_device() {
+    for adapter in adapter::selected("what_wgpu_refuses_is_no_lost_device") {
+        let context = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+        let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 64,
+            usage: wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let refused = context.submit(|encoder| {
+            // It cannot be copied from.
+            encoder.copy_buffer_to_buffer(&buffer, 0, &buffer, 32, 32);
+            Ok(())
+        });
+        assert!(
+            matches!(refused, Err(Error::Refused { .. })),
+            "{}: {refused:?}",
+            describe(&adapter)
+        );
+        product(&context, (5, 40, 70), 3)
+            .unwrap_or_else(|wrong| panic!("{}: {wrong}", describe(&adapter)));
+    }
+}
+
+/// Who polls is the caller's choice, also while a read is under way.
+#[test]
+fn the_caller_may_poll() {
+    for adapter in adapter::selected("the_caller_may_poll") {
+        let context = pollster::block_on(Context::from_adapter(&adapter)).expect("a device");
+        let values: Vec<f32> = (0..64).map(|value| value as f32).collect();
+        let x = context.upload_f32(&values, 8, 8).expect("an upload");
+        let y = context.output(OutputFormat::F32, 8, 8).expect("an output");
+        let decoding = context.prepare_decode(&x, &y).expect("decoding");
+        let read = || context.submit_and_read(&[&decoding], &y).expect("a submit");
+        let once = |future: &mut Pin<Box<dyn Future<Output = Result<Values, Error>>>>| {
+            let mut waker = task::Context::from_waker(Waker::noop());
+            match future.as_mut().poll(&mut waker) {
+                Poll::Ready(values) => values.expect("the values").into_f32(),
+                Poll::Pending => None,
+            }
+        };
+        context.external_poll(true);
+        let mut first: Pin<Box<dyn Future<Output = _>>> = Box::pin(read().read());
+        // Nobody has polled; software may still be done.
+        let _ = once(&mut first);
+        context
+            .device()
+            .poll(wgpu::PollType::wait_indefinitely())
+            .expect("a poll");
+        let mut second: Pin<Box<dyn Future<Output = _>>> = Box::pin(read().read());
+        let early = once(&mut second);
+        // The helper takes over what was begun without it.
+        context.external_poll(false);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.send(read().read_blocking()));
+            let other = receiver.recv_timeout(Duration::from_secs(60));
+            let other = other.expect("an answer").expect("the values").into_f32();
+            assert_eq!(other.as_ref(), Some(&values));
+        });
+        let begun = Instant::now();
+        let mut late = early;
+        while late.is_none() && begun.elapsed() < Duration::from_secs(60) {
+            late = once(&mut second);
+        }
+        assert_eq!(late.as_ref(), Some(&values), "{}", describe(&adapter));
+    }
+}
+
 #[test]
 fn reads_that_are_dropped_do_no_harm() {
     for adapter in adapter::selected("reads_that_are_dropped_do_no_harm") {
@@ -123,7 +257,14 @@ fn reads_that_are_dropped_do_no_harm() {
                 // Some are well under way.
                 let _ = context.device().poll(wgpu::PollType::Poll);
             }
-            drop(pending);
+            if turn % 3 == 0 {
+                // Of these the device has been asked.
+                let mut reading = Box::pin(pending.read());
+                let mut waker = task::Context::from_waker(Waker::noop());
+                let _ = reading.as_mut().poll(&mut waker);
+            } else {
+                drop(pending);
+            }
         }
         let last = read().read_blocking().expect("the values").into_f32();
         assert_eq!(last.as_ref(), Some(&values));
@@ -260,6 +401,32 @@ fn run_out_of_memory(adapter: &wgpu::Adapter) {
     };
     let first = fill();
     assert!(first > 4, "{first} outputs of 128 MiB");
+    // With next to nothing left, what is written to the device has nowhere to wait.
+    let tokens = vec![7_u32; 6 << 20];
+    let sequence = context
+        .sequence(tokens.len())
+        .expect("there is memory again");
+    let mut held = Vec::new();
+    for rows in [4096, 512] {
+        while let Ok(output) = context.output(OutputFormat::F32, rows, 8192) {
+            held.push(output);
+        }
+    }
+    let written = context.write_tokens(&sequence, 0, &tokens);
+    assert!(
+        matches!(written, Err(Error::OutOfMemory { .. })),
+        "{written:?}"
+    );
+    drop((held, sequence, context));
+    // wgpu takes a device for lost that had no memory for what it writes with.
+    let context = pollster::block_on(Context::from_adapter(adapter)).expect("another device");
+    let fill = || {
+        let mut held = Vec::new();
+        while let Ok(output) = context.output(OutputFormat::F32, 4096, 8192) {
+            held.push(output);
+        }
+        held.len()
+    };
     for round in 0..3 {
         let _ = context.device().poll(wgpu::PollType::wait_indefinitely());
         product(&context, (5, 40, 70), round).expect("the context works on");
@@ -359,8 +526,23 @@ fn plans_and_matrices_of_another_device_are_refused() {
             let refused = prepare(&plan, contexts);
             assert!(refused.is_err(), "{what}: operand {place} was taken");
         }
+        // Devices that were asked for by name, each by itself.
+        let options = anybit::ContextOptions::default()
+            .with_backends(wgpu::Backends::from(adapter.get_info().backend))
+            .with_adapter(adapter.get_info().name);
+        let [one, other] = [&options, &options]
+            .map(|options| Context::request_blocking(options).expect("the adapter is still there"));
+        let plan = one.plan(&problem).expect("a plan");
+        for place in 0..3 {
+            let mut contexts = [&one; 4];
+            contexts[place] = &other;
+            // So that the same numbers stand for other buffers.
+            let _first = one.output(OutputFormat::I32, m, n).expect("an output");
+            let refused = prepare(&plan, contexts);
+            assert!(refused.is_err(), "{what}: operand {place} was taken");
+        }
         // Neither has come to harm.
-        for context in [&rich, &poor] {
+        for context in [&rich, &poor, &one, &other] {
             product(context, (5, 40, 70), 3).unwrap_or_else(|wrong| panic!("{what}: {wrong}"));
         }
     }

@@ -1,7 +1,12 @@
 //! Upload and download, and matrices that do not fit one binding.
 
-use anybit::{Batch, Context, Error, Operands, OutputFormat, PlanOptions, Problem, Values, wgpu};
-use anybit_formats::{DeviceLayout, FORMATS, MatrixFormat, Memory, PieceLayout, SumLayout};
+use anybit::half::{bf16, f16};
+use anybit::{
+    Batch, Context, DeviceMatrix, Error, Operands, OutputFormat, PlanOptions, Problem, Values, wgpu,
+};
+use anybit_formats::{
+    DeviceLayout, FORMATS, FloatFormat, MatrixFormat, Memory, PieceLayout, SumLayout,
+};
 use anybit_reference::exact;
 use anybit_tests::compare;
 use anybit_tests::operand::{Fill, format, operand};
@@ -335,5 +340,67 @@ fn device_memory_is_what_the_data_needs() {
                 }
             }
         }
+    });
+}
+
+/// What lies between the rows of a caller's buffer is no part of the matrix.
+#[test]
+fn matrices_in_buffers_of_the_caller_come_back() {
+    on_each_adapter("matrices_in_buffers_of_the_caller_come_back", |rig| {
+        let context = rig.best();
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let (rows, columns, stride) = (5, 37, 64);
+        let values: Vec<f32> = (0..rows * columns)
+            .map(|index| index as f32 - 64.0)
+            .collect();
+        let expected: Vec<f64> = values.iter().copied().map(f64::from).collect();
+        for float in [FloatFormat::F32, FloatFormat::F16, FloatFormat::Bf16] {
+            let mut bytes = vec![0xff; 256 + 4 * rows * stride];
+            for (index, &value) in values.iter().enumerate() {
+                let at = index / columns * stride + index % columns;
+                let word = match float {
+                    FloatFormat::F32 => value.to_le_bytes().to_vec(),
+                    FloatFormat::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+                    _ => bf16::from_f32(value).to_le_bytes().to_vec(),
+                };
+                bytes[256 + word.len() * at..][..word.len()].copy_from_slice(&word);
+            }
+            let matrix = |usage| {
+                let buffer = context.device().create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size: bytes.len() as u64,
+                    usage,
+                    mapped_at_creation: false,
+                });
+                context.queue().write_buffer(&buffer, 0, &bytes);
+                DeviceMatrix::from_buffer_as(float, &buffer, 256, (rows, columns), stride)
+            };
+            let found = matrix(usage | wgpu::BufferUsages::COPY_SRC)
+                .and_then(|matrix| context.download(&matrix));
+            rig.note(match found.map(|found| found.decode_f64() == expected) {
+                Ok(true) => Ok(()),
+                other => Err(format!("{float:?}: {other:?}")),
+            });
+            let unreadable = matrix(usage).and_then(|matrix| context.download(&matrix));
+            rig.note(match unreadable {
+                Err(Error::Buffer { .. }) => Ok(()),
+                other => Err(format!("{float:?} without COPY_SRC: {other:?}")),
+            });
+        }
+        // An output as activations.
+        let view = || -> Result<Vec<f64>, Error> {
+            let x = context.upload_f32(&values, rows, columns)?;
+            let y = context.output(OutputFormat::F32, rows, columns)?;
+            let decoding = context.prepare_decode(&x, &y)?;
+            context.run(&decoding, &y)?;
+            let view = y
+                .as_activation()
+                .ok_or(Error::Residual { expected: true })?;
+            Ok(context.download(&view)?.decode_f64())
+        };
+        rig.note(match view().map(|found| found == expected) {
+            Ok(true) => Ok(()),
+            other => Err(format!("an output: {other:?}")),
+        });
     });
 }
