@@ -2,14 +2,18 @@
 //!
 //! A choice moves a kernel to the front of those that can do the problem under the options at hand. It makes none
 //! eligible, so it can make no plan fail, and no integer result another.
+//!
+//! A file of choices may come from a stranger. One of more than 8 MiB is not read, and none takes more than 64 MiB beyond its
+//! own length, or a time that grows faster than it: kernels are checked as they are read, and what is of no use is not kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::caps::{Caps, DeviceClass};
 use crate::kernel::KERNELS;
@@ -119,10 +123,10 @@ pub struct Figure {
 }
 
 /// Whose choices they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Device {
-    /// Every device of a class, as a default.
-    Class(DeviceClass),
+    /// Every device of a class, by its name, as a default.
+    Class(&'static str),
     /// One adapter with one driver.
     Adapter {
         name: String,
@@ -144,7 +148,7 @@ impl Device {
 impl fmt::Display for Device {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Class(class) => formatter.write_str(class_name(*class)),
+            Self::Class(class) => formatter.write_str(class),
             Self::Adapter {
                 name,
                 driver,
@@ -167,8 +171,12 @@ const fn class_name(class: DeviceClass) -> &'static str {
     }
 }
 
-/// Of a contract and class: the fastest kernel of each engine and skeleton, the fastest first.
-type Table = BTreeMap<(String, ShapeClass), Vec<Figure>>;
+/// A contract and class of shapes.
+type Case = (String, ShapeClass);
+
+/// Of a device and case: the fastest kernel of each engine and skeleton, the fastest first. One map for all devices, since a
+/// map of its own for each would take more than a file has of it.
+type Table = BTreeMap<(Arc<Device>, Case), Vec<Figure>>;
 
 /// Which kernels were fastest: a file's, or those that a [tuning](crate::Tuning) found, for any number of devices.
 ///
@@ -176,7 +184,7 @@ type Table = BTreeMap<(String, ShapeClass), Vec<Figure>>;
 /// adds others. Nothing is read from a disk unless [`load`](Self::load) is called.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choices {
-    devices: Vec<(Device, Table)>,
+    table: Table,
     warnings: Vec<ChoicesWarning>,
 }
 
@@ -412,13 +420,15 @@ impl Choices {
             });
             return choices;
         }
-        match serde_json::from_str(text) {
-            Ok(file) => choices.take(file),
-            Err(error) => choices.warn(ChoicesWarning::Syntax {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let read = FileReader(&mut choices).deserialize(&mut reader);
+        if let Err(error) = read.and_then(|()| reader.end()) {
+            // Nothing of a file that is cut off or damaged.
+            choices = Self::default();
+            choices.warn(ChoicesWarning::Syntax {
                 message: bounded(&error.to_string(), LONGEST_MESSAGE),
-            }),
+            });
         }
-        choices.count_warnings();
         choices
     }
 
@@ -433,7 +443,7 @@ impl Choices {
         match read {
             Ok(_) => Self::parse(&text),
             Err(error) => Self {
-                devices: Vec::new(),
+                table: Table::new(),
                 warnings: vec![ChoicesWarning::Unreadable {
                     path: path.to_owned(),
                     message: error.to_string(),
@@ -470,9 +480,7 @@ impl Choices {
         let mut warnings = self.warnings.clone();
         let device = Device::of(caps);
         let adapters = || {
-            self.devices
-                .iter()
-                .map(|(device, _)| device)
+            self.devices()
                 .filter(|device| matches!(device, Device::Adapter { .. }))
         };
         if adapters().next().is_some() && !adapters().any(|other| *other == device) {
@@ -486,27 +494,32 @@ impl Choices {
 
     /// How many contracts and classes of shapes have a choice, on all devices together.
     pub fn len(&self) -> usize {
-        self.devices.iter().map(|(_, table)| table.len()).sum()
+        self.table.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.table.is_empty()
     }
 
     /// How many there are for this adapter with its driver, without those of its class.
     pub fn len_on(&self, caps: &Caps) -> usize {
-        self.table(&Device::of(caps)).map_or(0, BTreeMap::len)
+        let device = Arc::new(Device::of(caps));
+        let class = ShapeClass { m: 0, n: 0, k: 0 };
+        let first = (Arc::clone(&device), (String::new(), class));
+        let entries = self.table.range(first..);
+        entries
+            .take_while(|((other, _), _)| *other == device)
+            .count()
     }
 
     /// Takes other choices in, and their warnings. Where both have one for a device, contract and class, the other's
     /// counts.
     pub fn merge(&mut self, other: Self) {
-        for (device, table) in other.devices {
-            self.table_mut(device).extend(table);
+        self.table.extend(other.table);
+        for warning in other.warnings {
+            self.warn(warning);
         }
-        self.warnings.extend(other.warnings);
-        self.count_warnings();
     }
 
     /// The figures that decide a problem's kernel on a device, fastest first: those of its contract, else of the contract
@@ -517,10 +530,25 @@ impl Choices {
 
     /// The text of a file with these choices.
     pub fn to_json(&self) -> String {
+        let mut devices: Vec<Written<'_>> = Vec::new();
+        let mut last = None;
+        for ((device, (contract, class)), kernels) in &self.table {
+            if last != Some(device) {
+                devices.push(Written::of(device));
+                last = Some(device);
+            }
+            if let Some(written) = devices.last_mut() {
+                written.choices.push(WrittenChoice {
+                    contract,
+                    shape: class.to_string(),
+                    kernels,
+                });
+            }
+        }
         let file = File {
-            format: FORMAT.to_owned(),
+            format: FORMAT,
             version: VERSION,
-            devices: self.devices.iter().map(written).collect(),
+            devices,
         };
         // Strings and finite numbers always have a JSON text.
         let mut text = serde_json::to_string_pretty(&file).unwrap_or_default();
@@ -533,8 +561,9 @@ impl Choices {
     pub(crate) fn insert(&mut self, caps: &Caps, problem: &Problem, mut figures: Vec<Figure>) {
         figures.retain(|figure| SECONDS.contains(&figure.seconds));
         if let (Some(class), false) = (ShapeClass::of(problem), figures.is_empty()) {
-            let key = (problem.contract(), class);
-            self.table_mut(Device::of(caps)).insert(key, figures);
+            let device = Arc::new(Device::of(caps));
+            self.table
+                .insert((device, (problem.contract(), class)), figures);
         }
     }
 
@@ -588,120 +617,45 @@ impl Choices {
         }
         let devices = [
             (Device::of(caps), ChosenBy::Tuned),
-            (Device::Class(caps.class), ChosenBy::Builtin),
+            (Device::Class(class_name(caps.class)), ChosenBy::Builtin),
         ];
-        devices.iter().find_map(|(device, by)| {
-            let table = self.table(device)?;
-            let figures = contracts
-                .iter()
-                .find_map(|contract| table.get(&(contract.clone(), class)))?;
-            Some((figures.as_slice(), *by))
+        devices.into_iter().find_map(|(device, by)| {
+            let device = Arc::new(device);
+            let figures = contracts.iter().find_map(|contract| {
+                let case = (contract.clone(), class);
+                self.table.get(&(Arc::clone(&device), case))
+            })?;
+            Some((figures.as_slice(), by))
         })
     }
 
-    fn table(&self, device: &Device) -> Option<&Table> {
-        let found = self.devices.iter().find(|(other, _)| other == device);
-        found.map(|(_, table)| table)
-    }
-
-    fn table_mut(&mut self, device: Device) -> &mut Table {
-        let index = match self.devices.iter().position(|(other, _)| *other == device) {
-            Some(index) => index,
-            None => {
-                self.devices.push((device, Table::new()));
-                self.devices.len() - 1
-            }
-        };
-        &mut self.devices[index].1
+    /// Those that there are choices for, once each.
+    fn devices(&self) -> impl Iterator<Item = &Device> {
+        let mut last = None;
+        self.table.keys().filter_map(move |(device, _)| {
+            let new = last != Some(device);
+            last = Some(device);
+            new.then_some(&**device)
+        })
     }
 
     fn warn(&mut self, warning: ChoicesWarning) {
-        self.warnings.push(warning);
+        warn(&mut self.warnings, warning);
     }
+}
 
-    /// Keeps the first warnings, and how many more there were.
-    fn count_warnings(&mut self) {
-        let count = |warning: &ChoicesWarning| match warning {
-            ChoicesWarning::More(count) => *count,
-            _ => 1,
-        };
-        let all: usize = self.warnings.iter().map(count).sum();
-        self.warnings
-            .retain(|warning| !matches!(warning, ChoicesWarning::More(_)));
-        self.warnings.truncate(MOST_WARNINGS);
-        if all > self.warnings.len() {
-            let more = all - self.warnings.len();
-            self.warnings.push(ChoicesWarning::More(more));
-        }
-    }
-
-    fn take(&mut self, file: File) {
-        for written in file.devices {
-            let device = match written.device {
-                WrittenDevice::Class { class } => {
-                    let classes = [DeviceClass::Gpu, DeviceClass::Software];
-                    match classes
-                        .into_iter()
-                        .find(|known| class_name(*known) == class)
-                    {
-                        Some(class) => Device::Class(class),
-                        None => {
-                            self.warn(ChoicesWarning::Class(excerpt(&class)));
-                            continue;
-                        }
-                    }
-                }
-                WrittenDevice::Adapter {
-                    adapter: name,
-                    driver,
-                    backend,
-                } => Device::Adapter {
-                    name,
-                    driver,
-                    backend,
-                },
-            };
-            for choice in written.choices {
-                self.take_choice(&device, choice);
-            }
-        }
-    }
-
-    fn take_choice(&mut self, device: &Device, choice: WrittenChoice) {
-        let WrittenChoice {
-            contract,
-            shape,
-            kernels,
-        } = choice;
-        let class = shape.parse::<ShapeClass>();
-        let (Ok(class), true) = (class, Problem::is_contract(&contract)) else {
-            self.warn(ChoicesWarning::Shape {
-                contract: excerpt(&contract),
-                shape: excerpt(&shape),
-            });
-            return;
-        };
-        let mut figures: Vec<Figure> = Vec::new();
-        for figure in kernels {
-            if !SECONDS.contains(&figure.seconds) {
-                self.warn(ChoicesWarning::Seconds {
-                    kernel: excerpt(&figure.id),
-                    seconds: figure.seconds,
-                });
-            } else if !is_known(&figure.id, &contract) {
-                self.warn(ChoicesWarning::Kernel {
-                    contract: excerpt(&contract),
-                    kernel: excerpt(&figure.id),
-                });
-            } else if !figures.iter().any(|other| other.id == figure.id) {
-                figures.push(figure);
-            }
-        }
-        if !figures.is_empty() {
-            figures.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-            self.table_mut(device.clone())
-                .insert((contract, class), figures);
-        }
+/// Keeps the first warnings, and how many more there were.
+fn warn(warnings: &mut Vec<ChoicesWarning>, warning: ChoicesWarning) {
+    let count = match warning {
+        ChoicesWarning::More(count) => count,
+        _ => 1,
+    };
+    if let Some(ChoicesWarning::More(more)) = warnings.last_mut() {
+        *more += count;
+    } else if warnings.len() < MOST_WARNINGS {
+        warnings.push(warning);
+    } else {
+        warnings.push(ChoicesWarning::More(count));
     }
 }
 
@@ -772,65 +726,322 @@ struct Head {
     version: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct File {
-    format: String,
+#[derive(Serialize)]
+struct File<'a> {
+    format: &'a str,
     version: u64,
-    devices: Vec<Written>,
+    devices: Vec<Written<'a>>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Written {
-    #[serde(flatten)]
-    device: WrittenDevice,
-    choices: Vec<WrittenChoice>,
+/// A device has the first three fields, or the fourth.
+#[derive(Default, Serialize)]
+struct Written<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    choices: Vec<WrittenChoice<'a>>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum WrittenDevice {
-    Adapter {
-        adapter: String,
-        driver: String,
-        backend: String,
-    },
-    Class {
-        class: String,
-    },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenChoice {
-    contract: String,
+#[derive(Serialize)]
+struct WrittenChoice<'a> {
+    contract: &'a str,
     shape: String,
-    kernels: Vec<Figure>,
+    kernels: &'a [Figure],
 }
 
-fn written((device, table): &(Device, Table)) -> Written {
-    Written {
-        device: match device.clone() {
-            Device::Class(class) => WrittenDevice::Class {
-                class: class_name(class).to_owned(),
+impl<'a> Written<'a> {
+    fn of(device: &'a Device) -> Self {
+        match device {
+            Device::Class(class) => Self {
+                class: Some(class),
+                ..Self::default()
             },
             Device::Adapter {
                 name,
                 driver,
                 backend,
-            } => WrittenDevice::Adapter {
-                adapter: name,
+            } => Self {
+                adapter: Some(name),
+                driver: Some(driver),
+                backend: Some(backend),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+/// A choice as a file has it, before it is checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FoundChoice {
+    contract: String,
+    shape: String,
+    kernels: Vec<Figure>,
+}
+
+/// What of a device's choices is of use, and why the rest is not.
+#[derive(Default)]
+struct Found {
+    table: BTreeMap<Case, Vec<Figure>>,
+    warnings: Vec<ChoicesWarning>,
+}
+
+impl Found {
+    fn take(&mut self, choice: FoundChoice) {
+        let FoundChoice {
+            contract,
+            shape,
+            mut kernels,
+        } = choice;
+        let class = shape.parse::<ShapeClass>();
+        let (Ok(class), true) = (class, Problem::is_contract(&contract)) else {
+            self.warn(ChoicesWarning::Shape {
+                contract: excerpt(&contract),
+                shape: excerpt(&shape),
+            });
+            return;
+        };
+        kernels.retain(|figure| {
+            let warning = if !SECONDS.contains(&figure.seconds) {
+                ChoicesWarning::Seconds {
+                    kernel: excerpt(&figure.id),
+                    seconds: figure.seconds,
+                }
+            } else if !is_known(&figure.id, &contract) {
+                ChoicesWarning::Kernel {
+                    contract: excerpt(&contract),
+                    kernel: excerpt(&figure.id),
+                }
+            } else {
+                return true;
+            };
+            self.warn(warning);
+            false
+        });
+        // The first of an id counts.
+        let mut seen = HashSet::new();
+        let first: Vec<bool> = kernels
+            .iter()
+            .map(|figure| seen.insert(figure.id.as_str()))
+            .collect();
+        let mut first = first.into_iter();
+        kernels.retain(|_| first.next().unwrap_or_default());
+        if !kernels.is_empty() {
+            kernels.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+            kernels.shrink_to_fit();
+            self.table.insert((contract, class), kernels);
+        }
+    }
+
+    fn warn(&mut self, warning: ChoicesWarning) {
+        warn(&mut self.warnings, warning);
+    }
+}
+
+/// Reads the devices of a file into choices. One at a time, and of each one choice at a time: what a list of all of them
+/// would take before it is checked is many times what the file has.
+struct FileReader<'a>(&'a mut Choices);
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum FileField {
+    Devices,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> DeserializeSeed<'de> for FileReader<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FileReader<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a file of choices")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        let mut found = false;
+        while let Some(field) = map.next_key()? {
+            match field {
+                FileField::Devices if found => return Err(A::Error::duplicate_field("devices")),
+                FileField::Devices => {
+                    map.next_value_seed(DevicesReader(&mut *self.0))?;
+                    found = true;
+                }
+                FileField::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        match found {
+            true => Ok(()),
+            false => Err(A::Error::missing_field("devices")),
+        }
+    }
+}
+
+/// Reads the list of devices.
+struct DevicesReader<'a>(&'a mut Choices);
+
+impl<'de> DeserializeSeed<'de> for DevicesReader<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for DevicesReader<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of devices")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<(), A::Error> {
+        while list
+            .next_element_seed(DeviceReader(&mut *self.0))?
+            .is_some()
+        {}
+        Ok(())
+    }
+}
+
+/// Reads one device.
+struct DeviceReader<'a>(&'a mut Choices);
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum DeviceField {
+    Adapter,
+    Driver,
+    Backend,
+    Class,
+    Choices,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> DeserializeSeed<'de> for DeviceReader<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for DeviceReader<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a device with its choices")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        let (mut adapter, mut driver, mut backend) = (None, None, None);
+        let mut class: Option<String> = None;
+        let mut found = None;
+        while let Some(field) = map.next_key()? {
+            match field {
+                DeviceField::Adapter => set(&mut adapter, "adapter", &mut map)?,
+                DeviceField::Driver => set(&mut driver, "driver", &mut map)?,
+                DeviceField::Backend => set(&mut backend, "backend", &mut map)?,
+                DeviceField::Class => set(&mut class, "class", &mut map)?,
+                DeviceField::Choices => set(&mut found, "choices", &mut map)?,
+                DeviceField::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        let Some(found): Option<Found> = found else {
+            return Err(A::Error::missing_field("choices"));
+        };
+        let device = match (adapter, driver, backend, class) {
+            (Some(name), Some(driver), Some(backend), _) => Device::Adapter {
+                name,
                 driver,
                 backend,
             },
-        },
-        choices: table
-            .iter()
-            .map(|((contract, class), kernels)| WrittenChoice {
-                contract: contract.clone(),
-                shape: class.to_string(),
-                kernels: kernels.clone(),
-            })
-            .collect(),
+            (.., Some(class)) => {
+                let classes = [DeviceClass::Gpu, DeviceClass::Software].map(class_name);
+                match classes.into_iter().find(|known| **known == *class) {
+                    Some(class) => Device::Class(class),
+                    None => {
+                        self.0.warn(ChoicesWarning::Class(excerpt(&class)));
+                        return Ok(());
+                    }
+                }
+            }
+            _ => {
+                return Err(A::Error::custom(
+                    "a device has neither a class nor an adapter with its driver and backend",
+                ));
+            }
+        };
+        let device = Arc::new(device);
+        for (case, figures) in found.table {
+            self.0.table.insert((Arc::clone(&device), case), figures);
+        }
+        for warning in found.warnings {
+            self.0.warn(warning);
+        }
+        Ok(())
+    }
+}
+
+/// Reads the value of a field, which may be there once.
+fn set<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    field: &mut Option<T>,
+    name: &'static str,
+    map: &mut A,
+) -> std::result::Result<(), A::Error> {
+    if field.is_some() {
+        return Err(A::Error::duplicate_field(name));
+    }
+    *field = Some(map.next_value()?);
+    Ok(())
+}
+
+impl<'de> Deserialize<'de> for Found {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct FoundVisitor;
+
+        impl<'de> Visitor<'de> for FoundVisitor {
+            type Value = Found;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list of choices")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> std::result::Result<Found, A::Error> {
+                let mut found = Found::default();
+                while let Some(choice) = list.next_element()? {
+                    found.take(choice);
+                }
+                Ok(found)
+            }
+        }
+
+        deserializer.deserialize_seq(FoundVisitor)
     }
 }
 

@@ -392,6 +392,71 @@ fn what_is_wrong_is_ignored_with_a_warning() {
     assert!(matches!(warnings.last(), Some(ChoicesWarning::More(count)) if *count > 900));
 }
 
+/// Fields may come in any order, and those that a device has besides are ignored; of two kernels with an id the first counts.
+#[test]
+fn devices_are_read_in_any_order_of_their_fields() {
+    let problem = problem(7, "i8rf", "u4g32hm");
+    let id = &ids(&problem, &caps(), &PlanOptions::default())[0];
+    let contract = problem.contract();
+    let class = ShapeClass::of(&problem).expect("a class").to_string();
+    let right = choice(&contract, &class, &[(id, 1e-3), (id, 1e-4)]);
+    let device = |fields: &str| {
+        Choices::parse(&format!(
+            r#"{{"more": [[1], {{}}], "version": 1, "devices": [{{{fields}}}], "format": "anybit choices"}}"#
+        ))
+    };
+    let adapter = file(ADAPTER, std::slice::from_ref(&right));
+    let adapter = Choices::parse(&adapter);
+    let figures = adapter.figures(&problem, &caps()).expect("a choice");
+    assert!(
+        matches!(figures, [figure] if figure.seconds == 1e-3),
+        "{figures:?}"
+    );
+    assert_eq!(
+        device(&format!(
+            r#""choices": [{right}], "note": [0, {{"a": 1}}], {ADAPTER}"#
+        )),
+        adapter
+    );
+    // An adapter with its driver and backend goes before a class.
+    assert_eq!(
+        device(&format!(
+            r#""class": "gpu", "choices": [{right}], {ADAPTER}"#
+        )),
+        adapter
+    );
+    let of_class = Choices::parse(&file(CLASS, std::slice::from_ref(&right)));
+    assert_eq!(
+        device(&format!(
+            r#""choices": [{right}], "adapter": "alone", {CLASS}"#
+        )),
+        of_class
+    );
+    // What an unknown class has is not looked at.
+    let wrong = choice("nothing", "1x1x1", &[]);
+    let unknown = device(&format!(
+        r#""choices": [{wrong}, {right}], "class": "quantum""#
+    ));
+    assert!(unknown.is_empty());
+    assert!(matches!(unknown.warnings(), [ChoicesWarning::Class(_)]));
+    for fields in [
+        "",
+        r#""choices": []"#,
+        r#""class": "gpu""#,
+        r#""adapter": "a", "driver": "b", "choices": []"#,
+        r#""class": "gpu", "class": "gpu", "choices": []"#,
+        r#""class": "gpu", "choices": [], "choices": []"#,
+        r#""class": 7, "choices": []"#,
+    ] {
+        let found = device(fields);
+        let warnings = found.warnings();
+        assert!(
+            found.is_empty() && matches!(warnings, [ChoicesWarning::Syntax { .. }]),
+            "{fields}: {warnings:?}"
+        );
+    }
+}
+
 #[test]
 fn choices_of_other_adapters_and_drivers_are_ignored_with_a_warning() {
     let problem = problem(7, "i8rf", "u4g32hm");
