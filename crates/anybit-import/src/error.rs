@@ -477,6 +477,12 @@ pub enum ImportError {
         /// The name in the index.
         file: String,
     },
+    /// The index of a model names more files than are opened.
+    #[error("the index names more than {limit} files; at most so many are opened")]
+    TooManyFiles {
+        /// The most that are opened.
+        limit: usize,
+    },
     /// A file of a model lacks a tensor that the index says it has.
     #[error(
         "the index says that {file:?} has the tensor {tensor:?}, but it has not; fetch the model again"

@@ -334,7 +334,7 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 /// An object of strings, in its order. Keys may be double.
-pub(super) struct Strings(pub(super) Vec<(String, String)>);
+struct Strings(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Strings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -81,6 +81,8 @@ mod config;
 mod float8;
 mod gptq;
 mod header;
+#[cfg(not(target_arch = "wasm32"))]
+mod index;
 mod packed;
 mod plain;
 mod read;
@@ -95,6 +97,8 @@ use std::sync::Mutex;
 
 use self::header::Header;
 use crate::ImportError;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gguf::reserve;
 use crate::gguf::{NameIndex, ReadSeek, shorten};
 
 pub use self::config::QuantizationConfig;
@@ -105,9 +109,17 @@ pub use self::recognise::{WeightInfo, WeightLayout};
 pub use self::write::PackedFileWriter;
 pub use self::write::PackedWriter;
 
-/// The longest index or configuration that is read.
+/// The longest index that is read: that of a model of 91 000 tensors has 9 MB.
 #[cfg(not(target_arch = "wasm32"))]
-const JSON_LIMIT: u64 = 1 << 26;
+const INDEX_LIMIT: u64 = 1 << 26;
+
+/// Most files of a model. Models of a terabyte have some hundred.
+#[cfg(not(target_arch = "wasm32"))]
+const FILES_LIMIT: usize = 1 << 14;
+
+/// Bytes of a file's name: the most that file systems have.
+#[cfg(not(target_arch = "wasm32"))]
+const FILE_NAME_LIMIT: usize = 255;
 
 /// A safetensors model: one file or several, their headers read and checked.
 ///
@@ -166,8 +178,8 @@ impl SafetensorsFile {
         let mut parts = Parts::default();
         if is_index {
             let index = Index::read(path)?;
-            for file in index.files()? {
-                parts.add(open_file(&directory.join(&file))?)?;
+            for file in &index.files {
+                parts.add(open_file(&directory.join(file))?)?;
             }
             let parts = parts.finish()?;
             index.check(&parts)?;
@@ -211,8 +223,8 @@ impl SafetensorsFile {
         for name in ["quantize_config.json", "config.json"] {
             let path = directory.join(name);
             if path.is_file() {
-                let config =
-                    QuantizationConfig::from_json(&read_json(&path, "the configuration")?)?;
+                let text = read_json(&path, "the configuration", config::CONFIG_LIMIT)?;
+                let config = QuantizationConfig::from_json(&text)?;
                 if config != QuantizationConfig::default() {
                     return self.with_config(config);
                 }
@@ -324,59 +336,61 @@ impl SafetensorsFile {
 
 /// The index of a model in several files: which tensor is in which.
 #[cfg(not(target_arch = "wasm32"))]
-struct Index(Vec<(String, String)>);
+struct Index {
+    /// Its text, which is read twice: a list of all entries would take many times as much.
+    text: Vec<u8>,
+    /// The names of the files, once each.
+    files: BTreeSet<String>,
+}
 
 #[cfg(not(target_arch = "wasm32"))]
 impl Index {
     fn read(path: &std::path::Path) -> Result<Self, ImportError> {
-        #[derive(serde::Deserialize)]
-        struct File {
-            weight_map: header::Strings,
-        }
-        const WHAT: &str = "the index";
-        let file: File = serde_json::from_slice(&read_json(path, WHAT)?).map_err(|source| {
-            ImportError::InvalidJson {
-                what: WHAT,
-                source: source.into(),
-            }
-        })?;
-        Ok(Self(file.weight_map.0))
-    }
-
-    /// The names of the files, once each.
-    fn files(&self) -> Result<BTreeSet<String>, ImportError> {
+        let text = read_json(path, index::WHAT, INDEX_LIMIT)?;
         let mut files = BTreeSet::new();
-        for (_, file) in &self.0 {
+        index::each(&text, |_, file| {
+            if files.contains(file) {
+                return Ok(());
+            }
+            if file.len() > FILE_NAME_LIMIT {
+                return Err(ImportError::TooLong {
+                    what: "a file's name in the index",
+                    length: file.len() as u64,
+                    limit: FILE_NAME_LIMIT as u64,
+                });
+            }
             let mut components = std::path::Path::new(file).components();
             let simple = matches!(
                 (components.next(), components.next()),
-                (Some(std::path::Component::Normal(name)), None) if name == file.as_str()
+                (Some(std::path::Component::Normal(name)), None) if name == file
             );
             if !simple || file.contains('\\') {
                 return Err(ImportError::FileOutsideDirectory {
                     file: shorten(file),
                 });
             }
-            if !files.contains(file) {
-                files.insert(file.clone());
+            if files.len() == FILES_LIMIT {
+                return Err(ImportError::TooManyFiles { limit: FILES_LIMIT });
             }
-        }
-        Ok(files)
+            files.insert(file.to_owned());
+            Ok(())
+        })?;
+        Ok(Self { text, files })
     }
 
     /// Checks that the tensors are where the index says.
     fn check(&self, model: &SafetensorsFile) -> Result<(), ImportError> {
-        let files: Vec<String> = self.files()?.into_iter().collect();
-        for (tensor, file) in &self.0 {
+        let files: Vec<&str> = self.files.iter().map(String::as_str).collect();
+        index::each(&self.text, |tensor, file| {
             let found = model.tensor(tensor).and_then(|info| files.get(info.file()));
-            if found != Some(file) {
-                return Err(ImportError::NotInFile {
+            match found {
+                Some(found) if *found == file => Ok(()),
+                _ => Err(ImportError::NotInFile {
                     tensor: shorten(tensor),
                     file: shorten(file),
-                });
+                }),
             }
-        }
-        Ok(())
+        })
     }
 }
 
@@ -388,25 +402,36 @@ fn open_file(path: &std::path::Path) -> Result<std::fs::File, ImportError> {
     })
 }
 
-/// A short text beside a model.
+/// A text beside a model, of `limit` bytes at most.
 #[cfg(not(target_arch = "wasm32"))]
-fn read_json(path: &std::path::Path, what: &'static str) -> Result<Vec<u8>, ImportError> {
+fn read_json(
+    path: &std::path::Path,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, ImportError> {
     let file = open_file(path)?;
+    let failed = |source| ImportError::Read {
+        offset: 0,
+        length: 0,
+        source,
+    };
+    let too_long = |length| ImportError::TooLong {
+        what,
+        length,
+        limit,
+    };
+    let length = file.metadata().map_err(failed)?.len();
+    if length > limit {
+        return Err(too_long(length));
+    }
     let mut text = Vec::new();
+    reserve(&mut text, length, what)?;
     let length = file
-        .take(JSON_LIMIT + 1)
+        .take(limit + 1)
         .read_to_end(&mut text)
-        .map_err(|source| ImportError::Read {
-            offset: 0,
-            length: 0,
-            source,
-        })? as u64;
-    if length > JSON_LIMIT {
-        return Err(ImportError::TooLong {
-            what,
-            length,
-            limit: JSON_LIMIT,
-        });
+        .map_err(failed)? as u64;
+    if length > limit {
+        return Err(too_long(length));
     }
     Ok(text)
 }

@@ -433,9 +433,36 @@ fn configurations_are_read() {
     };
     assert_eq!(read(&groups(4, 4)).unwrap().bits, Some(4));
     assert_eq!(read(&groups(4, 8)).unwrap().bits, None);
+    // One of another kind than text says nothing, and groups without weights have no part.
+    for version in ["7", "-7.5", "true", "null", "[[1]]", r#"{"a":{}}"#] {
+        let config = read(&format!(r#"{{"w_bit":4,"version":{version}}}"#)).unwrap();
+        assert_eq!((config.bits, config.version), (Some(4), None), "{version}");
+    }
+    let config = read(r#"{"version":"GEMM","q_group_size":64,"w_bit":4}"#).unwrap();
+    assert_eq!(config.version.as_deref(), Some("gemm"));
+    assert_eq!((config.bits, config.group_size), (Some(4), Some(64)));
+    let some =
+        r#"{"bits":2,"config_groups":{"a":{},"b":{"weights":{"num_bits":4,"group_size":32}}}}"#;
+    let config = read(some).unwrap();
+    assert_eq!((config.bits, config.group_size), (Some(2), Some(32)));
+    let none = r#"{"quantization_config":null,"bits":4}"#;
+    assert_eq!(read(none).unwrap(), QuantizationConfig::default());
+    let long = format!(r#"{{"bits":4{}}}"#, " ".repeat(1 << 20));
+    assert!(
+        matches!(
+            read(&long),
+            Err(ImportError::TooLong {
+                limit: 0x10_0000,
+                ..
+            })
+        ),
+        "a configuration of more than 1 MiB"
+    );
     for text in [
         "",
         "[",
+        "[]",
+        r#"{"bits":4,"bits":4}"#,
         r#"{"bits":"four"}"#,
         r#"{"bits":-1}"#,
         r#"{"quantization_config":5}"#,
