@@ -82,11 +82,10 @@ fn read(path: &Path) -> Result<Vec<f32>, Error> {
             if word.is_empty() {
                 continue;
             }
-            values.push(
-                word.parse().map_err(|_| {
-                    wrong(format!("line {number}: expected a number, found {word:?}"))
-                })?,
-            );
+            values.push(word.parse().map_err(|_| {
+                let start: String = word.chars().take(60).collect();
+                wrong(format!("line {number}: expected a number, found {start:?}"))
+            })?);
         }
     }
     Ok(values)

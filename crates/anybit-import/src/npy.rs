@@ -37,6 +37,9 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Headers of plain arrays have some 100 bytes; NumPy itself refuses more than 10000.
 const HEADER_LIMIT: u64 = 10_000;
 
+/// Most axes of an array; NumPy 2 has no more.
+const AXES_LIMIT: usize = 64;
+
 /// Values converted at a time.
 const CHUNK: usize = 16_384;
 
@@ -508,6 +511,9 @@ impl<'a> Cursor<'a> {
         self.expect(b'(', "'('")?;
         let mut shape = Vec::new();
         while !self.accept(b')') {
+            if shape.len() == AXES_LIMIT {
+                return Err(self.wrong("a shape of at most 64 axes"));
+            }
             shape.push(self.integer()?);
             if !self.accept(b',') {
                 self.expect(b')', "',' or ')'")?;
@@ -602,6 +608,24 @@ mod tests {
 
     fn read_bytes(bytes: &[u8]) -> Result<NpyArray, NpyError> {
         NpyArray::from_bytes(bytes)
+    }
+
+    #[test]
+    fn axes_are_bounded_and_so_are_messages() {
+        let shape = |axes: usize| {
+            let shape = "1,".repeat(axes);
+            let header =
+                format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n");
+            read_bytes(&file(1, &header, &[0; 8]))
+        };
+        let error = shape(64).unwrap_err();
+        assert!(
+            matches!(&error, NpyError::Length { shape, .. } if shape.len() == 64),
+            "{error}"
+        );
+        let error = shape(4000).unwrap_err();
+        assert!(matches!(error, NpyError::Header { .. }), "{error:.200}");
+        assert!(error.to_string().len() < 1000, "{error:.200}");
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub enum ChatError {
     /// The template itself refuses the messages, for instance because their roles do not alternate.
     #[error("the chat template refuses the messages: {message}")]
     Refused {
-        /// What the template says.
+        /// What the template says: the beginning, without control characters.
         message: String,
     },
     /// The template takes too long or makes too much.
@@ -198,6 +198,9 @@ fn environment() -> Result<Environment<'static>, Error> {
     Ok(environment)
 }
 
+/// Characters of a refusal that are shown.
+const LONGEST_REFUSAL: usize = 400;
+
 /// What a template says when it refuses the messages.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -224,7 +227,11 @@ fn sort_error(error: Error) -> ChatError {
     let mut cause = error.source();
     while let Some(found) = cause {
         if let Some(Refusal(message)) = found.downcast_ref() {
-            let message = message.clone();
+            // The file's own words: a terminal must not act on them, nor be filled.
+            let shown = message.chars().take(LONGEST_REFUSAL);
+            let message = shown
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
             return ChatError::Refused { message };
         }
         cause = found.source();
@@ -284,6 +291,13 @@ mod tests {
         let error = rendered("{{ raise_exception('roles must alternate') }}").unwrap_err();
         match error {
             ChatError::Refused { message } => assert_eq!(message, "roles must alternate"),
+            other => panic!("{other:?}"),
+        }
+        let source = "{{ raise_exception('\u{1b}[2J' ~ 'x' * 5000) }}";
+        match rendered(source).unwrap_err() {
+            ChatError::Refused { message } => {
+                assert!(message.starts_with(" [2Jxxx") && message.len() == LONGEST_REFUSAL);
+            }
             other => panic!("{other:?}"),
         }
     }

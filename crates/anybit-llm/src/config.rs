@@ -7,6 +7,7 @@ use anybit::{Gate, Pairing};
 use anybit_import::ModelFile;
 
 use crate::error::{Error, Result};
+use crate::tokenizer::shorten;
 
 /// How a family of models differs from the others. All are decoder-only transformers with RMSNorm before attention and the gated
 /// feed-forward layer, rotary position embedding and grouped-query attention.
@@ -132,7 +133,10 @@ impl Reader {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|_| Error::Metadata {
-            problem: format!("{text:?} is no number of the kind that belongs there"),
+            problem: format!(
+                "{:?} is no number of the kind that belongs there",
+                shorten(text)
+            ),
             key,
         })
     }
@@ -200,7 +204,7 @@ impl ModelConfig {
             .iter()
             .find(|architecture| architecture.name == found)
             .ok_or_else(|| Error::Architecture {
-                found,
+                found: shorten(&found),
                 known: ARCHITECTURES
                     .iter()
                     .map(|architecture| architecture.name)
@@ -354,7 +358,7 @@ fn rotary_factor(reader: &Reader) -> Result<f64> {
         }
         Some(other) => Err(reader.wrong(
             "rope.scaling.type",
-            format!("{other:?} is not supported; none and linear are"),
+            format!("{:?} is not supported; none and linear are", shorten(other)),
         )),
     }
 }

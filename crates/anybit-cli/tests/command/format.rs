@@ -241,11 +241,13 @@ fn a_user_s_table() {
         .json();
     assert!(names.as_array().expect("a list").contains(&json!("other")));
     folder.write("words.txt", b"1\n2 three\n");
+    folder.write("long.txt", "x".repeat(60_000).as_bytes());
     folder.write("many.txt", "1 2 ".repeat(129).as_bytes());
     folder.write("infinite.txt", b"1 inf");
     folder.write("huge.txt", " ".repeat(1 << 17).as_bytes());
     for (codebook, problem) in [
         ("a=words.txt", "line 2: expected a number, found \"three\""),
+        ("a=long.txt", "line 1: expected a number, found \"xxx"),
         ("a=many.txt", "2 to 256 values, not 258"),
         ("a=infinite.txt", "not a normal number"),
         ("a=huge.txt", "at most 65536 bytes"),
@@ -255,6 +257,7 @@ fn a_user_s_table() {
     ] {
         let error = folder.run(&["format", "--codebook", codebook]).failed(1);
         assert!(error.contains(problem), "{codebook}: {error}");
+        assert!(error.len() < 1000, "{codebook}: {error}");
     }
     folder.anybit("format --codebook levels.txt").failed(2);
 }

@@ -261,7 +261,7 @@ impl Array {
         const WHAT: &str = "elements of a metadata array";
         if depth > DEPTH_LIMIT {
             return Err(ImportError::ArrayTooDeep {
-                key: key.to_owned(),
+                key: shorten(key),
                 limit: DEPTH_LIMIT,
             });
         }

@@ -9,6 +9,7 @@
 use anybit_formats::{CodebookFormat, ElementFormat, ScaleType};
 use serde::Deserialize;
 
+use super::header::Shape;
 use super::read::{check_dtype, check_shape, index, non_finite, wrong_shape};
 use super::weight::{CodedWeight, Places, Plan};
 use super::{Dtype, SafetensorsFile, TensorInfo, WeightInfo, WeightLayout};
@@ -63,7 +64,7 @@ impl Code {
 #[derive(Deserialize)]
 pub(super) struct State {
     blocksize: u64,
-    shape: Vec<u64>,
+    shape: Shape,
     nested_blocksize: Option<u64>,
     nested_offset: Option<f64>,
 }
@@ -97,13 +98,13 @@ pub(super) fn plan(
             what: "a quant state",
             source: source.into(),
         })?;
-    let [rows, columns] = match *state.shape.as_slice() {
+    let [rows, columns] = match *state.shape.0.as_slice() {
         [columns] => [1, columns],
         [rows, columns] => [rows, columns],
         _ => {
             return Err(ImportError::NotAMatrix {
                 tensor: shorten(weight.name()),
-                dimensions: state.shape,
+                dimensions: state.shape.0,
             });
         }
     };

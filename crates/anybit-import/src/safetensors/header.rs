@@ -414,7 +414,7 @@ impl Entry {
 }
 
 /// Dimensions, not too many.
-struct Shape(Vec<u64>);
+pub(super) struct Shape(pub(super) Vec<u64>);
 
 impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

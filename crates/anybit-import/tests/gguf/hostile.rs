@@ -240,6 +240,19 @@ fn nesting_is_bounded() {
     GgufFile::from_bytes(nested(8).build()).expect("8 deep is allowed");
     assert_refused!(nested(9), ImportError::ArrayTooDeep { key, limit: 8 } if key == "k");
     assert_refused!(nested(100_000), ImportError::ArrayTooDeep { .. });
+    // A message shows the beginning of a key.
+    let key = "\u{1}".repeat(65_535);
+    let file = Writer::new().metadata(
+        key,
+        value_type::ARRAY,
+        &array(value_type::ARRAY, 1, &[]).repeat(9),
+    );
+    let error = GgufFile::from_bytes(file.build()).expect_err("too deep");
+    assert!(
+        matches!(error, ImportError::ArrayTooDeep { .. }),
+        "{error:.200}"
+    );
+    assert!(error.to_string().len() < 2000, "{error:.200}");
 }
 
 #[test]

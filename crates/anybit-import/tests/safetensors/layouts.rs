@@ -295,6 +295,9 @@ fn quant_states_are_checked() {
         with(r#"{"blocksize":32,"shape":[4,128]}"#),
         E::WrongShape { .. }
     );
+    // Messages list the dimensions, so they are few.
+    let long = format!(r#"{{"blocksize":64,"shape":[{}0]}}"#, "0,".repeat(20_000));
+    assert_refused!(with(&long), E::InvalidJson { .. });
     assert_refused!(
         with(r#"{"blocksize":64,"shape":[2,2,128]}"#),
         E::NotAMatrix { .. }

@@ -188,7 +188,7 @@ pub enum TokenizerError {
 }
 
 /// A piece or a name of the file as it goes into an error: they may be of any length.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     const LIMIT: usize = 128;
     match text.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),

@@ -27,7 +27,7 @@ mod vocabulary;
 use anybit_import::gguf::Metadata;
 
 use self::byte_level::ByteLevel;
-use self::error::shorten;
+pub(crate) use self::error::shorten;
 use self::sentence_piece::SentencePiece;
 use self::special::{Defaults, Fragment, Fragments, SpecialIds};
 use self::vocabulary::{Vocabulary, named_byte};

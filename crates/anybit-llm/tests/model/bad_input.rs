@@ -140,6 +140,24 @@ fn unknown_architectures() {
     }
 }
 
+/// What messages quote of a file is bounded.
+#[test]
+fn long_values_are_shown_in_part() {
+    let Some(context) = rig::context("long_values_are_shown_in_part") else {
+        return;
+    };
+    for key in [
+        "general.architecture",
+        "llama.block_count",
+        "llama.rope.scaling.type",
+    ] {
+        let long = Value::String("x".repeat(10_000));
+        let error = refusal(context, &Tiny::llama(), Damage::Key(key.to_owned(), long));
+        let message = error.to_string();
+        assert!(message.len() < 500 && message.contains("xxx"), "{message}");
+    }
+}
+
 /// Keys without which, and values with which, no model is loaded.
 fn wrong_metadata() -> Vec<(&'static str, Option<Value>)> {
     let text = |text: &str| Some(Value::String(text.to_owned()));
