@@ -383,7 +383,7 @@ impl Context {
             });
         }
         let high = positions.div_ceil(LOW_POSITIONS).max(1);
-        let entries = (LOW_POSITIONS + high) as u64 * frequencies.len() as u64;
+        let entries = (LOW_POSITIONS as u64 + high as u64).saturating_mul(frequencies.len() as u64);
         let bytes = entries.saturating_mul(8);
         let limit = self.inner.caps.max_binding;
         if bytes > limit {

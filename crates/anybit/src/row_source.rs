@@ -124,7 +124,7 @@ impl RowSource<'_> {
                 if needed > input.columns || up < columns {
                     return Err(Error::ShapeMismatch {
                         what: "the rows of gates and factors",
-                        expected: (input.rows, needed.max(2 * columns)),
+                        expected: (input.rows, needed.max(columns.saturating_mul(2))),
                         actual: (input.rows, input.columns),
                     });
                 }

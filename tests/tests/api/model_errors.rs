@@ -101,6 +101,11 @@ fn sources_are_checked() {
         "x64"
     );
     refused!(
+        write(&gated(usize::MAX, 28), &narrow),
+        Error::ShapeMismatch { .. },
+        "x64"
+    );
+    refused!(
         write(&gated(28, 28), &target),
         Error::ShapeMismatch { .. },
         "64"
@@ -453,6 +458,12 @@ fn rotary_embedding_is_checked() {
     );
     refused!(
         context.rotary_table(&[1.0; 4], usize::MAX),
+        Error::BindingTooLarge { .. },
+        "table"
+    );
+    // The entries of these are more than 64 bits count.
+    refused!(
+        context.rotary_table(&[1.0; 256], usize::MAX),
         Error::BindingTooLarge { .. },
         "table"
     );
