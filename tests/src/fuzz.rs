@@ -18,6 +18,7 @@ mod npy;
 mod packing;
 pub mod runner;
 mod safetensors;
+mod verdicts;
 
 /// What became of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Target {
     /// Where an input has text, and how a file is made of other text and the rest.
     text: fn(&[u8]) -> Option<Range<usize>>,
     with_text: fn(&[u8], &[u8]) -> Vec<u8>,
+    /// Bytes of the longest input: some grow so far, by which it shows what takes more than its share of time or memory.
+    longest: usize,
     /// Words of the text's language.
     words: &'static [&'static str],
 }
@@ -50,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     safetensors::TARGET,
     npy::TARGET,
     choices::TARGET,
+    verdicts::TARGET,
     linker::TARGET,
     packing::TARGET,
 ];
@@ -80,6 +84,9 @@ pub fn run(name: &str, input: &[u8]) {
     let target = Target::named(name).unwrap_or_else(|| panic!("there is no target {name:?}"));
     (target.run)(input);
 }
+
+/// Bytes of the longest input of most targets, and of nearly all of the others.
+const LONGEST: usize = 1 << 16;
 
 /// The folder of the cargo-fuzz package. The program runs where it was built.
 fn folder() -> PathBuf {

@@ -174,7 +174,7 @@ impl Verdicts {
     }
 
     /// The verdicts of such a text, if it is of this device, with this driver, and of these shaders; none otherwise, and none
-    /// of a text that is damaged.
+    /// of a text that is damaged or has more than 4 MiB. Reading takes at most 64 MiB beyond the text.
     pub fn from_json(text: &str, caps: &Caps) -> Self {
         if text.len() > LONGEST_TEXT {
             return Self::default();

@@ -13,6 +13,7 @@ pub(super) const TARGET: Target = Target {
     seeds,
     text: all_text,
     with_text: only_text,
+    longest: 8 << 20,
     words: &[
         "\"format\"",
         "\"anybit choices\"",

@@ -17,6 +17,7 @@ pub(super) const TARGET: Target = Target {
     seeds,
     text: no_text,
     with_text: only_text,
+    longest: 1 << 19,
     words: &[
         "general.alignment",
         "general.architecture",

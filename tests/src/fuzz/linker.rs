@@ -14,6 +14,7 @@ pub(super) const TARGET: Target = Target {
     seeds,
     text: all_text,
     with_text: only_text,
+    longest: super::LONGEST,
     words: &[
         "\n=== module a\n",
         "\n=== root a\n",

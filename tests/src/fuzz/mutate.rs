@@ -1,10 +1,10 @@
 //! Damages right inputs: bytes anywhere, and in text its numbers, strings and brackets.
 
-use super::Target;
+use super::{LONGEST, Target};
 use crate::random::Random;
 
-/// No input grows beyond.
-const LONGEST: usize = 1 << 16;
+/// One of so many inputs grows as long as its target allows, where that is more than the others get.
+const RARELY: usize = 256;
 
 /// Numbers at the edges of their types, as text.
 const NUMBERS: &[&str] = &[
@@ -111,7 +111,38 @@ impl<'a> Mutator<'a> {
             }
             input.truncate(LONGEST);
         }
+        if self.target.longest > LONGEST && self.random.one_in(RARELY) {
+            let text = (self.target.text)(&input);
+            match text {
+                Some(range) => {
+                    let mut text = input[range.clone()].to_vec();
+                    self.grow(&mut text);
+                    input = (self.target.with_text)(&text, &input[range.end..]);
+                }
+                None => self.grow(&mut input),
+            }
+            input.truncate(self.target.longest);
+        }
         input
+    }
+
+    /// Repeats a stretch, or some elements of a list, until there is no more room.
+    fn grow(&mut self, input: &mut Vec<u8>) {
+        let commas = positions(input, |&byte| byte == b',');
+        let range = match commas[..] {
+            [_, _, ..] if self.random.below(4) > 0 => {
+                let first = self.random.below(commas.len() - 1);
+                let last = (first + 1 + self.random.below(4)).min(commas.len() - 1);
+                commas[first]..commas[last]
+            }
+            _ => self.stretch(input),
+        };
+        if let Some(count) =
+            (self.target.longest.saturating_sub(input.len())).checked_div(range.len())
+        {
+            let copies = input[range.clone()].repeat(count);
+            input.splice(range.end..range.end, copies);
+        }
     }
 
     fn pick(&mut self) -> &'a Vec<u8> {
@@ -334,7 +365,14 @@ mod tests {
             let mut mutator = Mutator::new(target, &inputs, 7);
             let found: BTreeSet<Vec<u8>> = (0..2000).map(|_| mutator.next_input()).collect();
             assert!(found.len() > 1500, "{}: only {}", target.name, found.len());
-            assert!(found.iter().all(|input| input.len() <= LONGEST));
+            assert!(found.iter().all(|input| input.len() <= target.longest));
+            let long = found.iter().filter(|input| input.len() > LONGEST).count();
+            let most = if target.longest > LONGEST { 30 } else { 0 };
+            assert!(
+                long <= most && (long > 0) == (most > 0),
+                "{}: {long}",
+                target.name
+            );
         }
     }
 }

@@ -12,6 +12,7 @@ pub(super) const TARGET: Target = Target {
     seeds,
     text: header,
     with_text: with_header,
+    longest: 1 << 20,
     words: &[
         "'descr'",
         "'fortran_order'",

@@ -20,6 +20,7 @@ pub(super) const TARGET: Target = Target {
     seeds,
     text: no_text,
     with_text: only_text,
+    longest: super::LONGEST,
     words: &[],
 };
 

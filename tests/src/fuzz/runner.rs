@@ -264,6 +264,7 @@ mod tests {
             seeds: || vec![b"right".to_vec()],
             text: all_text,
             with_text: only_text,
+            longest: 1 << 16,
             words: &[],
         }
     }

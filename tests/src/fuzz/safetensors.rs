@@ -18,6 +18,7 @@ pub(super) const TARGET: Target = Target {
     seeds,
     text: header,
     with_text: with_header,
+    longest: 1 << 19,
     words: &[
         "__metadata__",
         "dtype",
