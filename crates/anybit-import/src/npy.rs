@@ -6,7 +6,8 @@
 //! # Files from strangers
 //!
 //! As of model files ([`gguf`](crate::gguf)): the header is read only as far as the file goes, and nothing is reserved for
-//! the values before their number is compared with the length of the file. The header is a Python dict, of which only what
+//! the values before their number is compared with the length of the file. Their f32 take twice the length of a file of
+//! f16, the same of f32 and half of f64, and reading takes 256 KiB besides. The header is a Python dict, of which only what
 //! NumPy writes for a plain array is understood. The crates for the format hand it to a parser of all Python literals, whose
 //! time doubles with every nested bracket of a hostile file.
 //!

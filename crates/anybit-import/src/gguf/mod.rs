@@ -41,9 +41,10 @@
 //! # Files from strangers
 //!
 //! No file makes this module panic, loop for long or take memory beyond a multiple of the file's own length: lengths
-//! and counts are checked against what is left of the file before anything is reserved for them. (The multiple is small
-//! but for float tensors with rows shorter than 32 elements, which a matrix pads to 32, and for values: a byte of IQ1_S
-//! is 20 bytes of f32.) A file is refused when its strings are not UTF-8, keys or tensor names occur twice, arrays nest
+//! and counts are checked against what is left of the file before anything is reserved for them. Opening a file takes at
+//! most 16 times the length of its header, where that consists of the shortest entries there can be. A matrix takes at
+//! most 10 times the length of its tensor, but for float tensors with rows shorter than 32 elements, which it pads to 32;
+//! values take 4 bytes each, 29 times the tensor's length where that is Q1_0. A file is refused when its strings are not UTF-8, keys or tensor names occur twice, arrays nest
 //! too deep, dimensions overflow or are no multiple of the type's block, or tensors are misaligned, overlap or reach
 //! past the end. A value, scale or minimum that is infinite or not a number is an error when its tensor is read, and so
 //! is a code or scale that its type does not have; the error names the place. Tensors may come in any order, with gaps

@@ -65,9 +65,11 @@
 //! # Files from strangers
 //!
 //! As of GGUF files ([`gguf`](crate::gguf)): nothing makes this module panic, loop for long or take memory beyond a
-//! small multiple of the files' own length, 40 times it for values of 1-bit codes. A file is refused when its header is
-//! no such JSON, names occur twice, a tensor's place has another length than its shape, tensors overlap, or bytes belong
-//! to none. The index of a model in several files may only name files beside it.
+//! small multiple of the files' own length. Opening a file takes at most 32 times the length of its header, where it
+//! consists of the shortest entries there can be, and a matrix 14 times the length of its tensors, 40 times it for values
+//! of 1-bit codes. An index and a configuration take their own length, and at most 16 MiB beyond it. A file is refused
+//! when its header is no such JSON, names occur twice, a tensor's place has another length than its shape, tensors
+//! overlap, or bytes belong to none. The index of a model in several files may only name files beside it.
 //!
 //! # Why a parser of our own
 //!
