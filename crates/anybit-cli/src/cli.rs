@@ -323,6 +323,10 @@ pub(crate) struct AdapterChoice {
     /// Use the adapter whose name contains this text, upper and lower case alike
     #[arg(long, value_name = "SUBSTRING")]
     pub(crate) adapter: Option<String>,
+
+    /// Run a small product of each kernel first, and take the next kernel if it is wrong here
+    #[arg(long)]
+    pub(crate) self_check: bool,
 }
 
 impl AdapterChoice {

@@ -12,7 +12,11 @@ pub(crate) fn context(choice: &AdapterChoice) -> Result<Context, Error> {
     for warning in choices.warnings_on(context.caps()) {
         eprintln!("warning: {warning}");
     }
-    Ok(context.with_choices(choices))
+    let context = context.with_choices(choices);
+    Ok(match choice.self_check {
+        true => context.with_self_checks(),
+        false => context,
+    })
 }
 
 /// The plan for a problem, with one engine if it is given.

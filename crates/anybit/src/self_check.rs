@@ -127,16 +127,18 @@ struct Saved {
     adapter: String,
     driver: String,
     backend: String,
-    /// SHA-256 of all shader modules, in hexadecimal digits.
+    /// SHA-256 of all shader modules and of the crate's version, in hexadecimal digits.
     shaders: String,
     verdicts: BTreeMap<String, Verdict>,
 }
 
-/// SHA-256 of the embedded shader modules: verdicts on other texts say nothing of these.
+/// SHA-256 of the embedded shader modules and of this crate's version: verdicts on other texts, or on what another version makes
+/// of them, say nothing of these.
 fn shaders() -> &'static str {
     static DIGEST: OnceLock<String> = OnceLock::new();
     DIGEST.get_or_init(|| {
         let mut digest = Sha256::new();
+        digest.update(env!("CARGO_PKG_VERSION"));
         for (name, text) in MODULES {
             for part in [name, text] {
                 digest.update((part.len() as u64).to_le_bytes());

@@ -146,6 +146,8 @@ fn lengths_and_ends() {
     let one = tiny(&bench, "--max-tokens 1 --json").json();
     check(&one);
     assert_eq!(ids(&one).len(), 1);
+    let checked = tiny(&bench, "--max-tokens 1 --json --self-check").json();
+    assert_eq!(ids(&checked), ids(&one));
     assert!(one["generated_tokens_per_second"].is_null(), "{one}");
 
     // At its temperature every token comes sooner or later, also one that ends the text.

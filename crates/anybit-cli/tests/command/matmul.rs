@@ -278,7 +278,7 @@ fn reports_and_silence() {
     let flags = "--weight-format int4 --activation-format int8";
     let run = matmul(&folder, flags, &adapter).passed();
     assert_eq!(run.stdout, "");
-    let text = matmul(&folder, &format!("{flags} --report"), &adapter)
+    let text = matmul(&folder, &format!("{flags} --self-check --report"), &adapter)
         .passed()
         .stdout;
     for part in [
