@@ -4,10 +4,16 @@ use std::collections::HashMap;
 
 use anybit::wgpu::{DownlevelFlags, Features};
 use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{ModuleInfo, ValidationFlags};
 use naga::{
-    AddressSpace, EntryPoint, Handle, ImageClass, Module, ShaderStage, StorageAccess, TypeInner,
+    AddressSpace, EntryPoint, Handle, ImageClass, Module, ResourceBinding, ShaderStage,
+    StorageAccess, TypeInner,
 };
+
+/// Whether shaders clear workgroup memory where the API leaves that to them: pipelines of anybit ask for none of it. SPIR-V is
+/// written before wgpu knows.
+const CLEARED: bool = false;
 
 /// A shader that wgpu would accept.
 #[derive(Debug)]
@@ -141,17 +147,19 @@ impl Shader {
         self.module.entry_points[0].workgroup_size.iter().product()
     }
 
-    /// SPIR-V; with the packed dot product or, where `dot_product` is false, with what stands in for it.
+    /// SPIR-V as wgpu's Vulkan backend has it written: for a recent driver, which has packed dot products, keeps accesses to
+    /// buffers and images in bounds and clears workgroup memory; or for one that has none of this, so that the shader does it.
     ///
     /// # Errors
     ///
     /// naga's message.
-    pub fn spirv(&self, dot_product: bool) -> Result<Vec<u32>, String> {
+    pub fn spirv(&self, recent: bool) -> Result<Vec<u32>, String> {
         use spv::Capability as C;
-        // Those that wgpu's Vulkan backend grants to every device, and the subgroup operations.
+        // Those that wgpu grants to every device, and the subgroup operations.
         let mut plain = vec![
             C::Shader,
             C::Matrix,
+            C::ImageQuery,
             C::GroupNonUniform,
             C::GroupNonUniformVote,
             C::GroupNonUniformArithmetic,
@@ -165,37 +173,94 @@ impl Shader {
             plain.extend([C::CooperativeMatrixKHR, C::VulkanMemoryModel]);
             plain.extend([C::Float16, C::StorageBuffer16BitAccess]);
         }
+        let (memory, cleared) = match recent {
+            true => (
+                BoundsCheckPolicy::Unchecked,
+                spv::ZeroInitializeWorkgroupMemoryMode::Native,
+            ),
+            false => (
+                BoundsCheckPolicy::Restrict,
+                spv::ZeroInitializeWorkgroupMemoryMode::Polyfill,
+            ),
+        };
         let options = spv::Options {
-            lang_version: (1, 3),
-            capabilities: (!dot_product).then(|| plain.into_iter().collect()),
+            lang_version: if recent { (1, 6) } else { (1, 3) },
+            flags: spv::WriterFlags::LABEL_VARYINGS | spv::WriterFlags::FORCE_POINT_SIZE,
+            capabilities: (!recent).then(|| plain.into_iter().collect()),
+            bounds_check_policies: BoundsCheckPolicies {
+                index: BoundsCheckPolicy::Restrict,
+                buffer: memory,
+                image_load: memory,
+                binding_array: BoundsCheckPolicy::Unchecked,
+            },
+            zero_initialize_workgroup_memory: cleared,
             ..spv::Options::default()
         };
-        let pipeline = spv::PipelineOptions {
-            shader_stage: ShaderStage::Compute,
-            entry_point: "main".into(),
-        };
-        spv::write_vec(&self.module, &self.info, &options, Some(&pipeline))
+        spv::write_vec(&self.module, &self.info, &options, None)
             .map_err(|error| format!("SPIR-V: {error}"))
     }
 
-    /// Metal's language, version 2.4.
+    /// The bindings of group 0 with their numbers in naga's terms.
+    fn resources(&self) -> Result<impl Iterator<Item = (ResourceBinding, Bound)>, String> {
+        let numbered = (0..).zip(self.bindings()?);
+        Ok(numbered.map(|(binding, bound)| (ResourceBinding { group: 0, binding }, bound)))
+    }
+
+    /// Metal's language, version 2.4, with the slots and checks that wgpu's Metal backend asks for.
     ///
     /// # Errors
     ///
     /// naga's message.
     pub fn msl(&self) -> Result<String, String> {
+        let (mut buffers, mut textures) = (0, 0);
+        let mut next = |bound| {
+            let slot = match bound {
+                Bound::Texture | Bound::WriteTexture => &mut textures,
+                _ => &mut buffers,
+            };
+            *slot += 1;
+            *slot - 1
+        };
+        let resources = self.resources()?.map(|(binding, bound)| {
+            let slot = Some(next(bound));
+            let (buffer, texture) = match bound {
+                Bound::Texture | Bound::WriteTexture => (None, slot),
+                _ => (slot, None),
+            };
+            let target = msl::BindTarget {
+                buffer,
+                texture,
+                mutable: matches!(bound, Bound::Write | Bound::WriteTexture),
+                ..msl::BindTarget::default()
+            };
+            (binding, target)
+        });
+        let resources = resources.collect();
+        let entry = msl::EntryPointResources {
+            resources,
+            immediates_buffer: None,
+            // After the others, for the lengths of arrays.
+            sizes_buffer: Some(buffers),
+        };
         let options = msl::Options {
             lang_version: (2, 4),
-            fake_missing_bindings: true,
+            per_entry_point_map: [("main".to_owned(), entry)].into(),
+            fake_missing_bindings: false,
+            bounds_check_policies: BoundsCheckPolicies {
+                index: BoundsCheckPolicy::Restrict,
+                buffer: BoundsCheckPolicy::Restrict,
+                image_load: BoundsCheckPolicy::Restrict,
+                binding_array: BoundsCheckPolicy::Unchecked,
+            },
+            zero_initialize_workgroup_memory: CLEARED,
             ..msl::Options::default()
         };
-        let (text, info) = msl::write_string(
-            &self.module,
-            &self.info,
-            &options,
-            &msl::PipelineOptions::default(),
-        )
-        .map_err(|error| format!("MSL: {error}"))?;
+        let pipeline = msl::PipelineOptions {
+            entry_point: Some((ShaderStage::Compute, "main".to_owned())),
+            ..msl::PipelineOptions::default()
+        };
+        let (text, info) = msl::write_string(&self.module, &self.info, &options, &pipeline)
+            .map_err(|error| format!("MSL: {error}"))?;
         for name in info.entry_point_names {
             name.map_err(|error| format!("MSL: {error}"))?;
         }
@@ -219,9 +284,22 @@ impl Shader {
     /// naga's message; and for cooperative matrices, which it does not write.
     pub fn hlsl(&self, shader_model: hlsl::ShaderModel) -> Result<String, String> {
         self.check_translatable("HLSL")?;
+        let bindings = self.resources()?.map(|(binding, _)| {
+            // Kinds of registers have numbers of their own, so that those of the bindings will do.
+            let target = hlsl::BindTarget {
+                register: binding.binding,
+                restrict_indexing: true,
+                ..hlsl::BindTarget::default()
+            };
+            (binding, target)
+        });
         let options = hlsl::Options {
             shader_model,
+            binding_map: bindings.collect(),
+            // Where the number of workgroups stands is not told.
             fake_missing_bindings: true,
+            zero_initialize_workgroup_memory: CLEARED,
+            restrict_indexing: true,
             ..hlsl::Options::default()
         };
         let pipeline = hlsl::PipelineOptions::default();
@@ -242,9 +320,26 @@ impl Shader {
     /// naga's message; and for cooperative matrices, which it does not write.
     pub fn glsl(&self, version: glsl::Version) -> Result<String, String> {
         self.check_translatable("GLSL")?;
+        let (mut uniforms, mut buffers, mut images) = (0, 0, 0);
+        let bindings = self.resources()?.map(|(binding, bound)| {
+            let slot = match bound {
+                Bound::Uniform(_) => &mut uniforms,
+                Bound::Read | Bound::Write => &mut buffers,
+                Bound::Texture | Bound::WriteTexture => &mut images,
+            };
+            *slot += 1;
+            (binding, *slot - 1)
+        });
         let options = glsl::Options {
             version,
-            ..glsl::Options::default()
+            writer_flags: glsl::WriterFlags::ADJUST_COORDINATE_SPACE
+                | glsl::WriterFlags::FORCE_POINT_SIZE,
+            binding_map: bindings.collect(),
+            zero_initialize_workgroup_memory: CLEARED,
+        };
+        let image_load = match version {
+            glsl::Version::Desktop(430..) => BoundsCheckPolicy::ReadZeroSkipWrite,
+            _ => BoundsCheckPolicy::Unchecked,
         };
         let pipeline = glsl::PipelineOptions {
             shader_stage: ShaderStage::Compute,
@@ -258,7 +353,10 @@ impl Shader {
             &self.info,
             &options,
             &pipeline,
-            naga::proc::BoundsCheckPolicies::default(),
+            BoundsCheckPolicies {
+                image_load,
+                ..BoundsCheckPolicies::default()
+            },
         )
         .and_then(|mut writer| writer.write())
         .map_err(|error| format!("GLSL {version}: {error}"))?;

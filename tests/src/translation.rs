@@ -7,8 +7,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anybit::{Caps, DeviceClass, Specialization, candidates, model_specializations};
-use anybit::{PlanOptions, Problem};
+use anybit::{
+    Candidate, Caps, DeviceClass, Engine, Fragment, PlanOptions, Problem, Skeleton, Specialization,
+    candidates, model_specializations,
+};
 use naga::back::glsl::Version;
 use naga::back::hlsl::ShaderModel;
 use sha2::{Digest, Sha256};
@@ -24,30 +26,64 @@ pub type Hashes = BTreeMap<String, BTreeMap<String, String>>;
 /// Every kernel of the table for the contracts of the matrix, and those around them: without subgroups, and with.
 pub fn specializations() -> Vec<Specialization> {
     let mut found: BTreeMap<String, Specialization> = BTreeMap::new();
-    let mut add = |specialization: Specialization| {
+    let models = SUBGROUPS
+        .map(caps_with)
+        .into_iter()
+        .flat_map(|caps| model_specializations(&caps));
+    let products = products()
+        .into_iter()
+        .map(|(_, specialization)| specialization);
+    for specialization in products.chain(models) {
         // Devices differ in what joins sums, which the id says for most kernels.
         let id = match specialization.subgroup {
             true => format!("{} with subgroups", specialization.id),
             false => specialization.id.clone(),
         };
         found.entry(id).or_insert(specialization);
-    };
-    for subgroup in [None, Some((4, 4)), Some((32, 32))] {
-        let caps = Caps {
-            subgroup,
-            class: DeviceClass::Gpu,
-            ..Caps::floor()
-        };
-        for problem in CONTRACTS.iter().flat_map(|contract| contract.problems()) {
-            for kernel in cheapest_of_each_kind(&problem, &caps, false) {
-                if let Some(specialization) = specialization(&problem, &caps, kernel) {
-                    add(specialization);
-                }
-            }
-        }
-        model_specializations(&caps).into_iter().for_each(&mut add);
     }
     found.into_values().collect()
+}
+
+/// Subgroups of the devices that shaders are made for.
+const SUBGROUPS: [Option<(u32, u32)>; 3] = [None, Some((4, 4)), Some((32, 32))];
+
+fn caps_with(subgroup: Option<(u32, u32)>) -> Caps {
+    Caps {
+        subgroup,
+        class: DeviceClass::Gpu,
+        ..Caps::floor()
+    }
+}
+
+/// A kernel of the table, by engine and skeleton, made for a contract.
+type Product = ((Engine, Skeleton), Specialization);
+
+fn products() -> Vec<Product> {
+    let problems: Vec<Problem> = CONTRACTS
+        .iter()
+        .flat_map(|contract| contract.problems())
+        .collect();
+    let mut products = Vec::new();
+    for caps in SUBGROUPS.map(caps_with) {
+        for problem in &problems {
+            for kernel in cheapest_of_each_kind(problem, &caps, false) {
+                let product = specialization(problem, &caps, kernel);
+                products.extend(product.map(|one| ((kernel.engine, kernel.skeleton), one)));
+            }
+        }
+    }
+    for fragment in [Fragment::Eight, Fragment::Sixteen] {
+        let caps = Caps {
+            matrix: Ok(fragment),
+            ..caps_with(Some((32, 32)))
+        };
+        products.extend(
+            problems
+                .iter()
+                .filter_map(|problem| matrix_product(problem, &caps)),
+        );
+    }
+    products
 }
 
 fn specialization(problem: &Problem, caps: &Caps, kernel: Kernel) -> Option<Specialization> {
@@ -57,6 +93,16 @@ fn specialization(problem: &Problem, caps: &Caps, kernel: Kernel) -> Option<Spec
         .into_iter()
         .map(|candidate| candidate.specialization)
         .find(|specialization| specialization.id == id)
+}
+
+/// The smallest tile of cooperative matrices for a problem. The matrix of adapters takes none of them unasked.
+fn matrix_product(problem: &Problem, caps: &Caps) -> Option<Product> {
+    let options = PlanOptions::engine(Engine::Matrix).with_unchecked(true);
+    let (accepted, _) = candidates(problem, caps, &options).ok()?;
+    let size = |candidate: &Candidate| (candidate.tile.m * candidate.tile.n, candidate.tile.k);
+    let smallest = accepted.into_iter().min_by_key(size)?;
+    let kind = (smallest.engine, smallest.skeleton);
+    Some((kind, smallest.specialization))
 }
 
 /// A shader in every language.
@@ -79,11 +125,15 @@ impl Translations {
         let mut by_language = vec![
             ("wgsl", linked.wgsl.into_bytes()),
             ("spirv", words(shader.spirv(true)?)),
-            ("spirv-without-dot-product", words(shader.spirv(false)?)),
+            ("spirv-of-old-drivers", words(shader.spirv(false)?)),
             ("msl", shader.msl()?.into_bytes()),
-            ("hlsl-6.4", shader.hlsl(ShaderModel::V6_4)?.into_bytes()),
         ];
-        if !specialization.subgroup {
+        // naga writes cooperative matrices for Vulkan and Metal alone.
+        if !shader.has_cooperative_matrices() {
+            let hlsl = shader.hlsl(ShaderModel::V6_4)?;
+            by_language.push(("hlsl-6.4", hlsl.into_bytes()));
+        }
+        if !specialization.subgroup && !shader.has_cooperative_matrices() {
             by_language.push(("hlsl-5.1", shader.hlsl(ShaderModel::V5_1)?.into_bytes()));
             by_language.push(("glsl-430", shader.glsl(Version::Desktop(430))?.into_bytes()));
         }
@@ -123,19 +173,30 @@ const EXTERNAL: [(&str, &str, &[&str], &str); 4] = [
     (
         "spirv-val",
         "spirv",
-        &["--target-env", "vulkan1.1", "{}"],
+        &["--target-env", "vulkan1.3", "{}"],
         "spv",
     ),
     (
         "spirv-val",
-        "spirv-without-dot-product",
+        "spirv-of-old-drivers",
         &["--target-env", "vulkan1.1", "{}"],
         "spv",
     ),
     (
         "dxc",
         "hlsl-6.4",
-        &["-T", "cs_6_4", "-E", "main", "{}"],
+        // As wgpu calls it.
+        &[
+            "-T",
+            "cs_6_4",
+            "-E",
+            "main",
+            "-HV",
+            "2018",
+            "-no-warnings",
+            "-Ges",
+            "{}",
+        ],
         "hlsl",
     ),
     (
@@ -160,7 +221,7 @@ pub fn externals() -> (Vec<External>, Vec<&'static str>) {
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for (name, language, flags, ending) in EXTERNAL {
-        match on_path(name) {
+        match on_path(name).filter(|program| name != "xcrun" || has_metal(program)) {
             Some(program) => found.push(External {
                 program,
                 language,
@@ -174,6 +235,15 @@ pub fn externals() -> (Vec<External>, Vec<&'static str>) {
     (found, missing)
 }
 
+/// Whether Apple's tools have the compiler, which comes with Xcode alone.
+fn has_metal(xcrun: &Path) -> bool {
+    let mut command = Command::new(xcrun);
+    command
+        .args(["-sdk", "macosx", "--find", "metal"])
+        .stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
+}
+
 fn on_path(name: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
     std::env::split_paths(&paths)
@@ -182,12 +252,21 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 impl External {
-    /// Whether it takes a shader; `None` if it is not there in the compiler's language.
+    /// The program with what it reads.
+    pub fn name(&self) -> String {
+        format!("{} of {}", self.program.display(), self.language)
+    }
+
+    /// Whether it knows a shader's language, and then takes the shader; `None` if it is not there in the compiler's language.
     ///
     /// # Errors
     ///
     /// What the compiler says, or why it could not be run.
-    pub fn check(&self, translations: &Translations, scratch: &Path) -> Option<Result<(), String>> {
+    pub fn check(
+        &self,
+        translations: &Translations,
+        scratch: &Path,
+    ) -> Option<Result<bool, String>> {
         let (_, bytes) = translations
             .by_language
             .iter()
@@ -195,7 +274,7 @@ impl External {
         Some(self.check_bytes(bytes, scratch))
     }
 
-    fn check_bytes(&self, bytes: &[u8], scratch: &Path) -> Result<(), String> {
+    fn check_bytes(&self, bytes: &[u8], scratch: &Path) -> Result<bool, String> {
         let input = scratch.with_extension(self.ending);
         let text = |error: std::io::Error| format!("{}: {error}", input.display());
         fs::File::create(&input)
@@ -209,17 +288,19 @@ impl External {
             };
         }
         let output = command.stdin(Stdio::null()).output().map_err(text)?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(format!(
-                "{} {}: {}",
-                self.program.display(),
-                self.language,
-                String::from_utf8_lossy(&output.stderr).trim_end()
-            )),
+        if output.status.success() {
+            return Ok(true);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        match said.contains(TOO_OLD) {
+            true => Ok(false),
+            false => Err(format!("{}: {}", self.name(), said.trim_end())),
         }
     }
 }
+
+/// How a spirv-val of before 2023.3 speaks of cooperative matrices.
+const TOO_OLD: &str = "Invalid capability operand: 6022";
 
 /// How hashes differ from those that were kept, a line a kernel.
 pub fn differences(kept: &Hashes, found: &Hashes) -> Vec<String> {
@@ -270,16 +351,63 @@ mod tests {
 
     #[test]
     fn every_kernel_is_translated() {
-        let all = specializations();
+        let (all, products) = (specializations(), products());
         for row in anybit::KERNELS {
-            let tile = format!("__{}_", row.engine);
-            let needed = row.engine != anybit::Engine::Matrix;
-            assert_eq!(
-                all.iter().any(|one| one.id.contains(&tile)),
-                needed,
-                "{}",
-                row.stem
-            );
+            let kind = (row.engine, row.skeleton);
+            let product = products.iter().find(|(other, _)| *other == kind);
+            let (_, one) = product.unwrap_or_else(|| panic!("{} is not translated", row.stem));
+            let id = &one.id;
+            assert!(all.iter().any(|one| one.id == *id), "{id} is left out");
         }
+    }
+
+    /// A program that stands for a compiler: the shader is what it is to do.
+    #[cfg(unix)]
+    #[test]
+    fn compilers_take_refuse_and_do_not_know() {
+        let compiler = External {
+            program: "/bin/sh".into(),
+            language: "spirv",
+            flags: &["{}"],
+            ending: "sh",
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let check = |script: &str| {
+            let translations = Translations {
+                by_language: vec![("spirv", script.into())],
+            };
+            let result = compiler.check(&translations, &folder.path().join("shader"));
+            result.expect("there is SPIR-V")
+        };
+        assert_eq!(check("exit 0"), Ok(true));
+        let refused = check("echo no such thing >&2; exit 1").expect_err("it is refused");
+        assert!(refused.contains("no such thing"), "{refused}");
+        let unknown = check(&format!("echo 'error: line 6: {TOO_OLD}' >&2; exit 1"));
+        assert_eq!(unknown, Ok(false));
+        let msl_alone = Translations {
+            by_language: vec![("msl", Vec::new())],
+        };
+        assert!(compiler.check(&msl_alone, folder.path()).is_none());
+    }
+
+    /// Those of cooperative matrices exist in fewer languages.
+    #[test]
+    fn translations_are_in_every_language_that_there_is() {
+        let all = specializations();
+        let languages = |wanted: &dyn Fn(&Specialization) -> bool| {
+            let one = all.iter().find(|one| wanted(one)).expect("there is one");
+            let translations = Translations::of(one).expect("it is translated");
+            let names = translations.by_language.iter().map(|(name, _)| *name);
+            names.collect::<Vec<_>>()
+        };
+        let vulkan_and_metal = ["wgsl", "spirv", "spirv-of-old-drivers", "msl"];
+        let matrices = |one: &Specialization| one.has_cooperative_matrices();
+        assert_eq!(languages(&matrices), vulkan_and_metal);
+        let plain = |one: &Specialization| !one.has_cooperative_matrices() && !one.subgroup;
+        let others = ["hlsl-6.4", "hlsl-5.1", "glsl-430"];
+        assert_eq!(
+            languages(&plain),
+            [&vulkan_and_metal[..], &others[..]].concat()
+        );
     }
 }

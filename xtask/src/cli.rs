@@ -105,9 +105,8 @@ pub(crate) enum Task {
 
     /// Translate every kernel to what drivers are fed, or print the linked WGSL of one
     ///
-    /// SPIR-V with packed dot products and without, Metal's language, Direct3D's and OpenGL's are compared with the hashes in
-    /// tests/golden/translations.json. Where they are installed, spirv-val, dxc and Apple's metal compile what has changed, and
-    /// with --update all.
+    /// SPIR-V for recent drivers and for old ones, Metal's language, Direct3D's and OpenGL's are compared with the hashes in
+    /// tests/golden/translations.json. Where they are installed, spirv-val, dxc and Apple's metal take all of them.
     Shaders {
         /// Only print the linked WGSL of the kernel with this id, as in docs/kernels.md
         #[arg(long, value_name = "ID", conflicts_with = "update")]

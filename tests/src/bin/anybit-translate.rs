@@ -14,7 +14,7 @@ use anybit_tests::translation::{
 };
 use clap::Parser;
 
-/// Translate every kernel, compare with the hashes that are kept, and run vendors' compilers, where they are, on what changed
+/// Translate every kernel, compare with the hashes that are kept, and run vendors' compilers where they are
 #[derive(Debug, Parser)]
 #[command(name = "anybit-translate", version)]
 struct Arguments {
@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     golden: PathBuf,
 
-    /// Write it anew, after vendors' compilers have taken all translations
+    /// Write it anew, unless a translation fails or a compiler refuses one
     #[arg(long)]
     update: bool,
 }
@@ -50,6 +50,8 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let (externals, missing) = externals();
     let found: Mutex<Hashes> = Mutex::new(BTreeMap::new());
     let wrong: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    // Of each compiler, how many it has taken, and of how many it does not know what they are written in.
+    let checked: Vec<[AtomicUsize; 2]> = externals.iter().map(|_| Default::default()).collect();
     let next = AtomicUsize::new(0);
     let scratch = std::env::temp_dir().join(format!("anybit-translate-{}", std::process::id()));
     fs::create_dir_all(&scratch)?;
@@ -57,17 +59,15 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     thread::scope(|scope| {
         for worker in 0..workers {
             let file = scratch.join(format!("shader{worker}"));
-            let (all, found, wrong, next, externals) = (&all, &found, &wrong, &next, &externals);
-            let kept = &kept;
+            let (all, found, wrong, next) = (&all, &found, &wrong, &next);
+            let (externals, checked) = (&externals, &checked);
             scope.spawn(move || {
                 while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let id = match one.subgroup {
                         true => format!("{} with subgroups", one.id),
                         false => one.id.clone(),
                     };
-                    // What has the hashes of an update has been compiled by its compilers.
-                    let known = kept.get(&id).filter(|_| !arguments.update);
-                    match translate(one, known, externals, &file) {
+                    match translate(one, externals, checked, &file) {
                         Ok(hashes) => {
                             if let Ok(mut found) = found.lock() {
                                 found.insert(id, hashes);
@@ -90,39 +90,39 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     for problem in &wrong {
         println!("FAILED {problem}");
     }
-    let mut checked: Vec<String> = externals
-        .iter()
-        .map(|external| external.program.display().to_string())
-        .collect();
-    checked.dedup();
-    println!(
-        "{} kernels translated, {} failed; compilers of what changed: {}; not there: {}",
-        found.len(),
-        wrong.len(),
-        list(&checked),
-        list(&missing)
-    );
+    println!("{} kernels translated, {} failed", found.len(), wrong.len());
+    for (external, count) in externals.iter().zip(&checked) {
+        let [taken, unknown] = count.each_ref().map(|n| n.load(Ordering::Relaxed));
+        println!("{} has taken {taken}", external.name());
+        if unknown > 0 {
+            println!("SKIP: {unknown} that it is too old for, of cooperative matrices");
+        }
+    }
+    for name in &missing {
+        println!("SKIP: {name} is not there");
+    }
     let changed = compare(arguments, &kept, &found, wrong.is_empty())?;
     Ok(wrong.is_empty() && !changed)
 }
 
+/// The hashes of a kernel's translations, after each compiler that is there has seen its own. `checked` counts these.
 fn translate(
     specialization: &anybit::Specialization,
-    known: Option<&BTreeMap<String, String>>,
     externals: &[External],
+    checked: &[[AtomicUsize; 2]],
     scratch: &std::path::Path,
 ) -> Result<BTreeMap<String, String>, String> {
     let translations = Translations::of(specialization)?;
-    let hashes = translations.hashes();
-    if known == Some(&hashes) {
-        return Ok(hashes);
-    }
-    for external in externals {
+    for (external, count) in externals.iter().zip(checked) {
         if let Some(result) = external.check(&translations, scratch) {
-            result?;
+            let [taken, unknown] = count;
+            match result? {
+                true => taken.fetch_add(1, Ordering::Relaxed),
+                false => unknown.fetch_add(1, Ordering::Relaxed),
+            };
         }
     }
-    Ok(hashes)
+    Ok(translations.hashes())
 }
 
 /// Whether hashes differ from those that are kept. An update keeps these.
@@ -150,15 +150,4 @@ fn compare(
         );
     }
     Ok(!lines.is_empty())
-}
-
-fn list<T: AsRef<str>>(names: &[T]) -> String {
-    match names {
-        [] => "none".to_owned(),
-        _ => names
-            .iter()
-            .map(AsRef::as_ref)
-            .collect::<Vec<_>>()
-            .join(", "),
-    }
 }
