@@ -103,7 +103,7 @@ fn cache_folder_on(system: &str, variables: Variables<'_>) -> Option<PathBuf> {
         _ => variables("XDG_CACHE_HOME")
             .map(PathBuf::from)
             // A relative path is invalid by the XDG standard, and to be ignored.
-            .filter(|folder| folder.is_absolute())
+            .filter(|folder| folder.has_root())
             .or_else(|| home().map(|home| home.join(".cache"))),
     };
     base.map(|base| base.join("anybit"))

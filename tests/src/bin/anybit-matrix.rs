@@ -166,7 +166,8 @@ fn compare(arguments: &CompareArguments) -> Result<bool, Box<dyn Error>> {
         record.digests.len(),
         wrong.len()
     );
-    let text = read(&document)?;
+    // A checkout on Windows may end lines otherwise.
+    let text = read(&document)?.replace("\r\n", "\n");
     let written = record.write_into(&text)?;
     if arguments.update && wrong.is_empty() {
         write(&json, &record.to_json())?;
