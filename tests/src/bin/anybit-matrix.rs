@@ -177,9 +177,12 @@ fn compare(arguments: &CompareArguments) -> Result<bool, Box<dyn Error>> {
             "FAILED docs/adapters.md is not what docs/adapters.json says: cargo xtask matrix --update"
         );
         return Ok(false);
-    } else if written != text {
+    }
+    let changed = before.changed(&record);
+    if !arguments.update && !changed.is_empty() {
         println!(
-            "note: docs/adapters.md tells of another driver or other kernels: cargo xtask matrix --update"
+            "note: docs/adapters.md tells of another driver or other kernels of {}: cargo xtask matrix --update",
+            changed.join("; ")
         );
     }
     Ok(wrong.is_empty())

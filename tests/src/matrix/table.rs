@@ -95,6 +95,13 @@ impl Record {
         wrong
     }
 
+    /// The legs of this record that a later one tells otherwise: of another driver, or with other kernels. One that is new in
+    /// the later one is none of them.
+    pub fn changed(&self, later: &Self) -> Vec<&str> {
+        let changed = self.legs.iter().filter(|leg| !later.legs.contains(leg));
+        changed.map(|leg| leg.leg.as_str()).collect()
+    }
+
     /// docs/adapters.md with its tables written anew.
     ///
     /// # Errors
@@ -118,6 +125,9 @@ impl Record {
         );
         for leg in &self.legs {
             let _ = writeln!(text, "{}", adapter_row(&leg.leg, &leg.adapter));
+        }
+        if self.legs.iter().all(|leg| leg.adapter.software) {
+            text.push_str("\nAll of these run shaders on a CPU: no GPU is in the tables yet.\n");
         }
         text.push_str("\n### Adapter × contract\n\n| contract |");
         self.header(&mut text);
@@ -287,6 +297,24 @@ mod tests {
         assert_eq!(record.legs.len(), 1);
         let again = Record::parse(&record.to_json()).expect("it is its own text");
         assert_eq!(again, record);
+    }
+
+    #[test]
+    fn a_leg_is_changed_only_if_it_was_known() {
+        let mut record = Record::default();
+        record.take(&report()).expect("nothing is wrong");
+        let mut later = record.clone();
+        let mut other = report();
+        other.leg = "a GPU".to_owned();
+        other.adapter.software = false;
+        later.take(&other).expect("nothing is wrong");
+        assert_eq!(record.changed(&later), [""; 0]);
+        other.adapter.driver = "2.0".to_owned();
+        let before = later.clone();
+        later.take(&other).expect("nothing is wrong");
+        assert_eq!(before.changed(&later), ["a GPU"]);
+        let none_yet = "no GPU is in the tables yet";
+        assert!(record.tables().contains(none_yet) && !later.tables().contains(none_yet));
     }
 
     #[test]
