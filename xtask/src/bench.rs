@@ -6,7 +6,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{BenchArguments, Shape, TuneArguments};
+use crate::cli::{AdapterChoice, BenchArguments, Shape, TuneArguments};
 use crate::process::{self, Failure, cargo};
 use crate::setup;
 
@@ -19,7 +19,17 @@ pub(crate) fn forward(
     task: &str,
     flags: impl IntoIterator<Item = OsString>,
 ) -> Result<(), Failure> {
+    forward_on(&AdapterChoice::default(), task, flags)
+}
+
+/// The same where an adapter may be asked for, of which the flags tell, too.
+pub(crate) fn forward_on(
+    choice: &AdapterChoice,
+    task: &str,
+    flags: impl IntoIterator<Item = OsString>,
+) -> Result<(), Failure> {
     let mut command = cargo();
+    setup::name_driver(choice, &mut command);
     command
         .args(["run", "--release", "--package", PACKAGE, "--", task])
         .args(flags);
@@ -55,7 +65,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
         (None, true) => Weights::Synthetic,
         (None, false) => sample_model()?,
     };
-    forward("bench", arguments.forwarded(&weights))
+    forward_on(&arguments.choice, "bench", arguments.forwarded(&weights))
 }
 
 /// `cargo xtask tune`.
@@ -64,7 +74,7 @@ pub(crate) fn tune(arguments: &TuneArguments) -> Result<(), Failure> {
         check_writable_place(file)?;
     }
     setup::driver(arguments.choice.backend, true)?;
-    forward("tune", arguments.forwarded())
+    forward_on(&arguments.choice, "tune", arguments.forwarded())
 }
 
 fn sample_model() -> Result<Weights, Failure> {

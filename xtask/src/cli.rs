@@ -37,7 +37,8 @@ pub(crate) enum Task {
     ///
     /// The legs are lavapipe, with vectors of eight lanes and of four, without optional features, and under WebGPU's strict
     /// rules; llvmpipe through OpenGL; SwiftShader, out of Debian's chromium-common (ANYBIT_SWIFTSHADER=FILE.json names
-    /// another); and the machine's GPU. A leg whose adapter is not there is skipped. Integers are compared between all of
+    /// another); and the machine's GPU. As many legs run at once as there are cores, at most four. A leg whose adapter is not
+    /// there is skipped, and named at the end. With --backend or --adapter the one adapter is the only leg. Integers are compared between all of
     /// them, and with those that docs/adapters.json keeps of other machines' adapters.
     Matrix(MatrixArguments),
 

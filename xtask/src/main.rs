@@ -47,7 +47,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Task::Setup { no_install, .. } => setup::run(!no_install),
         Task::Adapters(choice) => {
             setup::note_missing_driver(choice.backend);
-            bench::forward("adapters", choice.forwarded())
+            bench::forward_on(choice, "adapters", choice.forwarded())
         }
         Task::Docs { check } => bench::forward("docs", check.then(|| "--check".into())),
         Task::Shaders {

@@ -1,7 +1,8 @@
-//! `cargo xtask matrix`: every contract by every kind of kernel against the reference, on one adapter after the other, each
-//! used in other ways; what is exact is compared between them. The program `anybit-matrix` of the tests does the work.
+//! `cargo xtask matrix`: every contract by every kind of kernel against the reference, on several adapters, each used in other
+//! ways, a few of them at a time; what is exact is compared between them. The program `anybit-matrix` of the tests does the work.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::cli::{AdapterChoice, MatrixArguments};
+use crate::cli::{AdapterChoice, Backend, MatrixArguments};
 use crate::process::{self, Failure, repository_root};
 use crate::setup;
 use crate::test::{self, PROFILE};
@@ -80,41 +81,73 @@ pub(crate) fn run(arguments: &MatrixArguments) -> Result<(), Failure> {
     setup::driver(arguments.choice.backend, true)?;
     let root = repository_root();
     test::build(&root)?;
-    run_built(&root, arguments).map(drop)
+    let not_there = run_built(&root, arguments)?;
+    if !not_there.is_empty() {
+        println!("not there: {}", not_there.join("; "));
+    }
+    Ok(())
 }
 
-/// The same with the program that there is, for `cargo xtask test`. Says which legs were left out, and why.
+/// The same with the program that there is, for `cargo xtask test`. Says which legs were not there.
 pub(crate) fn run_built(root: &Path, arguments: &MatrixArguments) -> Result<Vec<String>, Failure> {
     let program = process::built_program(PROGRAM, PROFILE)
         .ok_or_else(|| Failure::new(format!("{PROGRAM} is not built")))?;
     let folder = root.join("target/matrix");
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
-    let runs = runs(&program, &folder, arguments);
+    let (runs, mut not_there) = runs(&program, &folder, arguments);
     let done = in_turn(&runs, workers());
-    let mut reports = Vec::new();
-    let mut skipped = Vec::new();
+    not_there.extend(conclude(&runs, done, |reports, all_passed| {
+        let mut compare = Command::new(&program);
+        compare
+            .arg("compare")
+            .arg("--docs")
+            .arg(root.join("docs"))
+            .args(reports);
+        if arguments.update && all_passed {
+            compare.arg("--update");
+        }
+        process::run(&mut compare)
+    })?);
+    Ok(not_there)
+}
+
+/// Compares the reports that there are, also those of legs that failed, with whether all passed. Says which legs were not
+/// there.
+fn conclude(
+    runs: &[Run],
+    done: Vec<Result<(), Failure>>,
+    compare: impl FnOnce(&[&Path], bool) -> Result<(), Failure>,
+) -> Result<Vec<String>, Failure> {
+    let mut not_there = Vec::new();
+    let mut failed = Vec::new();
     for (run, result) in runs.iter().zip(done) {
         match result {
-            Ok(()) => reports.push(run.report.clone()),
-            Err(failure) if failure.code() == SKIPPED => skipped.push(run.name.clone()),
-            Err(failure) => return Err(failure),
+            Ok(()) => {}
+            Err(failure) if failure.code() == SKIPPED => not_there.push(run.name.clone()),
+            // What it wrote has been printed.
+            Err(_) => failed.push(run.name.as_str()),
         }
     }
-    if reports.is_empty() {
+    let reports: Vec<&Path> = runs
+        .iter()
+        .map(|run| run.report.as_path())
+        .filter(|report| report.is_file())
+        .collect();
+    if reports.is_empty() && failed.is_empty() {
         return Err(Failure::with_code("no adapter ran the matrix", SKIPPED));
     }
-    let mut compare = Command::new(&program);
-    compare
-        .arg("compare")
-        .arg("--docs")
-        .arg(root.join("docs"))
-        .args(&reports);
-    if arguments.update {
-        compare.arg("--update");
+    let compared = match reports.is_empty() {
+        true => Ok(()),
+        false => compare(&reports, failed.is_empty()),
+    };
+    match failed.is_empty() {
+        true => compared.map(|()| not_there),
+        false => Err(Failure::new(format!(
+            "{} failed; see above",
+            failed.join("; ")
+        ))),
     }
-    process::run(&mut compare)?;
-    Ok(skipped)
 }
 
 /// A leg with its command.
@@ -124,8 +157,9 @@ struct Run {
     report: PathBuf,
 }
 
-fn runs(program: &Path, folder: &Path, arguments: &MatrixArguments) -> Vec<Run> {
-    let make = |name: String, leg: Option<&Leg>, choice: &AdapterChoice| {
+/// The legs to run, and the names of those that cannot be had, with the reason.
+fn runs(program: &Path, folder: &Path, arguments: &MatrixArguments) -> (Vec<Run>, Vec<String>) {
+    let make = |name: &str, leg: Option<&Leg>| {
         let file: String = name
             .chars()
             .map(|character| {
@@ -156,48 +190,71 @@ fn runs(program: &Path, folder: &Path, arguments: &MatrixArguments) -> Vec<Run> 
                 }
             }
             None => {
-                command.args(choice.forwarded());
+                command.args(arguments.choice.forwarded());
+                if !arguments.full {
+                    command.args(leg_of(&arguments.choice).map_or(&[][..], |leg| leg.flags));
+                }
             }
         }
         if arguments.full {
             command.arg("--full");
         }
         Run {
-            name,
+            name: name.to_owned(),
             command: Mutex::new(command),
             report,
         }
     };
     let choice = &arguments.choice;
     if choice.backend.is_some() || choice.adapter.is_some() {
-        return vec![make("the adapter asked for".to_owned(), None, choice)];
+        let mut run = make("the adapter asked for", None);
+        if let Ok(command) = run.command.get_mut() {
+            setup::name_driver(choice, command);
+        }
+        return (vec![run], Vec::new());
     }
-    LEGS.iter()
+    let (mut runs, mut not_there) = (Vec::new(), Vec::new());
+    for leg in LEGS
+        .iter()
         .filter(|leg| arguments.leg.is_empty() || arguments.leg.iter().any(|name| name == leg.name))
-        .filter_map(|leg| {
-            let run = make(leg.name.to_owned(), Some(leg), choice);
-            if leg.swiftshader {
-                let manifest = swiftshader(leg.name)?;
-                if let Ok(mut command) = run.command.lock() {
-                    command
-                        .env("VK_DRIVER_FILES", &manifest)
-                        .env("VK_ICD_FILENAMES", &manifest);
+    {
+        let mut run = make(leg.name, Some(leg));
+        if leg.swiftshader {
+            match setup::swiftshader(true) {
+                Ok(manifest) => {
+                    if let Ok(command) = run.command.get_mut() {
+                        setup::name_manifest(&manifest, command);
+                    }
+                }
+                Err(failure) => {
+                    let failure = failure.to_string();
+                    println!("SKIP: {}: {failure}", leg.name);
+                    let reason = failure.lines().next().unwrap_or_default();
+                    not_there.push(format!("{}: {reason}", leg.name));
+                    continue;
                 }
             }
-            Some(run)
-        })
-        .collect()
+        }
+        runs.push(run);
+    }
+    (runs, not_there)
 }
 
-/// The manifest of SwiftShader; without one the leg is left out, with the reason.
-fn swiftshader(leg: &str) -> Option<PathBuf> {
-    let found = match cfg!(target_os = "linux") {
-        true => setup::swiftshader(),
-        false => Err(Failure::new("it is run on Linux alone")),
-    };
-    found
-        .map_err(|failure| println!("SKIP: {leg}: {failure}"))
-        .ok()
+/// The leg of the adapter that is asked for, as it is used by default; how many kernels it meets goes for the choice, too.
+fn leg_of(choice: &AdapterChoice) -> Option<&'static Leg> {
+    let wanted = choice.adapter.as_ref().map(|name| name.to_lowercase());
+    LEGS.iter().find(|leg| {
+        let Some((backend, adapter)) = leg.adapter else {
+            return false;
+        };
+        let same_backend = |chosen: Backend| chosen.name() == backend;
+        let of_backend = choice.backend.is_none_or(same_backend);
+        let of_name = |name: &String| name.contains(&adapter.to_lowercase());
+        // Those of OpenGL compile slowly everywhere, other drivers not.
+        let of_adapter =
+            choice.backend == Some(Backend::Gl) || wanted.as_ref().is_some_and(of_name);
+        of_backend && of_adapter && leg.variables.is_empty() && !leg.flags.contains(&"--floor")
+    })
 }
 
 /// Software adapters make pipelines on one thread, so several runs go on at once.
@@ -236,6 +293,13 @@ fn one(run: &Run) -> Result<(), Failure> {
     let Ok(mut command) = run.command.lock() else {
         return Err(Failure::new(format!("{}: a thread panicked", run.name)));
     };
+    // That of a run before is none of this one.
+    match fs::remove_file(&run.report) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Failure::new(format!("{}: {error}", run.report.display())));
+        }
+        _ => {}
+    }
     let begun = Instant::now();
     let result = process::capture(&mut command);
     let seconds = begun.elapsed().as_secs_f64();
@@ -275,8 +339,8 @@ mod tests {
     }
 
     fn lines(arguments: &MatrixArguments) -> Vec<String> {
-        runs(Path::new("anybit-matrix"), Path::new("out"), arguments)
-            .iter()
+        let (runs, _) = runs(Path::new("anybit-matrix"), Path::new("out"), arguments);
+        runs.iter()
             .map(|run| process::line(&run.command.lock().expect("no thread has it")))
             .collect()
     }
@@ -290,19 +354,104 @@ mod tests {
             };
             lines(&arguments)
         };
+        let report = |name: &str| {
+            let report = Path::new("out").join(name);
+            process::quoted(report.as_os_str())
+        };
         assert_eq!(
             only("lavapipe, four lanes"),
-            [
-                "LP_NATIVE_VECTOR_WIDTH=128 MESA_SHADER_CACHE_DISABLE=true anybit-matrix run --json \
-                 out/lavapipe--four-lanes.json --leg 'lavapipe, four lanes' --backend vulkan --adapter \
-                 llvmpipe --kernels 1"
-            ]
+            [format!(
+                "LP_NATIVE_VECTOR_WIDTH=128 MESA_SHADER_CACHE_DISABLE=true anybit-matrix run --json {} --leg \
+                 'lavapipe, four lanes' --backend vulkan --adapter llvmpipe --kernels 1",
+                report("lavapipe--four-lanes.json")
+            )]
         );
         assert_eq!(
             only("hardware"),
-            ["anybit-matrix run --json out/hardware.json --leg hardware --hardware"]
+            [format!(
+                "anybit-matrix run --json {} --leg hardware --hardware",
+                report("hardware.json")
+            )]
         );
         assert_eq!(only("no such leg"), [""; 0]);
+    }
+
+    #[test]
+    fn a_chosen_adapter_meets_as_many_kernels_as_its_leg() {
+        let flags = |backend, adapter: Option<&str>, full| {
+            let choice = AdapterChoice {
+                backend,
+                adapter: adapter.map(str::to_owned),
+            };
+            let arguments = MatrixArguments {
+                full,
+                choice,
+                ..arguments()
+            };
+            let line = lines(&arguments).remove(0);
+            let (_, rest) = line.split_once(".json").expect("it writes a report");
+            rest.trim().to_owned()
+        };
+        let gl = Some(Backend::Gl);
+        assert_eq!(flags(gl, None, false), "--backend gl --kernels 1");
+        assert_eq!(flags(gl, None, true), "--backend gl --full");
+        assert_eq!(
+            flags(gl, Some("nvidia"), false),
+            "--backend gl --adapter nvidia --kernels 1"
+        );
+        assert_eq!(
+            flags(None, Some("llvmpipe"), false),
+            "--adapter llvmpipe --kernels 2"
+        );
+        let radeon = flags(Some(Backend::Vulkan), Some("radeon"), false);
+        assert_eq!(radeon, "--backend vulkan --adapter radeon");
+        let metal = flags(Some(Backend::Metal), None, false);
+        assert_eq!(metal, "--backend metal");
+    }
+
+    /// Legs that passed, failed with a report and without one, and were not there.
+    #[test]
+    fn reports_are_compared_although_a_leg_failed() {
+        let scratch = setup::Scratch::new("legs");
+        let run = |name: &str, line: &str| {
+            let mut command = process::shell(line);
+            command.current_dir(&scratch.0);
+            Run {
+                name: name.to_owned(),
+                command: Mutex::new(command),
+                report: scratch.0.join(name),
+            }
+        };
+        let stale = scratch.file("absent", b"of a run before");
+        let compared = |runs: &[Run]| {
+            let mut seen = None;
+            let result = conclude(runs, in_turn(runs, 2), |reports, all_passed| {
+                let names = reports.iter().filter_map(|report| report.file_name());
+                let names: Vec<String> = names
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .collect();
+                seen = Some((names.join(" "), all_passed));
+                Ok(())
+            });
+            (result.map_err(|failure| failure.to_string()), seen)
+        };
+        let runs = [
+            run("right", "echo x>right"),
+            run("wrong", "echo x>wrong&& echo FAILED&& exit 1"),
+            run("broken", "exit 101"),
+            run("absent", "exit 77"),
+        ];
+        let (result, seen) = compared(&runs);
+        assert_eq!(seen, Some(("right wrong".to_owned(), false)));
+        assert_eq!(result, Err("wrong; broken failed; see above".to_owned()));
+        assert!(!stale.is_file());
+
+        let (result, seen) = compared(&[run("right", "echo x>right"), run("absent", "exit 77")]);
+        assert_eq!(seen, Some(("right".to_owned(), true)));
+        assert_eq!(result, Ok(vec!["absent".to_owned()]));
+
+        let (result, seen) = compared(&[run("absent", "exit 77")]);
+        assert!(result.is_err() && seen.is_none());
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     }
 }
 
-/// Runs a command out of sight and returns what it wrote to standard output.
+/// Runs a command out of sight and returns what it wrote to standard output. If it fails, the failure tells all that it wrote.
 pub(crate) fn capture(command: &mut Command) -> Result<String, Failure> {
     let output = command
         .stdin(Stdio::null())
@@ -99,9 +99,11 @@ pub(crate) fn capture(command: &mut Command) -> Result<String, Failure> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let mut failure = Failure::of_status(command, output.status);
-    let detail = String::from_utf8_lossy(&output.stderr);
-    if !detail.trim().is_empty() {
-        failure.message = format!("{}\n{}", failure.message, detail.trim_end());
+    for bytes in [&output.stdout, &output.stderr] {
+        let detail = String::from_utf8_lossy(bytes);
+        if !detail.trim().is_empty() {
+            failure.message = format!("{}\n{}", failure.message, detail.trim_end());
+        }
     }
     Err(failure)
 }
@@ -125,7 +127,8 @@ pub(crate) fn line(command: &Command) -> String {
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-fn quoted(word: &OsStr) -> String {
+/// A word as a shell takes it.
+pub(crate) fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain =
         |character: char| character.is_ascii_alphanumeric() || "-_=./:,+@%\\~".contains(character);
@@ -134,6 +137,18 @@ fn quoted(word: &OsStr) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// A line for the system's shell, of what both kinds understand.
+#[cfg(test)]
+pub(crate) fn shell(line: &str) -> Command {
+    let (program, flag) = match cfg!(windows) {
+        true => ("cmd", "/C"),
+        false => ("sh", "-c"),
+    };
+    let mut command = Command::new(program);
+    command.args([flag, line]);
+    command
 }
 
 #[cfg(test)]
@@ -151,6 +166,16 @@ mod tests {
             line(&command),
             r"RUSTDOCFLAGS='-D warnings' cargo test -- 'it'\''s' 'gemm_*' ''"
         );
+    }
+
+    #[test]
+    fn what_a_failing_program_wrote_is_told() {
+        let mut command = shell("echo FAILED a case&& echo error: reason>&2&& exit 3");
+        let failure = capture(&mut command).expect_err("it fails");
+        assert_eq!(failure.code(), 3);
+        let text = failure.to_string();
+        let lines: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
+        assert_eq!(lines, ["FAILED a case", "error: reason"]);
     }
 
     #[test]

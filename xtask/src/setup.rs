@@ -10,8 +10,9 @@ mod swiftshader;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::cli::Backend;
+use crate::cli::{AdapterChoice, Backend};
 use crate::process::Failure;
 
 pub(crate) use browser::BROWSER_VARIABLE;
@@ -76,8 +77,29 @@ pub(crate) fn onnxruntime(requirements: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Sees to SwiftShader and returns its Vulkan manifest.
-pub(crate) fn swiftshader() -> Result<PathBuf, Failure> {
-    swiftshader::ensure()
+pub(crate) fn swiftshader(install: bool) -> Result<PathBuf, Failure> {
+    match cfg!(target_os = "linux") {
+        true => swiftshader::ensure(install),
+        false => Err(Failure::new("it is run on Linux alone")),
+    }
+}
+
+/// Lets a command see SwiftShader if that is the adapter asked for, which no loader finds by itself. Who has named drivers
+/// in the environment is believed. Where it cannot be had the command says what adapters there are.
+pub(crate) fn name_driver(choice: &AdapterChoice, command: &mut Command) {
+    if cfg!(target_os = "linux") && swiftshader::is_wanted(choice, &variable) {
+        match swiftshader(true) {
+            Ok(manifest) => name_manifest(&manifest, command),
+            Err(failure) => println!("SwiftShader: {failure}"),
+        }
+    }
+}
+
+/// Makes a Vulkan driver the only one that a command sees. Older loaders know the second name.
+pub(crate) fn name_manifest(manifest: &Path, command: &mut Command) {
+    for name in driver::CHOSEN_BY {
+        command.env(name, manifest);
+    }
 }
 
 /// Sees to a Chromium and returns its program.
@@ -120,17 +142,17 @@ fn needs_vulkan(backend: Option<Backend>, variables: Variables<'_>) -> bool {
 
 /// A folder of a test's own, removed at its end.
 #[cfg(test)]
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 #[cfg(test)]
 impl Scratch {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let folder = env::temp_dir().join(format!("anybit-xtask-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
         Self(folder)
     }
 
-    fn file(&self, path: &str, content: &[u8]) -> PathBuf {
+    pub(crate) fn file(&self, path: &str, content: &[u8]) -> PathBuf {
         let path = self.0.join(path);
         std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("writable");
         std::fs::write(&path, content).expect("writable");

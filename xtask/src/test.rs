@@ -130,6 +130,7 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
             .args(["test", "--workspace", "--profile", PROFILE])
             .current_dir(root);
         choose_adapters(&mut command, arguments);
+        setup::name_driver(&arguments.choice, &mut command);
         if let Some(model) = &model {
             command.env(setup::MODEL_VARIABLE, model);
         }
@@ -160,7 +161,7 @@ fn check_adapters(root: &Path, arguments: &TestArguments) -> Result<Outcome, Fai
         backend: arguments.choice.backend,
         adapter: arguments.choice.adapter.clone(),
     };
-    let skipped = matrix::run_built(
+    let ran = matrix::run_built(
         root,
         &MatrixArguments {
             leg: Vec::new(),
@@ -169,13 +170,9 @@ fn check_adapters(root: &Path, arguments: &TestArguments) -> Result<Outcome, Fai
             choice,
         },
     );
-    match skipped {
-        Ok(skipped) => {
-            if !skipped.is_empty() {
-                println!("not there: {}", skipped.join("; "));
-            }
-            Ok(Outcome::Passed)
-        }
+    match ran {
+        Ok(not_there) if not_there.is_empty() => Ok(Outcome::Passed),
+        Ok(not_there) => Ok(Outcome::PassedWithout(not_there)),
         Err(failure) if failure.code() == matrix::SKIPPED && !adapter_required() => {
             Ok(Outcome::Skipped(failure.to_string()))
         }
@@ -374,6 +371,8 @@ fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 #[derive(Debug)]
 enum Outcome {
     Passed,
+    /// But for these parts, which could not be run here.
+    PassedWithout(Vec<String>),
     Skipped(String),
 }
 
@@ -382,6 +381,8 @@ enum Outcome {
 struct Steps {
     done: Vec<(&'static str, String, Duration)>,
     skipped: usize,
+    /// Parts of steps that passed.
+    skipped_parts: usize,
     failed: bool,
 }
 
@@ -398,6 +399,15 @@ impl Steps {
         match result {
             Ok(Outcome::Passed) => {
                 self.done.push((name, "passed".to_owned(), time));
+                Ok(())
+            }
+            Ok(Outcome::PassedWithout(parts)) => {
+                let parts_skipped = parts.len();
+                let parts = parts.join("; ");
+                println!("SKIP: {parts}");
+                self.skipped_parts += parts_skipped;
+                let outcome = format!("passed; SKIPPED, as not there: {parts}");
+                self.done.push((name, outcome, time));
                 Ok(())
             }
             Ok(Outcome::Skipped(reason)) => {
@@ -430,14 +440,23 @@ impl Steps {
         for (name, outcome, time) in &self.done {
             println!("{name:<20} {:>9}  {outcome}", duration(*time));
         }
+        println!("{}", self.total());
+    }
+
+    fn total(&self) -> String {
         let failed = usize::from(self.failed);
-        let total = self.done.iter().map(|(_, _, time)| *time).sum();
-        println!(
-            "{} passed, {} skipped, {failed} failed in {}",
+        let time = self.done.iter().map(|(_, _, time)| *time).sum();
+        let parts = match self.skipped_parts {
+            0 => String::new(),
+            1 => " and 1 part of another".to_owned(),
+            parts => format!(" and {parts} parts of others"),
+        };
+        format!(
+            "{} passed, {} skipped{parts}, {failed} failed in {}",
             self.done.len() - self.skipped - failed,
             self.skipped,
-            duration(total)
-        );
+            duration(time)
+        )
     }
 }
 
@@ -551,6 +570,17 @@ mod tests {
             (steps.done.len(), steps.skipped, steps.failed),
             (3, 1, true)
         );
+    }
+
+    #[test]
+    fn parts_that_were_not_there_are_told_and_counted() {
+        let mut steps = Steps::default();
+        let without = || Ok(Outcome::PassedWithout(vec!["hardware".to_owned()]));
+        assert!(steps.run("adapters", without).is_ok());
+        assert!(steps.done[0].1.contains("hardware"), "{:?}", steps.done);
+        let total = steps.total();
+        let counts = "1 passed, 0 skipped and 1 part of another, 0 failed in ";
+        assert!(total.starts_with(counts), "{total}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
         ),
         // Elsewhere no adapter is a software one unless it is asked for.
         swiftshader: cfg!(target_os = "linux")
-            .then(|| available("SwiftShader", setup::swiftshader()))
+            .then(|| available("SwiftShader", setup::swiftshader(true)))
             .flatten(),
         web_rwkv: available("web-rwkv", build(&root, &folder.join("web-rwkv"))),
     };

@@ -16,6 +16,9 @@ use crate::process::{self, Failure};
 const DEBIAN_PACKAGES: [&str; 2] = ["mesa-vulkan-drivers", "libvulkan1"];
 const LOADER: &str = "libvulkan.so.1";
 
+/// These two name files and replace the loader's search; the second is the first's older name.
+pub(super) const CHOSEN_BY: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
+
 /// Reports the driver, after installing it if it is missing and `install` allows it.
 pub(super) fn ensure(install: bool) -> Result<(), Failure> {
     let inspection = Inspection::of_this_machine();
@@ -80,8 +83,7 @@ impl Inspection {
 
     /// Searches below `root`, which is `/` but in tests.
     fn new(root: &Path, variables: Variables<'_>) -> Self {
-        // These two name files and replace the search; the second is the first's older name.
-        let chosen = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"]
+        let chosen = CHOSEN_BY
             .into_iter()
             .find_map(|name| Some((name, variables(name)?)));
         let places: Vec<PathBuf> = match &chosen {

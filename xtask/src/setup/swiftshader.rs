@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::download::Download;
-use super::driver::Privilege;
+use super::driver::{CHOSEN_BY, Privilege};
 use super::{Variables, cache_folder, variable};
+use crate::cli::{AdapterChoice, Backend};
 use crate::process::{self, Failure};
 
 /// The variable that names a manifest to be used instead.
@@ -27,14 +28,30 @@ const INSTALLED: [&str; 4] = [
     "/snap/chromium/current/usr/lib/chromium-browser",
 ];
 
-/// Returns the manifest, after getting the driver if it is not there.
-pub(super) fn ensure() -> Result<PathBuf, Failure> {
+/// Whether an adapter is asked for that only SwiftShader is, and no driver has been named.
+pub(super) fn is_wanted(choice: &AdapterChoice, variables: Variables<'_>) -> bool {
+    let named = |name: &String| name.to_lowercase().contains("swiftshader");
+    choice.adapter.as_ref().is_some_and(named)
+        && choice
+            .backend
+            .is_none_or(|backend| backend == Backend::Vulkan)
+        && CHOSEN_BY.iter().all(|name| variables(name).is_none())
+}
+
+/// Returns the manifest, after getting the driver if it is not there and `install` allows it.
+pub(super) fn ensure(install: bool) -> Result<PathBuf, Failure> {
     let folder = cache_folder("swiftshader")?;
     if let Some(manifest) = find(&folder, &variable)? {
         println!("SwiftShader: ok: {}", manifest.display());
         return Ok(manifest);
     }
-    get(&folder).map_err(|failure| {
+    let got = match install {
+        true => get(&folder),
+        false => Err(Failure::new(format!(
+            "there is no SwiftShader; `cargo xtask matrix` and `test` get it out of Debian's {PACKAGE} (32 MB)"
+        ))),
+    };
+    got.map_err(|failure| {
         Failure::new(format!(
             "{failure}; {VARIABLE}=FILE.json names the manifest of a SwiftShader, such as the \
              {MANIFEST} that comes with Chromium"
@@ -106,6 +123,33 @@ fn get(folder: &Path) -> Result<(), Failure> {
 mod tests {
     use super::super::Scratch;
     use super::*;
+
+    #[test]
+    fn it_is_seen_where_its_name_is_asked_for() {
+        let choice = |backend, name: &str| AdapterChoice {
+            backend,
+            adapter: Some(name.to_owned()),
+        };
+        let unset = |_: &str| None;
+        assert!(is_wanted(&choice(None, "SwiftShader"), &unset));
+        let vulkan = Some(Backend::Vulkan);
+        assert!(is_wanted(&choice(vulkan, "swiftshader device"), &unset));
+        assert!(!is_wanted(
+            &choice(Some(Backend::Gl), "swiftshader"),
+            &unset
+        ));
+        assert!(!is_wanted(&choice(None, "llvmpipe"), &unset));
+        assert!(!is_wanted(&AdapterChoice::default(), &unset));
+        let named = |name: &str| (name == "VK_ICD_FILENAMES").then(|| "other.json".into());
+        assert!(!is_wanted(&choice(None, "SwiftShader"), &named));
+
+        let mut command = Command::new("anybit-benches");
+        super::super::name_manifest(Path::new("s.json"), &mut command);
+        assert_eq!(
+            process::line(&command),
+            "VK_DRIVER_FILES=s.json VK_ICD_FILENAMES=s.json anybit-benches"
+        );
+    }
 
     #[test]
     fn the_named_one_goes_before_that_in_the_cache() {

@@ -8,6 +8,7 @@ use std::process::Command;
 use super::{Outcome, PROFILE, adapter_required, benches};
 use crate::cli::TestArguments;
 use crate::process::{self, Failure, cargo};
+use crate::setup;
 
 /// The examples of anybit, each with an exit code that tells whether it went well.
 pub(super) const EXAMPLES: [&str; 2] = ["own_device", "nested"];
@@ -29,6 +30,7 @@ pub(super) fn run(root: &Path, arguments: &TestArguments) -> Result<Outcome, Fai
     for name in EXAMPLES {
         let mut command = example(name);
         choice.hand_to(command.current_dir(root));
+        setup::name_driver(&arguments.choice, &mut command);
         process::run(&mut command)?;
     }
     Ok(Outcome::Passed)
