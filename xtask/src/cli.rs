@@ -28,12 +28,18 @@ pub(crate) enum Task {
 
     /// Run everything that CI runs
     ///
-    /// Formatting, lints, documentation, package contents, feature combinations, examples, CPU tests, GPU
-    /// tests on the chosen adapters, damaged files for every parser, and the packing under miri where it is installed. Stops at the first failing step and ends with a summary. Set
+    /// The steps: a driver and the sample model; formatting, package contents, lints, documentation, the crates without default
+    /// features and for WebAssembly; the build; generated docs, translations of every kernel (see `shaders`), the examples,
+    /// the kernels in Chromium where there is one (see `web-check`), machine code for Radeons where it can be made (see `isa`);
+    /// the tests, of which those on a GPU run on the chosen adapters; damaged files for every parser (see `fuzz`), the packing
+    /// under miri where it is installed, and the matrix of adapters (see `matrix`), for which SwiftShader is got out of Debian's
+    /// chromium-common (32 MB). Stops at the first failing step and ends with a summary that tells what was not there. Set
     /// ANYBIT_REQUIRE_ADAPTER=1 to make a missing adapter a failure instead of a skip.
+    ///
+    /// Drivers of OpenGL take seconds for a pipeline, so that tests on them meet few contracts, unless --full.
     Test(TestArguments),
 
-    /// Compare every contract with the reference on one adapter after the other, each used in several ways
+    /// Compare every contract with the reference on several adapters, each used in several ways
     ///
     /// The legs are lavapipe, with vectors of eight lanes and of four, without optional features, and under WebGPU's strict
     /// rules; llvmpipe through OpenGL; SwiftShader, out of Debian's chromium-common (ANYBIT_SWIFTSHADER=FILE.json names
@@ -325,7 +331,8 @@ pub(crate) struct FuzzArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct TestArguments {
-    /// Run the GPU tests on every combination of formats, not on a covering selection, and fuzz longer
+    /// Run the GPU tests on every combination of formats, not on a covering selection, and every tile of every kernel on every
+    /// leg of the matrix; fuzz longer
     #[arg(long)]
     pub(crate) full: bool,
 
