@@ -1,7 +1,7 @@
 //! What drivers are fed: each kernel's shader in every language that wgpu translates to, hashed, so that a change of naga or of a
 //! module is seen; and through vendors' compilers, where they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,18 @@ fn products() -> Vec<Product> {
             for kernel in cheapest_of_each_kind(problem, &caps, false) {
                 let product = specialization(problem, &caps, kernel);
                 products.extend(product.map(|one| ((kernel.engine, kernel.skeleton), one)));
+            }
+        }
+    }
+    // Of mixtures of experts, one contract of each kind of kernel.
+    for caps in SUBGROUPS.map(caps_with) {
+        let mut met = HashSet::new();
+        for problem in &problems {
+            let problem = problem.clone().with_experts(4);
+            for kernel in cheapest_of_each_kind(&problem, &caps, false) {
+                let kind = (kernel.engine, kernel.skeleton);
+                let product = specialization(&problem, &caps, kernel);
+                products.extend(product.filter(|_| met.insert(kind)).map(|one| (kind, one)));
             }
         }
     }

@@ -299,6 +299,9 @@ impl Context {
     /// meanwhile. How long a dispatch takes is not known beforehand: it is reckoned for a slow device, a GPU of 10¹¹ multiply-adds
     /// a second or a software adapter of 10¹⁰, so that it is shorter on most. By default the limit is half a second on GPUs, and
     /// software adapters have none.
+    ///
+    /// A dispatch is not made shorter than some hundred rows of an operand take, and products whose K is split are not cut, which
+    /// are those of few outputs.
     #[must_use]
     pub fn with_longest_dispatch(mut self, longest: Option<Duration>) -> Self {
         self.longest = longest;

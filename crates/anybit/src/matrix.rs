@@ -225,7 +225,10 @@ fn close_rows(
     for row in codes.chunks(row_words.max(1) as usize) {
         let end = closed.len() + columns.div_ceil(BLOCK) * BLOCK / per_word;
         closed.extend(row.iter().take(columns.div_ceil(per_word)));
-        if let Some(last) = closed.last_mut().filter(|_| columns % per_word != 0) {
+        if let Some(last) = closed
+            .last_mut()
+            .filter(|_| !columns.is_multiple_of(per_word))
+        {
             *last &= 0xffff;
         }
         closed.resize(end, 0);
