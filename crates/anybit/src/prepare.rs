@@ -513,6 +513,7 @@ impl Context {
         let outputs = problem.batch.count as f64 * problem.m as f64 * problem.n as f64;
         let mut dispatches = Vec::new();
         let mut following = stretches.iter().peekable();
+        let mut before: Option<&Stretch> = None;
         while let Some(stretch) = following.next() {
             let Stretch { batches, m, n } = stretch;
             let x_rows = stretch.rows(activation_rows);
@@ -605,8 +606,11 @@ impl Context {
                 )?,
                 grid,
                 longest: whole.mul_f64(share.clamp(0.0, 1.0)),
-                joined: false,
+                // Parts of some rows wait for those of other columns.
+                joined: parts.is_some()
+                    && before.is_some_and(|before| (&before.batches, &before.m) == (batches, m)),
             });
+            before = Some(stretch);
             // The parts of some rows are added up before those of others take their place.
             let last = following
                 .peek()
