@@ -126,11 +126,12 @@ fn run_steps(arguments: &TestArguments, root: &Path, steps: &mut Steps) -> Resul
     thread::scope(|scope| {
         // A compiler on one core; the browser leaves others idle.
         let machine_code = scope.spawn(|| process::capture(&mut check_machine_code(root)));
-        steps.run("web", || check_web(root))?;
-        steps.run("machine code", || match machine_code.join() {
+        let web = steps.run("web", || check_web(root));
+        let machine_code = steps.run("machine code", || match machine_code.join() {
             Ok(said) => machine_code_outcome(said),
             Err(_) => Err(Failure::new("its thread panicked")),
-        })
+        });
+        web.and(machine_code)
     })?;
     steps.run("tests", || {
         let mut command = cargo();
