@@ -69,7 +69,8 @@ impl Step {
         self.bytes
     }
 
-    /// The work in stretches, each for one submission: of the device's longest dispatch, so that no driver takes it for a hang.
+    /// The work in stretches, each for one submission, and of the device's longest dispatch unless one piece of work is longer: so
+    /// that no driver takes it for a hang.
     pub(crate) fn submissions(&self, longest: Option<Duration>) -> Vec<Vec<&Prepared>> {
         let most = match longest {
             Some(longest) => (longest.as_secs_f64() * SLOW) as u64,

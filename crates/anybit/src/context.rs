@@ -102,17 +102,24 @@ pub async fn adapters(options: &ContextOptions) -> Result<Vec<wgpu::Adapter>> {
     Ok(found)
 }
 
-/// wgpu, and what to ask it for.
+/// wgpu for each backend, and what to ask it for. It is the same each time: buffers are told apart by numbers within an instance, so
+/// that only devices of one refuse what belongs to another. One for all backends would start drivers that nobody asked for.
 #[cfg(not(target_arch = "wasm32"))]
 fn instances(backends: wgpu::Backends) -> Vec<(wgpu::Instance, wgpu::Backends)> {
-    // Adapters of OpenGL from one instance cannot be used by two threads: wgpu-hal 30 gives them the same context of OpenGL.
-    let (gl, others) = (backends & wgpu::Backends::GL, backends - wgpu::Backends::GL);
+    static KEPT: Mutex<Vec<(wgpu::Backends, wgpu::Instance)>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let mut instances = Vec::new();
-    if !others.is_empty() {
-        instances.push((instance(others), others));
-    }
-    if !gl.is_empty() {
-        instances.push((new_instance(gl), gl));
+    for backend in (backends & wgpu::Instance::enabled_backend_features()).iter() {
+        let known = kept.iter().find(|(of, _)| *of == backend);
+        let instance = match known {
+            Some((_, instance)) => instance.clone(),
+            None => new_instance(backend),
+        };
+        // Adapters of OpenGL from one instance cannot be used by two threads: wgpu-hal 30 gives them the same context of OpenGL.
+        if known.is_none() && backend != wgpu::Backends::GL {
+            kept.push((backend, instance.clone()));
+        }
+        instances.push((instance, backend));
     }
     instances
 }
@@ -121,21 +128,6 @@ fn instances(backends: wgpu::Backends) -> Vec<(wgpu::Instance, wgpu::Backends)> 
 #[cfg(target_arch = "wasm32")]
 fn instances(backends: wgpu::Backends) -> [(wgpu::Instance, wgpu::Backends); 1] {
     [(new_instance(backends), backends)]
-}
-
-/// wgpu on these backends, the same one each time: buffers are told apart by numbers within it, so that only devices of one
-/// refuse what belongs to another.
-#[cfg(not(target_arch = "wasm32"))]
-fn instance(backends: wgpu::Backends) -> wgpu::Instance {
-    static KEPT: Mutex<Vec<(wgpu::Backends, wgpu::Instance)>> = Mutex::new(Vec::new());
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    // One on more backends serves as well.
-    if let Some((_, instance)) = kept.iter().find(|(of, _)| of.contains(backends)) {
-        return instance.clone();
-    }
-    let instance = new_instance(backends);
-    kept.push((backends, instance.clone()));
-    instance
 }
 
 fn new_instance(backends: wgpu::Backends) -> wgpu::Instance {
@@ -613,8 +605,14 @@ impl Context {
         let output = call(device);
         let memory = resolve_now(memory.pop());
         let errors = [resolve_now(internal.pop()), resolve_now(validation.pop())];
-        if memory.is_some() {
-            return Err(Error::OutOfMemory { what, bytes });
+        // Where more than a buffer was to be made, wgpu gives a device up that had no memory for it.
+        if let Some(error) = memory {
+            return Err(match self.is_lost() {
+                true => Error::DeviceLost {
+                    reason: format!("it had no memory for {what}: {error}"),
+                },
+                false => Error::OutOfMemory { what, bytes },
+            });
         }
         match errors.into_iter().flatten().next() {
             Some(error) => Err(self.complaint(error.to_string())),
@@ -651,8 +649,9 @@ impl Context {
         // The last one pushed is the first to be popped.
         let refused = resolve_now(validation.pop()).is_some();
         let failed = resolve_now(internal.pop()).is_some();
-        resolve_now(memory.pop());
-        refused || failed
+        // One that has no memory even for this is not lost.
+        let starved = resolve_now(memory.pop()).is_some();
+        (refused || failed) && !starved
     }
 
     /// A buffer of so many bytes or more that all operations share: what one dispatch writes there is for the next of the

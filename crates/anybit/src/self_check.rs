@@ -274,13 +274,17 @@ impl Context {
         options: &PlanOptions,
         inexact: bool,
     ) -> Result<Plan> {
-        let options = options.clone().with_unchecked(true);
+        let mut options = options.clone().with_unchecked(true);
         loop {
             // A kernel that fails is not planned again, so this ends.
             let plan = self.plan_any(problem, &options)?;
             match self.self_check([&plan]).await {
                 Ok(verdicts) if verdicts == [Verdict::Passed] => return Ok(plan),
                 Ok(_) => {}
+                // What needs a check and has none is not for use.
+                Err(Error::NoSelfCheck { .. }) if inexact && plan.needs_self_check() => {
+                    options = options.with_unchecked(false);
+                }
                 Err(Error::NoSelfCheck { .. }) if inexact => return Ok(plan),
                 Err(error) => return Err(error),
             }

@@ -146,6 +146,7 @@ mod native {
     use super::Source;
     use crate::context::Context;
     use crate::error::{Error, Result};
+    use crate::readback::poll;
 
     /// Words of a chunk: 4 MiB.
     const CHUNK: usize = 1 << 20;
@@ -217,7 +218,9 @@ mod native {
         /// A chunk to write to: one that is back, a new one, or, if there are enough, the next to come back.
         fn take(&self, context: &Context) -> Result<Taken<'_>> {
             let device = &context.inner.device;
-            let _ = device.poll(wgpu::PollType::Poll);
+            poll(device, wgpu::PollType::Poll)
+                .map_err(|reason| Error::DeviceLost { reason })?
+                .ok();
             let mut state = self.lock();
             let returned = match state.used.front().map(|used| used.mapped.try_recv()) {
                 Some(Ok(result)) => {
@@ -249,11 +252,12 @@ mod native {
             let result = match result {
                 Some(result) => result,
                 None => {
-                    device
-                        .poll(wgpu::PollType::Wait {
-                            submission_index: Some(used.submission),
-                            timeout: None,
-                        })
+                    let wait = wgpu::PollType::Wait {
+                        submission_index: Some(used.submission),
+                        timeout: None,
+                    };
+                    poll(device, wait)
+                        .map_err(lost)?
                         .map_err(|error| lost(error.to_string()))?;
                     used.mapped
                         .recv_timeout(PATIENCE)

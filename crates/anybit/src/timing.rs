@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::caps::DeviceClass;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::readback::poll;
 
 /// Where the seconds come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,9 +145,8 @@ impl PassTimer {
     }
 
     fn wait(&self) -> Result<()> {
-        self.context
-            .device()
-            .poll(wgpu::PollType::wait_indefinitely())
+        poll(self.context.device(), wgpu::PollType::wait_indefinitely())
+            .map_err(lost)?
             .map(drop)
             .map_err(|error| lost(error.to_string()))
     }
