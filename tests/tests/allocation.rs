@@ -106,8 +106,12 @@ impl<'a> Bare<'a> {
 
     fn submit(&self, context: &Context) {
         let device = context.device();
-        let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]
-            .map(|filter| device.push_error_scope(filter));
+        let scopes = [
+            wgpu::ErrorFilter::Validation,
+            wgpu::ErrorFilter::Internal,
+            wgpu::ErrorFilter::OutOfMemory,
+        ]
+        .map(|filter| device.push_error_scope(filter));
         let mut encoder = device.create_command_encoder(&Default::default());
         for _ in 0..COUNT {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
