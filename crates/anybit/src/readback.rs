@@ -1,5 +1,6 @@
 //! Reading results back: a copy recorded by the caller, then a future that the caller awaits after the submit.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
@@ -99,6 +100,7 @@ impl Pending {
 /// # Errors
 ///
 /// Why the device is lost.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn poll(
     device: &wgpu::Device,
     wait: wgpu::PollType,
@@ -107,6 +109,7 @@ pub(crate) fn poll(
 }
 
 /// What a call gives, or with which words it panics.
+#[cfg(not(target_arch = "wasm32"))]
 fn unwound<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     // wgpu holds no lock when it panics, and nothing of ours is half done.
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
