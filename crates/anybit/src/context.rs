@@ -598,25 +598,16 @@ impl Context {
         bytes: u64,
         call: impl FnOnce(&wgpu::Device) -> T,
     ) -> Result<T> {
-        let device = &self.inner.device;
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let output = call(device);
-        let memory = resolve_now(memory.pop());
-        let errors = [resolve_now(internal.pop()), resolve_now(validation.pop())];
-        // Where more than a buffer was to be made, wgpu gives a device up that had no memory for it.
-        if let Some(error) = memory {
-            return Err(match self.is_lost() {
+        match scoped(&self.inner.device, call) {
+            Ok(output) => Ok(output),
+            Err(wgpu::Error::OutOfMemory { source }) => Err(match self.is_lost() {
+                // Where more than a buffer was to be made, wgpu gives a device up that had no memory for it.
                 true => Error::DeviceLost {
-                    reason: format!("it had no memory for {what}: {error}"),
+                    reason: format!("it had no memory for {what}: {source}"),
                 },
                 false => Error::OutOfMemory { what, bytes },
-            });
-        }
-        match errors.into_iter().flatten().next() {
-            Some(error) => Err(self.complaint(error.to_string())),
-            None => Ok(output),
+            }),
+            Err(error) => Err(self.complaint(error.to_string())),
         }
     }
 
@@ -631,27 +622,17 @@ impl Context {
     /// Whether the device is gone. Of one that is, wgpu makes buffers that are none without a word, and complains when they are
     /// used. A callback would tell, too, but there is room for one, which may be the application's.
     pub(crate) fn is_lost(&self) -> bool {
-        let device = &self.inner.device;
-        let scopes = [
-            wgpu::ErrorFilter::OutOfMemory,
-            wgpu::ErrorFilter::Internal,
-            wgpu::ErrorFilter::Validation,
-        ];
-        let [memory, internal, validation] = scopes.map(|filter| device.push_error_scope(filter));
-        let probe = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("is there a device"),
-            size: 4,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
+        let probe = scoped(&self.inner.device, |device| {
+            let probe = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("is there a device"),
+                size: 4,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            probe.map_async(wgpu::MapMode::Read, .., |_| ());
         });
-        probe.map_async(wgpu::MapMode::Read, .., |_| ());
-        drop(probe);
-        // The last one pushed is the first to be popped.
-        let refused = resolve_now(validation.pop()).is_some();
-        let failed = resolve_now(internal.pop()).is_some();
         // One that has no memory even for this is not lost.
-        let starved = resolve_now(memory.pop()).is_some();
-        (refused || failed) && !starved
+        !matches!(probe, Ok(()) | Err(wgpu::Error::OutOfMemory { .. }))
     }
 
     /// A buffer of so many bytes or more that all operations share: what one dispatch writes there is for the next of the
@@ -744,9 +725,29 @@ fn describe(options: &ContextOptions) -> String {
     }
 }
 
+/// Calls wgpu and takes what it complains of: of memory first, since what comes after is for want of it.
+pub(crate) fn scoped<T>(
+    device: &wgpu::Device,
+    make: impl FnOnce(&wgpu::Device) -> T,
+) -> Result<T, wgpu::Error> {
+    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let made = make(device);
+    let errors = [
+        resolve_now(memory.pop()),
+        resolve_now(internal.pop()),
+        resolve_now(validation.pop()),
+    ];
+    match errors.into_iter().flatten().next() {
+        Some(error) => Err(error),
+        None => Ok(made),
+    }
+}
+
 /// The output of a future that is ready already, as error scopes are on all native backends. In a browser it is not, and
 /// errors reach the page's console instead.
-pub(crate) fn resolve_now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+fn resolve_now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
     let mut future = std::pin::pin!(future);
     match future
         .as_mut()

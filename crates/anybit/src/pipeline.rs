@@ -11,7 +11,7 @@ use std::thread;
 use anybit_formats::Memory;
 use anybit_shaders::Modules;
 
-use crate::context::resolve_now;
+use crate::context::scoped;
 use crate::error::{Error, Result};
 use crate::matrix::TEXEL;
 use crate::problem::Problem;
@@ -320,26 +320,6 @@ pub(crate) fn compile_all(pipelines: &[Arc<Pipeline>]) -> Result<()> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves maps of whole pipelines and layouts.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Calls wgpu and takes what it complains of.
-fn scoped<T>(
-    device: &wgpu::Device,
-    make: impl FnOnce(&wgpu::Device) -> T,
-) -> Result<T, wgpu::Error> {
-    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let made = make(device);
-    let errors = [
-        resolve_now(memory.pop()),
-        resolve_now(internal.pop()),
-        resolve_now(validation.pop()),
-    ];
-    match errors.into_iter().flatten().next() {
-        Some(error) => Err(error),
-        None => Ok(made),
-    }
 }
 
 fn make_layout(device: &wgpu::Device, bindings: &[Binding]) -> Layout {

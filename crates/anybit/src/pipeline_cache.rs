@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::context::resolve_now;
+use crate::context::scoped;
 
 /// What the bytes begin with: a name, and the version of the form.
 const MAGIC: &[u8; 16] = b"anybit pipes\0\0\0\x01";
@@ -33,27 +33,19 @@ pub(crate) fn save(device: &wgpu::Device, cache: &wgpu::PipelineCache) -> Option
     reason = "wgpu leaves it to the caller that the bytes are its own"
 )]
 fn create_from(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
-    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     // SAFETY: `data` must be what `PipelineCache::get_data` returned. It is none, or what `unwrap` has found whole: bytes that
     // `wrap` has put a SHA-256 checksum to, which `save` alone calls, with the output of `get_data` for this adapter's key.
     // Only who forges the checksum on purpose gets other bytes past it, and the documentation of
     // `ContextOptions::pipeline_cache` says that the bytes must come from a place where nobody can. wgpu then checks its own
     // header, with the driver's identity and version, and drops what is of another.
-    let cache = unsafe {
+    let cache = scoped(device, |device| unsafe {
         device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
             label: Some("anybit"),
             data,
             fallback: true,
         })
-    };
-    let errors = [
-        resolve_now(memory.pop()),
-        resolve_now(internal.pop()),
-        resolve_now(validation.pop()),
-    ];
-    errors.iter().all(Option::is_none).then_some(cache)
+    });
+    cache.ok()
 }
 
 /// Magic, lengths of key and data, the checksum of all else, key, data.
